@@ -1,0 +1,289 @@
+"""Settings: the only place that reads the environment.
+
+Every setting is an environment variable ``DALANG_<NAME>``. What the environment leaves open comes from
+``<home>/stack.json``, which a running ``dalang up`` writes, then from the defaults below: so the command line and a
+worker started by hand find the stack of their folder with nothing set. ``python -m dalang.settings`` prints the
+table of ``docs/settings.md``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from dalang.errors import DalangError
+
+PREFIX = "DALANG_"
+DRIVER = "postgresql+asyncpg"
+SETTINGS_DOC = Path("docs/settings.md")
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class SettingsError(DalangError):
+    """A setting is missing, unknown or invalid; the text names it and says what would be accepted."""
+
+
+class Settings(BaseModel):
+    """All settings of all processes; immutable, made by :meth:`load`.
+
+    Built directly it reads nothing but its arguments (tests); units are in the names. Secrets
+    (URLs with passwords, keys, the token) are left out of ``repr``.
+    """
+
+    # A plain model, not pydantic-settings: that would read the environment in every constructor, and costs the
+    # command line 55 ms more at every start.
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    home: Path = Field(
+        Path(".dalang"), description="Folder of the stack on one machine: its data, logs, secrets and `stack.json`."
+    )
+
+    database_url: str = Field(
+        "",
+        repr=False,
+        description="Postgres of the workers and API servers, as a role that owns no table and cannot bypass row level "
+        "security: `postgresql://dalang_app:...@host:5432/dalang`; a socket folder goes into `?host=`. "
+        "Empty: the stack that `dalang up` runs.",
+    )
+    migration_database_url: str = Field(
+        "", repr=False, description="The same database as the owner of the tables, for `dalang db upgrade` only."
+    )
+    database_pool_size: int = Field(10, ge=1, le=500, description="Database connections of one process at most.")
+
+    temporal_address: str = Field(
+        "127.0.0.1:7233", description="`host:port` of Temporal's frontend. Default: the port of `temporal_port` here."
+    )
+    temporal_namespace: str = Field("default", min_length=1, description="Temporal namespace of all runs.")
+    temporal_tls: bool = Field(False, description="Connect to Temporal over TLS; implied by an API key.")
+    temporal_api_key: str = Field("", repr=False, description="API key of Temporal Cloud.")
+    temporal_connect_timeout_seconds: float = Field(
+        30, gt=0, le=3600, description="How long a starting process waits for Temporal to answer."
+    )
+    temporal_ui_url: str = Field(
+        "", description="Address of the Temporal Web UI, for links. Default: the port of `temporal_ui_port` here."
+    )
+    task_queue: str = Field("dalang", min_length=1, description="Temporal task queue of workflows and activities.")
+
+    api_host: str = Field("127.0.0.1", description="Address the API listens on.")
+    api_port: Port = Field(8400, description="Port the API listens on.")
+    api_url: str = Field(
+        "", description="Address of the API that the command line talks to. Default: from `api_host` and `api_port`."
+    )
+    token: str = Field(
+        "", repr=False, description="API token of the command line. Default: the content of `<home>/token`."
+    )
+
+    node_modules: tuple[str, ...] = Field(
+        (), description="Python modules, separated by commas, that register node types with `@node`."
+    )
+    max_in_flight: int = Field(
+        50, ge=1, le=1000, description="Activities of one run at once; more than about 50 makes Temporal slower."
+    )
+    max_plan_bytes: int = Field(
+        16 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="Largest plan that is read, in bytes."
+    )
+    payload_threshold_bytes: int = Field(
+        64 * 1024, ge=1024, le=1024 * 1024, description="Payloads from this size on are stored in Postgres."
+    )
+    history_events_limit: int = Field(
+        20_000,
+        ge=100,
+        le=45_000,
+        description="History length at which a run continues as new although nodes are still in flight.",
+    )
+
+    max_concurrent_activities: int = Field(200, ge=1, le=10_000, description="Activities of one worker at once.")
+    max_cached_workflows: int = Field(1000, ge=1, le=100_000, description="Runs that one worker keeps in memory.")
+    max_eager_activities: int = Field(
+        100, ge=0, le=1000, description="Activities per workflow task that start without a trip through the server."
+    )
+    sticky_timeout_seconds: float = Field(
+        1, gt=0, le=60, description="How long a run waits for the worker that knows it before any other takes over."
+    )
+    graceful_shutdown_seconds: float = Field(
+        30, ge=0, le=3600, description="Time that running activities get to end after SIGTERM."
+    )
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level logged.")
+    log_format: Literal["text", "json"] = Field("text", description="Form of log lines.")
+
+    postgres_port: Port = Field(54320, description="`dalang up`: port of its PostgreSQL.")
+    temporal_port: Port = Field(7233, description="`dalang up`: port of its Temporal server.")
+    temporal_ui_port: Port = Field(8233, description="`dalang up`: port of its Temporal Web UI.")
+    temporal_http_port: Port = Field(
+        7243, description="`dalang up`: port of Temporal's HTTP API, which is pinned here and refuses every host."
+    )
+    temporal_metrics_port: Port = Field(7253, description="`dalang up`: port of the Temporal server's metrics.")
+    temporal_retention_days: int = Field(
+        7, ge=1, le=3650, description="`dalang up`: days that Temporal keeps the history of ended runs."
+    )
+    postgres_system_user: str = Field(
+        "",
+        description="`dalang up` as root: system user of PostgreSQL. Default: `postgres` if it exists, else `nobody`.",
+    )
+
+    @classmethod
+    def load(cls, *, home: Path | str | None = None, running_stack: bool = True, **overrides: Any) -> Self:
+        """Read the environment, then ``<home>/stack.json`` (unless ``running_stack`` is false), then defaults.
+
+        ``overrides`` (command line options) win over everything; a value of None is "not given".
+        Raises :class:`SettingsError`.
+        """
+        given = _from_environment(cls) | {k: v for k, v in overrides.items() if v is not None}
+        if home is not None:
+            given["home"] = home
+        folder = Path(given.get("home", cls.model_fields["home"].default))
+        if running_stack:
+            given = _from_stack_file(folder / "stack.json") | given
+        return cls.of(given)
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Self:
+        """Validate ``values``; raises :class:`SettingsError` that names every bad setting by its variable."""
+        try:
+            return cls(**values)
+        except ValidationError as e:
+            problems = (f"{PREFIX}{'.'.join(map(str, x['loc'])).upper()}: {x['msg']}" for x in e.errors())
+            raise SettingsError("invalid settings:\n  " + "\n  ".join(problems)) from None
+
+    @field_validator("node_modules", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(x.strip() for x in value.split(",") if x.strip()) if isinstance(value, str) else value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: Any) -> Any:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("database_url", "migration_database_url")
+    @classmethod
+    def _database_url(cls, url: str) -> str:
+        scheme, separator, rest = url.partition("://")
+        if not url:
+            return url
+        if not separator or scheme not in {"postgres", "postgresql", DRIVER}:
+            raise ValueError("must look like postgresql://user:password@host:port/database")
+        return f"{DRIVER}://{rest}"
+
+    @field_validator("temporal_address")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdigit() or "/" in value:
+            raise ValueError("must look like host:port, such as 127.0.0.1:7233")
+        return value
+
+    @field_validator("api_url", "temporal_ui_url")
+    @classmethod
+    def _web_address(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        return value.rstrip("/")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derive(cls, values: dict[str, Any]) -> dict[str, Any]:
+        def value(name: str) -> Any:
+            return values.get(name, cls.model_fields[name].default)
+
+        values = dict(values)
+        if "temporal_address" not in values:
+            values["temporal_address"] = f"127.0.0.1:{value('temporal_port')}"
+        if not values.get("temporal_ui_url"):
+            values["temporal_ui_url"] = f"http://127.0.0.1:{value('temporal_ui_port')}"
+        if not values.get("api_url"):
+            host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(str(value("api_host")), value("api_host"))  # noqa: S104 - the listening wildcard is no address to call
+            values["api_url"] = f"http://{host}:{value('api_port')}"
+        return values
+
+    def require_database_url(self) -> str:
+        """The URL of the process role; raises :class:`SettingsError` when there is none."""
+        if not self.database_url:
+            raise SettingsError(
+                f"no database: {PREFIX}DATABASE_URL is not set, and no stack was started in {self.home} (`dalang up`)"
+            )
+        return self.database_url
+
+    def require_migration_database_url(self) -> str:
+        """The URL of the owner role; raises :class:`SettingsError` when there is none."""
+        if not self.migration_database_url:
+            raise SettingsError(
+                f"no owner of the database: set {PREFIX}MIGRATION_DATABASE_URL, or run `dalang up` in {self.home}"
+            )
+        return self.migration_database_url
+
+    def read_token(self) -> str | None:
+        """The command line's API token: the setting, else ``<home>/token``, else None."""
+        if self.token:
+            return self.token
+        try:
+            return (self.home / "token").read_text(encoding="utf-8").strip() or None
+        except FileNotFoundError:
+            return None
+
+    def environment(self) -> dict[str, str]:
+        """What a child process needs in its environment to load the same settings (secrets included)."""
+        values = self.model_dump(mode="json", exclude_defaults=True)
+        values["home"] = str(self.home.absolute())
+        return {
+            PREFIX + name.upper(): ",".join(value) if isinstance(value, list) else str(value)
+            for name, value in values.items()
+        }
+
+
+def _from_environment(cls: type[Settings]) -> dict[str, Any]:
+    """The ``DALANG_`` variables; an unknown name is refused, because a typo would silently mean the default."""
+    found = {}
+    for variable, value in os.environ.items():
+        if not variable.startswith(PREFIX) or not value:
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        if name not in cls.model_fields:
+            near = difflib.get_close_matches(name, cls.model_fields, n=1)
+            hint = f"; did you mean {PREFIX}{near[0].upper()}?" if near else ""
+            raise SettingsError(f"{variable} is not a setting of Dalang{hint}")
+        found[name] = value
+    return found
+
+
+def _from_stack_file(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as e:
+        raise SettingsError(f"{path} cannot be read ({e}); start `dalang up` again, which writes it") from None
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path} is not a JSON object; start `dalang up` again, which writes it")
+    # A file of another version may hold more; what is known still says where the stack is.
+    return {k: v for k, v in values.items() if k in Settings.model_fields}
+
+
+def documentation() -> str:
+    """The table of all settings in Markdown, as it stands in ``docs/settings.md``."""
+    lines = [
+        "# Settings",
+        "",
+        "Generated by `python -m dalang.settings > docs/settings.md`. Each is an environment variable; what is not set",
+        "comes from `<home>/stack.json`, written by a running `dalang up`, then from the default.",
+        "",
+        "| variable | default | meaning |",
+        "| --- | --- | --- |",
+    ]
+    for name, field in Settings.model_fields.items():
+        default = ",".join(field.default) if isinstance(field.default, tuple) else str(field.default)
+        lines.append(f"| `{PREFIX}{name.upper()}` | {f'`{default}`' if default else ''} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(documentation())
