@@ -1,0 +1,93 @@
+"""Canonical JSON, digests, and what JSON may cross a boundary of Dalang.
+
+Postgres ``jsonb`` refuses U+0000, RFC 8785 refuses NaN and integers past 2^53, UTF-8 refuses lone surrogates. One
+such value in an output would stop a run from ever being recorded, so every boundary asks :func:`find_unsafe` first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import rfc8785
+
+MAX_DEPTH = 64
+"""How deeply arrays and objects may be nested in anything that comes from outside."""
+MAX_INTEGER = 2**53 - 1
+"""The largest integer that every JSON reader reads exactly (RFC 8785, I-JSON)."""
+
+
+def canonical_bytes(value: Any) -> bytes:
+    """Return ``value`` in canonical JSON (RFC 8785)."""
+    return rfc8785.dumps(value)
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 of the canonical JSON of ``value`` in lower-case hexadecimal."""
+    return hashlib.sha256(canonical_bytes(value)).hexdigest()
+
+
+def pointer(*steps: str | int) -> str:
+    """Return the JSON Pointer (RFC 6901) that leads through ``steps``."""
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in steps)
+
+
+def find_unsafe(value: Any) -> tuple[str, str] | None:
+    """Return (JSON Pointer, sentence) of the first thing in ``value`` that may not cross, or None.
+
+    Refused: what is not JSON, NaN and infinities, integers past 2^53 - 1, lone surrogates, U+0000, keys that are no
+    strings, more than :data:`MAX_DEPTH` levels. It is iterative: a hostile depth does not exhaust the stack.
+    """
+    stack: list[tuple[Any, tuple[str | int, ...]]] = [(value, ())]
+    while stack:
+        item, path = stack.pop()
+        reason = _unsafe_scalar(item)
+        if reason is not None:
+            return pointer(*path), reason
+        if not isinstance(item, (Mapping, list, tuple)):
+            continue
+        if len(path) >= MAX_DEPTH:
+            return pointer(*path), f"is nested deeper than {MAX_DEPTH} levels"
+        if isinstance(item, Mapping):
+            for key, child in item.items():
+                if not isinstance(key, str):
+                    return pointer(*path), f"has the key {key!r}, which is no string"
+                bad_key = _unsafe_text(key)
+                if bad_key is not None:
+                    return pointer(*path), f"has a key that {bad_key}"
+                stack.append((child, (*path, key)))
+        else:
+            stack.extend((child, (*path, index)) for index, child in enumerate(item))
+    return None
+
+
+def _unsafe_scalar(item: Any) -> str | None:
+    if item is None or isinstance(item, (bool, Mapping, list, tuple)):
+        return None
+    if isinstance(item, str):
+        return _unsafe_text(item)
+    if isinstance(item, int):
+        return None if abs(item) <= MAX_INTEGER else "is an integer past 2^53 - 1; give it as a string"
+    if isinstance(item, float):
+        return None if math.isfinite(item) else "is NaN or infinite, which JSON has no number for"
+    return f"is of type {type(item).__name__}, which is not JSON"
+
+
+def _unsafe_text(text: str) -> str | None:
+    if "\x00" in text:
+        return "holds the character U+0000"
+    if text.isascii():
+        return None
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "holds a lone surrogate, which is no Unicode text"
+    return None
+
+
+def safe_text(text: str, limit: int = 4000) -> str:
+    """Return ``text`` fit for a record: U+0000 and lone surrogates replaced, cut at ``limit`` characters."""
+    cleaned = text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+    return cleaned if len(cleaned) <= limit else cleaned[: limit - 1] + "…"

@@ -1,0 +1,293 @@
+"""The plan: what a user writes, as frozen models.
+
+Wire names are camelCase, in YAML as in JSON. The models hold the *shape* of a plan; what makes a plan sensible
+(no cycle, ports that exist, expressions that compile) is ``validation.py``, and what the engine runs is the compact
+``program.py``. DESIGN section 2 is the contract, ``docs/plan-reference.md`` is generated from the descriptions here.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
+from pydantic.alias_generators import to_camel
+
+from dalang.canonical import digest
+from dalang.durations import Duration, Milliseconds
+from dalang.errors import ErrorType
+
+MAX_NODES = 100_000
+MAX_EDGES = 500_000
+MAX_BYTES = 19 * 1024 * 1024
+"""The largest plan document that is read, in bytes."""
+MAX_ID_LENGTH = 200
+
+PLAN_NAMESPACE = uuid.UUID("6d8a1d1c-2f5c-5c0e-9a53-0f1b6f3f0c11")
+"""Namespace of the planIds that are derived from a plan's name, so that its versions belong together."""
+
+PRIORITY_WORDS = {"low": -1, "medium": 0, "high": 1, "critical": 2}
+
+SUCCESS_PORT = "success"
+ERROR_PORT = "error"
+
+
+class BackoffStrategy(StrEnum):
+    """How the delay before the next attempt grows."""
+
+    FIXED = "FIXED"
+    LINEAR = "LINEAR"
+    EXPONENTIAL = "EXPONENTIAL"
+
+
+class FailurePolicy(StrEnum):
+    """What an unhandled failure of a node means for the rest of the run."""
+
+    FAIL_FAST = "failFast"
+    """Cancel what is in flight, start nothing more, end FAILED."""
+    CONTINUE = "continue"
+    """Finish what does not depend on the failed node, then end FAILED."""
+
+
+def _priority(value: Any) -> Any:
+    if isinstance(value, str) and value.lower() in PRIORITY_WORDS:
+        return PRIORITY_WORDS[value.lower()]
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError("a priority is an integer (larger is served first) or one of low, medium, high, critical")
+    return value
+
+
+Priority = Annotated[
+    int,
+    BeforeValidator(_priority, json_schema_input_type=int | str),
+    Field(ge=-(2**31), le=2**31 - 1),
+]
+
+
+class Model(BaseModel):
+    """The base of every part of a plan: frozen, camelCase, nothing unknown, nothing coerced."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, strict=False, use_enum_values=False
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _milliseconds(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Take ``initialDelayMs: 1000`` wherever ``initialDelay: 1s`` is meant, as the seeds write it."""
+        if isinstance(data, dict) and any(isinstance(key, str) and key.endswith("Ms") for key in data):
+            data = dict(data)
+            for key in [key for key in data if isinstance(key, str) and key.endswith("Ms")]:
+                value, name = data[key], key[:-2]
+                if name in cls._duration_fields() and isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+                    data[name] = Milliseconds(value)
+                    del data[key]
+        return handler(data)
+
+    @classmethod
+    def _duration_fields(cls) -> frozenset[str]:
+        return _DURATION_FIELDS.get(cls.__name__, frozenset())
+
+
+_DURATION_FIELDS = {
+    "RetryPolicy": frozenset({"initialDelay", "maxDelay"}),
+    "Timeouts": frozenset({"startToClose", "scheduleToClose", "heartbeat"}),
+    "Requirements": frozenset({"estimatedDuration"}),
+    "Plan": frozenset({"timeout"}),
+    "PlanHead": frozenset({"timeout"}),
+}
+
+
+class RetryPolicy(Model):
+    """When and how often a failed attempt of a node is repeated.
+
+    An attempt is repeated only if its error's type is in ``retryOn`` **and** the error is retryable.
+    """
+
+    max_attempts: int = Field(3, ge=1, le=1000, strict=True, description="Attempts in all, the first included.")
+    backoff_strategy: BackoffStrategy = Field(
+        BackoffStrategy.EXPONENTIAL, description="FIXED, LINEAR (delay x attempt) or EXPONENTIAL."
+    )
+    initial_delay: Duration = Field(1_000, description="Delay before the second attempt.")
+    max_delay: Duration = Field(60_000, description="No delay is longer than this.")
+    backoff_multiplier: float = Field(2.0, ge=1, le=100, description="Factor of EXPONENTIAL from delay to delay.")
+    jitter: bool = Field(False, strict=True, description="Vary each delay between half of it and the whole.")
+    retry_on: tuple[ErrorType, ...] = Field(
+        (ErrorType.NETWORK_ERROR, ErrorType.TIMEOUT), description="The error types that are worth another attempt."
+    )
+
+
+class Timeouts(Model):
+    """How long a node may take; each is a duration."""
+
+    start_to_close: Duration | None = Field(
+        None, description="One attempt. Default: twice estimatedDuration, or 10 minutes."
+    )
+    schedule_to_close: Duration | None = Field(None, description="All attempts together, waiting included.")
+    heartbeat: Duration | None = Field(
+        None, description="How soon a worker that stopped answering is noticed. Default: 5 seconds."
+    )
+
+
+class Resources(Model):
+    """What a node takes while it runs."""
+
+    cpu_cores: float = Field(1, ge=0, le=100_000, description="Processor cores.")
+    memory_mb: float = Field(512, ge=0, description="Memory in MiB.")
+    gpu: float = Field(0, ge=0, le=100_000, description="Graphics processors.")
+
+
+class Requirements(Model):
+    """What a node needs of whoever runs it."""
+
+    capabilities: tuple[str, ...] = Field((), description="All of these must be offered by the agent.")
+    estimated_duration: Duration | None = Field(
+        None, description="How long it usually takes; for the critical path and the default timeout."
+    )
+    resources: Resources | None = Field(None, description="What it takes while it runs.")
+
+
+class Port(Model):
+    """A named input or output of a node."""
+
+    name: str = Field(min_length=1, max_length=MAX_ID_LENGTH)
+    type: str = Field("any", description="A JSON type: string, number, integer, boolean, object, array, null or any.")
+    required: bool = Field(False, strict=True, description="The value must be there at run time.")
+    description: str | None = None
+    default_value: Any = Field(None, description="Taken when the value is missing.")
+
+
+class Implementation(Model):
+    """What code stands behind a node, for the record."""
+
+    type: str
+    coordinate: str
+    digest: str | None = None
+
+
+class Descriptor(Model):
+    """The interface of a node: ports, capabilities and implementation."""
+
+    id: str | None = None
+    version: str | None = None
+    name: str | None = None
+    description: str | None = None
+    inputs: tuple[Port, ...] = ()
+    outputs: tuple[Port, ...] = ()
+    capabilities: tuple[str, ...] = Field((), description="Added to requirements.capabilities.")
+    implementation: Implementation | None = None
+
+
+class Node(Model):
+    """One step of a plan: an activity, or a wait."""
+
+    node_id: str = Field(min_length=1, max_length=MAX_ID_LENGTH, description="Unique in the plan.")
+    name: str | None = Field(None, max_length=500, description="For people; default: nodeId.")
+    type: str = Field(
+        min_length=1,
+        max_length=MAX_ID_LENGTH,
+        description="noop, sleep, python, http, agent, or the name of a function registered with @node.",
+    )
+    description: str | None = None
+    handler: str | None = Field(
+        None, description="The registered function of a python node, or the local agent of an agent node."
+    )
+    descriptor: Descriptor | None = None
+    inputs: dict[str, Any] = Field(default_factory=dict, description="Values; ${...} in texts is CEL.")
+    requirements: Requirements = Requirements()
+    retry_policy: RetryPolicy | None = Field(None, description="Default: the plan's maxRetries, else 3 attempts.")
+    timeouts: Timeouts = Timeouts()
+    priority: Priority | None = Field(None, description="Among ready nodes, larger first; default: the plan's.")
+    join: str = Field(
+        "allLive", max_length=4000, description="allLive, all, any, allDone, or a boolean over edge ids: (e1 && e2) || !e3."
+    )
+    metadata: dict[str, Any] = Field(default_factory=dict, description="Free; reaches the handler.")
+
+
+class Edge(Model):
+    """A dependency: when and with what the target may go on after the source."""
+
+    edge_id: str | None = Field(None, min_length=1, max_length=MAX_ID_LENGTH, description="Default: source->target.")
+    source_node_id: str
+    source_port: str = Field(
+        SUCCESS_PORT, description="success, error, or a key of the source's outputs whose presence lights the edge."
+    )
+    target_node_id: str
+    target_port: str | None = Field(None, description="The input of the target that takes the source port's value.")
+    mapping: dict[str, str] | None = Field(None, description="Output key of the source: input key of the target.")
+    condition: str | None = Field(None, description="CEL over outputs (or error), inputs, nodes, run; true lights the edge.")
+
+
+class PlanHead(Model):
+    """What a plan says besides its nodes and edges."""
+
+    plan_id: uuid.UUID | None = Field(None, description="Default: derived from the name.")
+    name: str = Field(min_length=1, max_length=500)
+    version: str = Field("1.0.0", min_length=1, max_length=100, description="A stored version never changes.")
+    description: str | None = None
+    tenant_id: str | None = Field(None, description="Of the seeds; the token's tenant always wins.")
+    priority: Priority = Field(0, description="Of the run; larger is served first. low -1, medium 0, high 1, critical 2.")
+    timeout: Duration | None = Field(None, description="Of the whole run; then it is cancelled with reason TIMEOUT.")
+    failure_policy: FailurePolicy = Field(FailurePolicy.FAIL_FAST, description="What an unhandled failure means.")
+    max_retries: int | None = Field(None, ge=1, le=1000, strict=True, description="maxAttempts of nodes without retryPolicy.")
+    max_in_flight: int | None = Field(None, ge=1, le=1000, strict=True, description="Nodes RUNNING at once; 1 is sequential.")
+    inputs: dict[str, Any] | None = Field(None, description="JSON Schema of the run's inputs.")
+    outputs: dict[str, Any] | None = Field(None, description="The run's outputs; ${...} is CEL.")
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class Plan(PlanHead):
+    """A directed acyclic graph of nodes.
+
+    ``finally`` nodes run when the run has otherwise ended, whatever the end; edges may connect them with each other only.
+    """
+
+    nodes: tuple[Node, ...] = ()
+    edges: tuple[Edge, ...] = ()
+    finally_: tuple[Node, ...] = Field((), alias="finally", description="Nodes that run at the end, whatever the end.")
+
+    def wire(self) -> dict[str, Any]:
+        """Return the plan's JSON form: camelCase names, what equals its default left out, ids filled in."""
+        data = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        data.setdefault("version", self.version)
+        data.setdefault("nodes", [])
+        return data
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the canonical JSON: two plans with one digest mean the same."""
+        return digest(self.wire())
+
+    def all_nodes(self) -> tuple[Node, ...]:
+        """Return the nodes and, after them, the ``finally`` nodes."""
+        return self.nodes + self.finally_
+
+
+def derived_plan_id(name: str) -> uuid.UUID:
+    """Return the planId of a plan that gives none: versions of one name belong together."""
+    return uuid.uuid5(PLAN_NAMESPACE, name)
+
+
+def with_derived_ids(plan: Plan) -> Plan:
+    """Return ``plan`` with planId and edgeIds filled in from its content, so that loading twice gives one digest."""
+    seen: dict[str, int] = {edge.edge_id: 1 for edge in plan.edges if edge.edge_id is not None}
+    edges = []
+    for edge in plan.edges:
+        if edge.edge_id is None:
+            port = "" if edge.source_port == SUCCESS_PORT else f":{edge.source_port}"
+            base = f"{edge.source_node_id}{port}->{edge.target_node_id}"
+            count = seen[base] = seen.get(base, 0) + 1
+            name = base if count == 1 else f"{base}#{count}"
+            seen[name] = seen.get(name, 0) or 1
+            edge = edge.model_copy(update={"edge_id": name})
+        edges.append(edge)
+    return plan.model_copy(update={"plan_id": plan.plan_id or derived_plan_id(plan.name), "edges": tuple(edges)})
+
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def is_identifier(text: str) -> bool:
+    """Tell whether CEL can reach ``text`` with a dot: ``nodes.text`` rather than ``nodes['text']``."""
+    return _IDENTIFIER.fullmatch(text) is not None

@@ -1,0 +1,106 @@
+"""Names and payloads that cross a process boundary: workflow, activities, signals, updates, queries, events.
+
+Everything here is recorded in Temporal histories and in Postgres, so a name is never given a new meaning: a change
+gets a new name. Payloads are plain JSON (``dict``), since the ``temporal`` CLI and workers of other languages write them too.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, NotRequired, TypedDict
+
+ENGINE_VERSION = 1
+"""Stands in the input of every run: the meaning a history was made with."""
+
+PLAN_RUN = "PlanRun"
+"""The type of the one generic workflow."""
+RECORD = "record"
+"""The activity that stores transitions (``activities/projection.py``)."""
+WORKFLOW_ID_PREFIX = "run-"
+
+SIGNAL_PAUSE = UPDATE_PAUSE = "pause"
+SIGNAL_RESUME = UPDATE_RESUME = "resume"
+SIGNAL_CANCEL = UPDATE_CANCEL = "cancel"
+QUERY_STATUS = "status"
+QUERY_NODES = "nodes"
+QUERY_PLAN = "plan"
+
+
+class EventType(StrEnum):
+    """What can happen in a run. Each is one row of ``run_events`` and one event of the stream."""
+
+    PLAN_VALIDATED = "PLAN_VALIDATED"
+    """The workflow accepted its input; the run is VALIDATED."""
+    PLAN_STARTED = "PLAN_STARTED"
+    """The run is RUNNING; the body holds its inputs."""
+    PLAN_PAUSED = "PLAN_PAUSED"
+    """An operator paused the run: nothing more is started, what is in flight ends."""
+    PLAN_RESUMED = "PLAN_RESUMED"
+    """An operator ended the pause."""
+    PLAN_CANCEL_REQUESTED = "PLAN_CANCEL_REQUESTED"
+    """An operator, or the run's timeout, asked for the end; what is in flight is being stopped."""
+    PLAN_FAILING = "PLAN_FAILING"
+    """A node failed under failFast; what is in flight is being stopped."""
+    PLAN_COMPLETED = "PLAN_COMPLETED"
+    """The end: no node failed unhandled; the body holds the outputs."""
+    PLAN_FAILED = "PLAN_FAILED"
+    """The end: a node failed unhandled, or the outputs could not be computed; the body holds the error."""
+    PLAN_CANCELLED = "PLAN_CANCELLED"
+    """The end after a cancel or the run's timeout."""
+    NODE_STARTED = "NODE_STARTED"
+    """The node's activity or timer was begun; the body holds its inputs."""
+    NODE_COMPLETED = "NODE_COMPLETED"
+    """The node succeeded; the body holds its outputs."""
+    NODE_ERROR = "NODE_ERROR"
+    """The node failed for good and at least one error edge took it; the body holds the error."""
+    NODE_FAILED = "NODE_FAILED"
+    """The node failed for good and nothing handled it; the body holds the error."""
+    NODE_SKIPPED = "NODE_SKIPPED"
+    """The node's join can no longer be met; data.skipReason is condition or upstreamFailed."""
+    NODE_CANCELLED = "NODE_CANCELLED"
+    """The node was stopped, or never started, because the run ended early."""
+    CONDITION_FAILED = "CONDITION_FAILED"
+    """A condition of an edge into a node that has already started could not be evaluated; nothing else follows."""
+    REQUEST_REJECTED = "REQUEST_REJECTED"
+    """A signal was malformed or came at the wrong time; it was ignored."""
+    CHAIN_GAP = "CHAIN_GAP"
+    """The database had lost events (a restored backup); data holds both heads."""
+
+
+class Fact(TypedDict):
+    """One transition as the workflow numbers it.
+
+    ``at`` is workflow time in milliseconds since the epoch. ``data`` is small and structural (statuses, reasons,
+    counts); ``body`` is what a user may want erased (inputs, outputs, error), or a :class:`BodyReference` when it is large.
+    """
+
+    seq: int
+    type: str
+    at: int
+    nodeId: NotRequired[str]
+    data: NotRequired[dict[str, Any]]
+    body: NotRequired[dict[str, Any]]
+
+
+class Head(TypedDict):
+    """The last stored event of a run's chain; seq 0 and an empty hash before the first."""
+
+    epoch: int
+    seq: int
+    hash: str
+
+
+class RecordInput(TypedDict):
+    """Input of the ``record`` activity: a batch of facts that follows ``head``.
+
+    ``status`` and ``counts`` are the run's after the last fact; the newest wins in the read model.
+    ``final`` says that no more will follow.
+    """
+
+    runId: str
+    tenantId: str
+    head: Head
+    facts: list[Fact]
+    status: str
+    counts: dict[str, int]
+    final: bool
