@@ -41,90 +41,116 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     home: Path = Field(
-        Path(".dalang"), description="Folder of the stack on one machine: its data, logs, secrets and `stack.json`."
+        default=Path(".dalang"),
+        description="Folder of the stack on one machine: its data, logs, secrets and `stack.json`.",
     )
 
     database_url: str = Field(
-        "",
+        default="",
         repr=False,
         description="Postgres of the workers and API servers, as a role that owns no table and cannot bypass row level "
         "security: `postgresql://dalang_app:...@host:5432/dalang`; a socket folder goes into `?host=`. "
         "Empty: the stack that `dalang up` runs.",
     )
     migration_database_url: str = Field(
-        "", repr=False, description="The same database as the owner of the tables, for `dalang db upgrade` only."
+        default="",
+        repr=False,
+        description="The same database as the owner of the tables, for `dalang db upgrade` only.",
     )
-    database_pool_size: int = Field(10, ge=1, le=500, description="Database connections of one process at most.")
+    database_pool_size: int = Field(
+        default=10, ge=1, le=500, description="Database connections of one process at most."
+    )
 
     temporal_address: str = Field(
-        "127.0.0.1:7233", description="`host:port` of Temporal's frontend. Default: the port of `temporal_port` here."
+        default="127.0.0.1:7233",
+        description="`host:port` of Temporal's frontend. Default: the port of `temporal_port` here.",
     )
-    temporal_namespace: str = Field("default", min_length=1, description="Temporal namespace of all runs.")
-    temporal_tls: bool = Field(False, description="Connect to Temporal over TLS; implied by an API key.")
-    temporal_api_key: str = Field("", repr=False, description="API key of Temporal Cloud.")
+    temporal_namespace: str = Field(default="default", min_length=1, description="Temporal namespace of all runs.")
+    temporal_tls: bool = Field(default=False, description="Connect to Temporal over TLS; implied by an API key.")
+    temporal_api_key: str = Field(default="", repr=False, description="API key of Temporal Cloud.")
     temporal_connect_timeout_seconds: float = Field(
-        30, gt=0, le=3600, description="How long a starting process waits for Temporal to answer."
+        default=30, gt=0, le=3600, description="How long a starting process waits for Temporal to answer."
     )
     temporal_ui_url: str = Field(
-        "", description="Address of the Temporal Web UI, for links. Default: the port of `temporal_ui_port` here."
+        default="",
+        description="Address of the Temporal Web UI, for links. Default: the port of `temporal_ui_port` here.",
     )
-    task_queue: str = Field("dalang", min_length=1, description="Temporal task queue of workflows and activities.")
+    task_queue: str = Field(
+        default="dalang", min_length=1, description="Temporal task queue of workflows and activities."
+    )
 
-    api_host: str = Field("127.0.0.1", description="Address the API listens on.")
-    api_port: Port = Field(8400, description="Port the API listens on.")
+    api_host: str = Field(default="127.0.0.1", description="Address the API listens on.")
+    api_port: Port = Field(default=8400, description="Port the API listens on.")
     api_url: str = Field(
-        "", description="Address of the API that the command line talks to. Default: from `api_host` and `api_port`."
+        default="",
+        description="Address of the API that the command line talks to. Default: from `api_host` and `api_port`.",
     )
     token: str = Field(
-        "", repr=False, description="API token of the command line. Default: the content of `<home>/token`."
+        default="", repr=False, description="API token of the command line. Default: the content of `<home>/token`."
     )
 
     node_modules: tuple[str, ...] = Field(
-        (), description="Python modules, separated by commas, that register node types with `@node`."
+        default=(), description="Python modules, separated by commas, that register node types with `@node`."
     )
     max_in_flight: int = Field(
-        50, ge=1, le=1000, description="Activities of one run at once; more than about 50 makes Temporal slower."
+        default=50,
+        ge=1,
+        le=1000,
+        description="Activities of one run at once; more than about 50 makes Temporal slower.",
     )
     max_plan_bytes: int = Field(
-        16 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="Largest plan that is read, in bytes."
+        default=16 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="Largest plan that is read, in bytes."
     )
     payload_threshold_bytes: int = Field(
-        64 * 1024, ge=1024, le=1024 * 1024, description="Payloads from this size on are stored in Postgres."
+        default=64 * 1024, ge=1024, le=1024 * 1024, description="Payloads from this size on are stored in Postgres."
     )
     history_events_limit: int = Field(
-        20_000,
+        default=20_000,
         ge=100,
         le=45_000,
         description="History length at which a run continues as new although nodes are still in flight.",
     )
 
-    max_concurrent_activities: int = Field(200, ge=1, le=10_000, description="Activities of one worker at once.")
-    max_cached_workflows: int = Field(1000, ge=1, le=100_000, description="Runs that one worker keeps in memory.")
+    max_concurrent_activities: int = Field(
+        default=200, ge=1, le=10_000, description="Activities of one worker at once."
+    )
+    max_cached_workflows: int = Field(
+        default=1000, ge=1, le=100_000, description="Runs that one worker keeps in memory."
+    )
     max_eager_activities: int = Field(
-        100, ge=0, le=1000, description="Activities per workflow task that start without a trip through the server."
+        default=100,
+        ge=0,
+        le=1000,
+        description="Activities per workflow task that start without a trip through the server.",
     )
     sticky_timeout_seconds: float = Field(
-        1, gt=0, le=60, description="How long a run waits for the worker that knows it before any other takes over."
+        default=1,
+        gt=0,
+        le=60,
+        description="How long a run waits for the worker that knows it before any other takes over.",
     )
     graceful_shutdown_seconds: float = Field(
-        30, ge=0, le=3600, description="Time that running activities get to end after SIGTERM."
+        default=30, ge=0, le=3600, description="Time that running activities get to end after SIGTERM."
     )
 
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level logged.")
-    log_format: Literal["text", "json"] = Field("text", description="Form of log lines.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="Least severe level logged."
+    )
+    log_format: Literal["text", "json"] = Field(default="text", description="Form of log lines.")
 
-    postgres_port: Port = Field(54320, description="`dalang up`: port of its PostgreSQL.")
-    temporal_port: Port = Field(7233, description="`dalang up`: port of its Temporal server.")
-    temporal_ui_port: Port = Field(8233, description="`dalang up`: port of its Temporal Web UI.")
+    postgres_port: Port = Field(default=54320, description="`dalang up`: port of its PostgreSQL.")
+    temporal_port: Port = Field(default=7233, description="`dalang up`: port of its Temporal server.")
+    temporal_ui_port: Port = Field(default=8233, description="`dalang up`: port of its Temporal Web UI.")
     temporal_http_port: Port = Field(
-        7243, description="`dalang up`: port of Temporal's HTTP API, which is pinned here and refuses every host."
+        default=7243,
+        description="`dalang up`: port of Temporal's HTTP API, which is pinned here and refuses every host.",
     )
-    temporal_metrics_port: Port = Field(7253, description="`dalang up`: port of the Temporal server's metrics.")
+    temporal_metrics_port: Port = Field(default=7253, description="`dalang up`: port of the Temporal server's metrics.")
     temporal_retention_days: int = Field(
-        7, ge=1, le=3650, description="`dalang up`: days that Temporal keeps the history of ended runs."
+        default=7, ge=1, le=3650, description="`dalang up`: days that Temporal keeps the history of ended runs."
     )
     postgres_system_user: str = Field(
-        "",
+        default="",
         description="`dalang up` as root: system user of PostgreSQL. Default: `postgres` if it exists, else `nobody`.",
     )
 

@@ -1,0 +1,124 @@
+"""Connecting to Temporal: one data converter for every client, worker and replayer, and one clear error.
+
+Large payloads are kept outside of Temporal by a storage driver; **everything that reads or writes payloads needs the
+same driver**, or fails with ``TMPRL1105``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
+from temporalio.client import Client, Interceptor
+from temporalio.common import SearchAttributeKey
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.converter import DataConverter, ExternalStorage, StorageDriver
+from temporalio.service import RPCError, RPCStatusCode
+
+from dalang.errors import Unavailable
+
+if TYPE_CHECKING:
+    from dalang.settings import Settings
+
+RUN_STATUS = SearchAttributeKey.for_keyword("DalangRunStatus")
+PLAN = SearchAttributeKey.for_keyword("DalangPlan")
+PLAN_VERSION = SearchAttributeKey.for_keyword("DalangPlanVersion")
+TENANT = SearchAttributeKey.for_keyword("DalangTenant")
+PRIORITY = SearchAttributeKey.for_int("DalangPriority")
+SEARCH_ATTRIBUTES = (RUN_STATUS, PLAN, PLAN_VERSION, TENANT, PRIORITY)
+
+_TRANSIENT = {RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.RESOURCE_EXHAUSTED}
+
+
+class TemporalUnavailable(Unavailable):
+    """Temporal does not answer at the configured address, or refuses us; the text says where and what to do."""
+
+
+def data_converter(settings: Settings, driver: StorageDriver | None = None) -> DataConverter:
+    """The converter of all processes: pydantic, and payloads over the threshold through ``driver``."""
+    if driver is None:
+        return pydantic_data_converter
+    storage = ExternalStorage(drivers=[driver], payload_size_threshold=settings.payload_threshold_bytes)
+    return dataclasses.replace(pydantic_data_converter, external_storage=storage)
+
+
+async def connect(
+    settings: Settings,
+    *,
+    interceptors: Sequence[Interceptor] = (),
+    storage_driver: StorageDriver | None = None,
+    timeout_seconds: float | None = None,
+) -> Client:
+    """Connect to Temporal, trying for ``temporal_connect_timeout_seconds`` (or ``timeout_seconds``).
+
+    Raises :class:`TemporalUnavailable`: at once when it refuses us, after that time when it does not answer.
+    """
+    patience = settings.temporal_connect_timeout_seconds if timeout_seconds is None else timeout_seconds
+    deadline = time.monotonic() + patience
+    pause = 0.05
+    while True:
+        try:
+            # Connecting answers for the server, this for the namespace: a missing one would fail every later call.
+            client = await _connect_once(settings, interceptors, storage_driver)
+            await _check_namespace(client, settings)
+        except (RuntimeError, RPCError) as e:
+            if isinstance(e, RPCError) and e.status not in _TRANSIENT | {RPCStatusCode.NOT_FOUND}:
+                raise TemporalUnavailable(f"Temporal at {settings.temporal_address} refuses us: {e.message}") from e
+            if time.monotonic() + pause > deadline:
+                raise TemporalUnavailable(_silence(settings, patience, e)) from e
+        else:
+            return client
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, 2)
+
+
+async def ensure_search_attributes(client: Client) -> None:
+    """Register Dalang's search attributes in the client's namespace; changes nothing where they exist."""
+    known = await client.operator_service.list_search_attributes(
+        ListSearchAttributesRequest(namespace=client.namespace)
+    )
+    missing = {
+        key.name: IndexedValueType.ValueType(int(key.indexed_value_type))
+        for key in SEARCH_ATTRIBUTES
+        if key.name not in known.custom_attributes
+    }
+    if missing:
+        request = AddSearchAttributesRequest(namespace=client.namespace, search_attributes=missing)
+        await client.operator_service.add_search_attributes(request)
+
+
+async def _connect_once(
+    settings: Settings, interceptors: Sequence[Interceptor], driver: StorageDriver | None
+) -> Client:
+    return await Client.connect(
+        settings.temporal_address,
+        namespace=settings.temporal_namespace,
+        data_converter=data_converter(settings, driver),
+        interceptors=list(interceptors),
+        tls=settings.temporal_tls or bool(settings.temporal_api_key),
+        api_key=settings.temporal_api_key or None,
+    )
+
+
+async def _check_namespace(client: Client, settings: Settings) -> None:
+    request = DescribeNamespaceRequest(namespace=settings.temporal_namespace)
+    await client.workflow_service.describe_namespace(request, timeout=timedelta(seconds=5))
+
+
+def _silence(settings: Settings, patience: float, error: Exception) -> str:
+    if isinstance(error, RPCError) and error.status == RPCStatusCode.NOT_FOUND:
+        return (
+            f"Temporal at {settings.temporal_address} has no namespace {settings.temporal_namespace!r}: create it "
+            f"(`temporal operator namespace create -n {settings.temporal_namespace}`) or set DALANG_TEMPORAL_NAMESPACE."
+        )
+    return (
+        f"Temporal does not answer at {settings.temporal_address} (waited {patience:g} s): start it (`dalang up` runs "
+        f"one here) or set DALANG_TEMPORAL_ADDRESS. Last answer: {error}"
+    )
