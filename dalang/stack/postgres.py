@@ -107,16 +107,22 @@ class EmbeddedPostgres:
         password = quote(self._passwords[role], safe="")
         return f"postgresql+asyncpg://{role}:{password}@{ports.LOOPBACK}:{self.port}/{database}"
 
+    async def prepare(self) -> None:
+        """End what a crashed supervisor left and check the port; :meth:`start` does it too, this tells earlier."""
+        user = await asyncio.to_thread(choose_user, self._wanted_user)
+        data = await asyncio.to_thread(place_data, self.home / "postgres", user)
+        await self._end_leftover(data)
+        ports.require_free(self.port, "DALANG_POSTGRES_PORT")
+
     async def start(self) -> None:
         """Start the server, making the data on first use, and return once it answers and roles and database exist.
 
         Raises :class:`StackError` with the end of the server's log when it does not come up.
         """
+        await self.prepare()
         user = await asyncio.to_thread(choose_user, self._wanted_user)
         programs = await asyncio.to_thread(postgres_programs, user)
-        data = await asyncio.to_thread(place_data, self.home / "postgres", user)
-        await self._end_leftover(data)
-        ports.require_free(self.port, "DALANG_POSTGRES_PORT")
+        data = (self.home / "postgres").resolve()
         await self._initialise(data, programs, user)
         self._child = Child(
             "PostgreSQL",

@@ -23,6 +23,7 @@ from dalang.stack.errors import StackError
 from dalang.stack.private_files import write_private
 
 _PR_SET_PDEATHSIG = 1
+_LARGEST_LOG = 20 * 1024 * 1024
 # Loaded here because the function between fork and exec must not import or load anything.
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -72,6 +73,7 @@ class Child:
         identity: dict[str, Any] = (
             {"user": self.user, "group": _group_of(self.user), "extra_groups": []} if self.user else {}
         )
+        _rotate(self.log)
         with self.log.open("ab") as log:
             try:
                 self._process = await asyncio.create_subprocess_exec(
@@ -174,6 +176,12 @@ def tail(log: Path, lines: int = 12) -> str:
     except FileNotFoundError:
         last = []
     return "\n".join(f"  {line}" for line in last) or "  (empty)"
+
+
+def _rotate(log: Path) -> None:
+    """Put a log that has grown large aside as ``<name>.old``, at the start of the process that writes it."""
+    if log.exists() and log.stat().st_size > _LARGEST_LOG:
+        log.replace(log.with_name(f"{log.name}.old"))
 
 
 def _family(pid: int) -> list[psutil.Process]:

@@ -107,20 +107,23 @@ class TemporalServer:
         """The pid of the server while it runs."""
         return self._child.pid if self._child is not None else None
 
+    async def prepare(self) -> None:
+        """End what a crashed supervisor left and check the ports; :meth:`start` does it too, this tells earlier."""
+        await end_leftover(self._mark)
+        self.ports.require_free()
+
     async def start(self) -> None:
         """Start the server and return once it takes work: namespace, search attributes and retention are in place.
 
         Raises :class:`StackError` with the end of the server's log when it does not come up.
         """
-        mark = self.home / "temporal.process"
-        await end_leftover(mark)
-        self.ports.require_free()
+        await self.prepare()
         await asyncio.to_thread(_prepare, self._data)
         self._child = Child(
             "Temporal",
             [str(temporal_program()), *self._arguments()],
             log=self.log,
-            mark=mark,
+            mark=self._mark,
             # Profiles and TEMPORAL_* variables of the user must not change this server.
             environment={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.home)},
         )
@@ -145,6 +148,10 @@ class TemporalServer:
             raise StackError("Temporal has not been started")
         await self._child.wait()
         return self._child.failure()
+
+    @property
+    def _mark(self) -> Path:
+        return self.home / "temporal.process"
 
     @property
     def _data(self) -> Path:

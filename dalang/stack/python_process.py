@@ -1,0 +1,136 @@
+"""The worker and the API as children: ``python -m dalang.worker``, ``python -m dalang.api``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from dalang.settings import PREFIX, Settings
+from dalang.stack import ports
+from dalang.stack.errors import StackError
+from dalang.stack.processes import Child, end_leftover, tail
+
+_START_SECONDS = 60.0
+
+
+class PythonProcess:
+    """One process of the product, ready when ``is_ready(pid)`` says so."""
+
+    def __init__(
+        self,
+        name: str,
+        module: str,
+        settings: Settings,
+        is_ready: Callable[[int], Awaitable[bool]],
+        *,
+        port: tuple[int, str] | None = None,
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self._is_ready = is_ready
+        self._port = port
+        self._child = Child(
+            name,
+            [sys.executable, "-m", module],
+            log=self.log,
+            mark=settings.home.absolute() / f"{name}.process",
+            environment=_environment(settings),
+        )
+
+    @property
+    def log(self) -> Path:
+        """What the process writes."""
+        return self.settings.home.absolute() / "logs" / f"{self.name}.log"
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is alive."""
+        return self._child.running
+
+    @property
+    def pid(self) -> int | None:
+        """The pid while it runs."""
+        return self._child.pid
+
+    async def prepare(self) -> None:
+        """End what a crashed supervisor left and check the port."""
+        await end_leftover(self._child.mark, seconds=5)
+        if self._port is not None:
+            ports.require_free(*self._port)
+
+    async def start(self) -> None:
+        """Start it and return once it is ready; raises :class:`StackError` with the end of its log."""
+        await self.prepare()
+        await self._child.start()
+        deadline = time.monotonic() + _START_SECONDS
+        while self._child.pid is not None:
+            if await self._is_ready(self._child.pid):
+                return
+            if time.monotonic() > deadline:
+                await self._child.kill()
+                raise StackError(
+                    f"{self.name} was not ready within {_START_SECONDS:.0f} s; the end of {self.log}:\n{tail(self.log)}"
+                )
+            await asyncio.sleep(0.05)
+        raise StackError(self._child.failure())
+
+    async def stop(self) -> None:
+        """Ask it to end; a worker gets the time of ``graceful_shutdown_seconds`` to finish what it does."""
+        await self._child.stop(seconds=self.settings.graceful_shutdown_seconds + 5)
+
+    async def kill(self) -> None:
+        """End it as a crash would."""
+        await self._child.kill()
+
+    async def wait(self) -> str:
+        """Wait until it ends by itself and return what happened."""
+        await self._child.wait()
+        return self._child.failure()
+
+
+def worker(settings: Settings, name: str = "worker") -> PythonProcess:
+    """A worker; it is ready when Temporal sees it poll (its identity must begin with ``<pid>@``, the SDK's default)."""
+
+    async def polls(pid: int) -> bool:
+        from temporalio.api.enums.v1 import TaskQueueType
+        from temporalio.api.taskqueue.v1 import TaskQueue
+        from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+
+        from dalang.temporal import connect
+
+        client = await connect(settings, timeout_seconds=5)
+        answer = await client.workflow_service.describe_task_queue(
+            DescribeTaskQueueRequest(
+                namespace=settings.temporal_namespace,
+                task_queue=TaskQueue(name=settings.task_queue),
+                task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+            )
+        )
+        return any(poller.identity.startswith(f"{pid}@") for poller in answer.pollers)
+
+    return PythonProcess(name, "dalang.worker", settings, polls)
+
+
+def api(settings: Settings) -> PythonProcess:
+    """The API; it is ready when ``/health/ready`` says so."""
+
+    async def answers(_: int) -> bool:
+        import httpx
+
+        try:
+            async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
+                return (await client.get(f"http://{ports.LOOPBACK}:{settings.api_port}/health/ready")).is_success
+        except httpx.HTTPError:
+            return False
+
+    return PythonProcess("api", "dalang.api", settings, answers, port=(settings.api_port, "DALANG_API_PORT"))
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """The environment of this process, with exactly the settings of the stack."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    return {**kept, **settings.environment(), "PYTHONUNBUFFERED": "1"}
