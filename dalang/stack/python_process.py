@@ -12,6 +12,7 @@ from pathlib import Path
 from dalang.settings import PREFIX, Settings
 from dalang.stack import ports
 from dalang.stack.errors import StackError
+from dalang.stack.polling import polls
 from dalang.stack.processes import Child, end_leftover, tail
 
 _START_SECONDS = 60.0
@@ -95,24 +96,10 @@ class PythonProcess:
 def worker(settings: Settings, name: str = "worker") -> PythonProcess:
     """A worker; it is ready when Temporal sees it poll (its identity must begin with ``<pid>@``, the SDK's default)."""
 
-    async def polls(pid: int) -> bool:
-        from temporalio.api.enums.v1 import TaskQueueType
-        from temporalio.api.taskqueue.v1 import TaskQueue
-        from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+    async def ready(pid: int) -> bool:
+        return await polls(settings, lambda identity: identity.startswith(f"{pid}@"))
 
-        from dalang.temporal import connect
-
-        client = await connect(settings, timeout_seconds=5)
-        answer = await client.workflow_service.describe_task_queue(
-            DescribeTaskQueueRequest(
-                namespace=settings.temporal_namespace,
-                task_queue=TaskQueue(name=settings.task_queue),
-                task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
-            )
-        )
-        return any(poller.identity.startswith(f"{pid}@") for poller in answer.pollers)
-
-    return PythonProcess(name, "dalang.worker", settings, polls)
+    return PythonProcess(name, "dalang.worker", settings, ready)
 
 
 def api(settings: Settings) -> PythonProcess:

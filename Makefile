@@ -1,0 +1,52 @@
+# Everything here works in a fresh clone with only make and Python 3.11 or later.
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= 2
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo up check test soak clean
+
+help:
+	@echo "make demo    run an example plan on a real stack (Temporal, PostgreSQL, worker, API), then stop it"
+	@echo "make up      run the stack on this machine until Ctrl-C"
+	@echo "make test    static checks and all tests ($(JOBS) at once; JOBS=n, PYTEST_ARGS=...)"
+	@echo "make check   static checks alone"
+	@echo "make soak    long fault and load runs"
+	@echo "make clean   remove what is generated; data in .dalang stays"
+
+venv: $(STAMP)
+
+# Build requirements come first and from the constraints too: pip's isolated builds would take the newest.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Dalang needs Python 3.11 or later, $(PYTHON) is older: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt hatchling editables
+	$(BIN)/python -m pip install --quiet --no-build-isolation -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+
+demo: venv
+	$(BIN)/dalang demo
+
+up: venv
+	$(BIN)/dalang up
+
+check: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check
+	$(BIN)/python -m pytest -n $(JOBS) -m "not soak" $(PYTEST_ARGS)
+
+soak: venv
+	$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
