@@ -1,0 +1,144 @@
+"""The chain of a run's events: what is hashed, how, and what becomes of a fact that cannot be stored.
+
+An event's hash is ``SHA-256(JCS({runId, tenantId, epoch, seq, type, nodeId, at, data, bodyDigest}) + previousHash)``
+in lower-case hexadecimal, where JCS is RFC 8785 and ``previousHash`` is appended as ASCII. What users put into an
+event is in the body, of which the chain holds ``SHA-256(salt + JCS(body))``: without the salt, which is erased with
+the body, nobody can find out a short body by trying. Only the flush computes hashes, once, from the stored head
+(``recording.py``); ``verification.py`` is the only other reader of this file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from dalang.canonical import canonical_bytes, find_unsafe, safe_text
+from dalang.wire import EventType, Fact, Head
+
+EMPTY_HEAD: Head = {"epoch": 0, "seq": 0, "hash": ""}
+SALT_BYTES = 16
+REFUSED = "$refused"
+"""Key of what stands in place of a value that could not be stored: ``{"$refused": {"digest": ..., "reason": ...}}``."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One fact in the form it is stored in; ``fact_digest`` recognises the same fact when it comes again."""
+
+    seq: int
+    type: str
+    node_id: str | None
+    at: datetime
+    data: dict[str, Any]
+    body: dict[str, Any] | None
+    salt: bytes = b""
+    body_digest: str | None = None
+    fact_digest: str = ""
+
+
+def to_time(milliseconds: int) -> datetime:
+    """Return workflow time (milliseconds since 1970) as a time in UTC."""
+    return _EPOCH + milliseconds * _MILLISECOND
+
+
+def to_milliseconds(time: datetime) -> int:
+    """Return a time as the milliseconds since 1970 that the chain hashes."""
+    return (time - _EPOCH) // _MILLISECOND
+
+
+def event_hash(
+    run_id: UUID, tenant_id: str, epoch: int, event: Transition, body_digest: str | None, previous_hash: str
+) -> str:
+    """Return the hash of ``event`` in ``epoch`` after the event with ``previous_hash``."""
+    document = {
+        "runId": str(run_id),
+        "tenantId": tenant_id,
+        "epoch": epoch,
+        "seq": event.seq,
+        "type": event.type,
+        "nodeId": event.node_id,
+        "at": to_milliseconds(event.at),
+        "data": event.data,
+        "bodyDigest": body_digest,
+    }
+    return hashlib.sha256(canonical_bytes(document) + previous_hash.encode("ascii")).hexdigest()
+
+
+def salted_digest(salt: bytes, body: Any) -> str:
+    """Return the digest of a body that the chain holds."""
+    return hashlib.sha256(salt + canonical_bytes(body)).hexdigest()
+
+
+def fact_digest(fact: Fact, salt: bytes) -> str:
+    """Return what recognises ``fact``: it works for facts that canonical JSON refuses, and is salted like the body."""
+    return hashlib.sha256(salt + _any_json(fact)).hexdigest()
+
+
+def prepare(fact: Fact, refusal: str | None = None) -> Transition:
+    """Return ``fact`` as it will be stored.
+
+    What may not cross into Postgres or canonical JSON is replaced by its digest and the reason, value by value, so
+    that a status beside it survives. ``refusal`` is why the database refused the fact although nothing was found:
+    then everything but the status is replaced.
+    """
+    data, body, node_id = fact.get("data") or {}, fact.get("body"), fact.get("nodeId")
+    data = _without_unsafe(data, refusal)
+    body = None if body is None else _without_unsafe(body, refusal)
+    salt = b"" if body is None else secrets.token_bytes(SALT_BYTES)
+    return Transition(
+        seq=fact["seq"],
+        type=safe_text(str(fact["type"]), 200),
+        node_id=None if node_id is None else safe_text(str(node_id), 400),
+        at=_time_of(fact.get("at")),
+        data=data,
+        body=body,
+        salt=salt,
+        body_digest=None if body is None else salted_digest(salt, body),
+        fact_digest=fact_digest(fact, salt),
+    )
+
+
+def chain_gap(seq: int, at: datetime, stored: Head, claimed: Head) -> Transition:
+    """Return the event that stands for events the database has lost; it takes the number of the last lost one."""
+    data = {"stored": dict(stored), "claimed": dict(claimed)}
+    fact: Fact = {"seq": seq, "type": EventType.CHAIN_GAP.value, "at": to_milliseconds(at), "data": data}
+    return prepare(fact)
+
+
+def _without_unsafe(part: Any, refusal: str | None) -> dict[str, Any]:
+    if not isinstance(part, Mapping):
+        return {REFUSED: _refused(part, "is no JSON object")}
+    if refusal is None and find_unsafe(part) is None:
+        return dict(part)
+    safe: dict[str, Any] = {}
+    for key, value in part.items():
+        found = find_unsafe(value)
+        reason = f"{found[0] or 'the value'} {found[1]}" if found else refusal
+        keep = found is None and (refusal is None or key == "status")
+        safe[safe_text(str(key), 200)] = value if keep else {REFUSED: _refused(value, reason or "")}
+    return safe
+
+
+def _refused(value: Any, reason: str) -> dict[str, str]:
+    return {"digest": "sha256:" + hashlib.sha256(_any_json(value)).hexdigest(), "reason": safe_text(reason, 500)}
+
+
+def _any_json(value: Any) -> bytes:
+    """Return bytes that tell values apart, for values that are no JSON too (NaN, surrogates, any integer)."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=repr).encode()
+
+
+def _time_of(at: Any) -> datetime:
+    try:
+        return to_time(at)
+    except (TypeError, OverflowError):
+        return _EPOCH

@@ -1,0 +1,147 @@
+"""Connections to PostgreSQL: the engine, transactions of a tenant, and which errors mean that the database is away."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+import asyncpg
+from sqlalchemy import URL, exc, func, make_url, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from dalang.canonical import MAX_INTEGER
+
+DRIVER = "postgresql+asyncpg"
+
+_AWAY = frozenset({"08", "57", "53"})
+"""Classes of SQLSTATE that come from the server's state, not from the statement: connection exceptions, operator
+intervention (shutdown, starting up), insufficient resources (too many connections, disk full)."""
+_NOT_AWAY = frozenset({"57014"})
+"""query_canceled: the statement ran into its own time limit."""
+_READ_ONLY = "25006"
+"""A standby after a failover: the primary is elsewhere, or soon will be."""
+_REFUSED = frozenset({"22", "23", "54"})
+"""Data exception, integrity violation, program limit: this value will be refused again."""
+
+
+class DatabaseSettings(Protocol):
+    """What :func:`create_engine` needs of the settings."""
+
+    @property
+    def database_pool_size(self) -> int:
+        """Connections of one process at most."""
+
+    def require_database_url(self) -> str:
+        """The URL of the process role."""
+
+
+def database_url(url: str | URL) -> URL:
+    """Return ``url`` with the asyncpg driver; ``postgresql://`` and a socket folder as ``?host=/folder`` are taken."""
+    return make_url(url).set(drivername=DRIVER)
+
+
+def create_engine(
+    source: DatabaseSettings | str | URL,
+    *,
+    pool_size: int = 10,
+    statement_timeout: float = 30,
+    pooled: bool = True,
+) -> AsyncEngine:
+    """Return an engine; no connection is opened before the first use.
+
+    ``statement_timeout`` is in seconds, 0 is none. Not ``pooled`` is for a few statements, or a loop that soon ends.
+    """
+    if isinstance(source, (str, URL)):
+        url = database_url(source)
+    else:
+        url, pool_size = database_url(source.require_database_url()), source.database_pool_size
+    pool: dict[str, Any] = {"poolclass": NullPool}
+    if pooled:
+        # A connection that died in the pool costs one ping, not a failed request.
+        pool = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": 30, "pool_pre_ping": True}
+    return create_async_engine(
+        url,
+        json_serializer=dump_json,
+        json_deserializer=load_json,
+        connect_args={
+            "timeout": 10,
+            "server_settings": {
+                "application_name": "dalang",
+                "timezone": "UTC",
+                "statement_timeout": str(int(statement_timeout * 1000)),
+                "jit": "off",  # queries here are short; compiling them costs more than running them
+            },
+        },
+        **pool,
+    )
+
+
+@asynccontextmanager
+async def transaction(engine: AsyncEngine, tenant_id: str | None) -> AsyncIterator[AsyncConnection]:
+    """Open a transaction of ``tenant_id``: commits at the end, rolls back on an exception.
+
+    ``app.tenant_id`` is set for this transaction only, so the pool cannot hand it to the next one.
+    """
+    async with engine.begin() as conn:
+        if tenant_id is not None:
+            await conn.execute(select(func.set_config("app.tenant_id", tenant_id, True)))
+        yield conn
+
+
+def is_connection_error(error: BaseException) -> bool:
+    """Tell whether ``error`` says that the database is away, so that waiting and trying again is right."""
+    for one in _causes(error):
+        if isinstance(one, (exc.TimeoutError, OSError, TimeoutError)):  # no free connection; refused; no answer
+            return True
+        if isinstance(one, exc.DBAPIError) and one.connection_invalidated:
+            return True
+        state = sql_state(one)
+        if state is not None:
+            return (state[:2] in _AWAY and state not in _NOT_AWAY) or state == _READ_ONLY
+        if isinstance(one, asyncpg.InterfaceError) and not isinstance(one, ValueError):
+            return True  # the client's side: the connection is closed or lost
+    return False
+
+
+def is_refused_value(error: BaseException) -> bool:
+    """Tell whether ``error`` says that a value cannot be stored, so that trying again is in vain."""
+    for one in _causes(error):
+        state = sql_state(one)
+        if state is not None:
+            return state[:2] in _REFUSED
+        if isinstance(one, (ValueError, TypeError, OverflowError, RecursionError)):
+            return True  # the client's side: not JSON, not UTF-8, out of range
+    return False
+
+
+def sql_state(error: BaseException) -> str | None:
+    """Return the SQLSTATE of a server's error, else None."""
+    state = getattr(error, "sqlstate", None)
+    return state if isinstance(state, str) else None
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    found: list[BaseException] = []
+    one: BaseException | None = error
+    while one is not None and one not in found:
+        found.append(one)
+        one = getattr(one, "orig", None) or one.__cause__
+    return found
+
+
+def dump_json(value: Any) -> str:
+    """Return strict JSON: NaN and infinities raise ValueError."""
+    return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+
+
+def load_json(text: str | bytes) -> Any:
+    """Read what ``jsonb`` answers. It writes the float 1e20 as digits, so an integer past 2^53 - 1 was a float."""
+    return json.loads(text, parse_int=_number)
+
+
+def _number(digits: str) -> int | float:
+    number = int(digits) if len(digits) < 18 else MAX_INTEGER + 1
+    return number if abs(number) <= MAX_INTEGER else float(digits)

@@ -1,0 +1,122 @@
+"""Bringing a database to this version's tables, and what the processes' role may do with them.
+
+Migrations run as the owner of the tables, all in one transaction, behind an advisory lock: processes that start at
+the same time wait for the first. The role ``dalang_app``, if there is one, gets exactly the privileges below. It may
+add events but neither change nor remove them; the only way to delete a run is the function
+``dalang_delete_finished_runs``, which runs as the owner and takes nothing but finished runs, whole, leaving their
+heads behind.
+A plain PostgreSQL with one role for everything works too, without that protection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from dalang.store.engine import create_engine
+
+APP_ROLE = "dalang_app"
+PRIVILEGES = {
+    "plan_documents": "SELECT, INSERT",
+    "plans": "SELECT, INSERT",
+    "execution_runs": "SELECT, INSERT, UPDATE",
+    "node_executions": "SELECT, INSERT, UPDATE, DELETE",
+    "run_events": "SELECT, INSERT, UPDATE (superseded)",
+    "event_bodies": "SELECT, INSERT, DELETE",
+    "bodies": "SELECT, INSERT, UPDATE, DELETE",
+    "body_references": "SELECT, INSERT, DELETE",
+    "node_attempts": "SELECT, INSERT, UPDATE",
+    "payload_blobs": "SELECT, INSERT, UPDATE, DELETE",
+    "api_tokens": "SELECT, INSERT, UPDATE",
+    "retired_runs": "SELECT",
+    "alembic_version": "SELECT",
+}
+_DELETE_RUNS = "dalang_delete_finished_runs(text, timestamptz, integer)"
+_LOCK = 0x64616C616E67
+"""The advisory lock of migrations: "dalang" in ASCII."""
+
+
+def upgrade(url: str, revision: str = "head") -> None:
+    """Bring the database to ``revision`` as its owner and put the privileges right; does nothing the second time.
+
+    Safe when several processes call it at once. It may be called from code that runs in an event loop, which it blocks.
+    """
+    _run(lambda: _migrated(url, lambda config: command.upgrade(config, revision)))
+
+
+def downgrade(url: str, revision: str) -> None:
+    """Take the database back to ``revision`` (``base``: nothing is left, data included)."""
+    _run(lambda: _migrated(url, lambda config: command.downgrade(config, revision)))
+
+
+def newest_revision() -> str:
+    """Return the revision that this version of Dalang needs."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    assert head is not None
+    return head
+
+
+async def current_revision(conn: AsyncConnection) -> str | None:
+    """Which revision is the database at? None before the first migration."""
+    return await conn.run_sync(lambda connection: MigrationContext.configure(connection).get_current_revision())
+
+
+def _config(connection: Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+async def _migrated(url: str, step: Callable[[Config], None]) -> None:
+    engine = create_engine(url, statement_timeout=0, pooled=False)
+    try:
+        async with engine.begin() as conn:
+            await conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+            await conn.run_sync(lambda connection: step(_config(connection)))
+            if await current_revision(conn) is not None:
+                await _grant(conn)
+    finally:
+        await engine.dispose()
+
+
+async def _grant(conn: AsyncConnection) -> None:
+    """Give :data:`APP_ROLE` its privileges and no other; nothing where there is no such role, or we are it."""
+    role = text("SELECT 1 FROM pg_roles WHERE rolname = :role AND rolname <> current_user")
+    if (await conn.execute(role, {"role": APP_ROLE})).first() is None:
+        return
+    known = text("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")
+    tables = {row.tablename for row in await conn.execute(known)}
+    statements = [f"REVOKE ALL ON {table} FROM {APP_ROLE}" for table in PRIVILEGES if table in tables]
+    statements += [f"GRANT {what} ON {table} TO {APP_ROLE}" for table, what in PRIVILEGES.items() if table in tables]
+    if await current_revision(conn) == newest_revision():
+        statements.append(f"GRANT EXECUTE ON FUNCTION {_DELETE_RUNS} TO {APP_ROLE}")
+    for statement in statements:
+        await conn.execute(text(statement))
+
+
+def _run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run ``main`` in a loop of its own: in a thread, because this thread may have one already."""
+    failures: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            asyncio.run(main())
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=target, name="dalang-migrate")
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]

@@ -1,0 +1,1 @@
+"""Alembic migrations; ``dalang.store.migrate`` runs them."""

@@ -1,0 +1,280 @@
+"""The flush: one batch of a run's facts becomes events, read model and a new head, in one transaction.
+
+Theory of operation. The run's row is locked and its stored head compared with the head the workflow believes in:
+
+- equal: the facts follow it.
+- the facts are already there (an answer was lost, a late duplicate): nothing changes, their head is answered.
+- otherwise the caller must be Temporal's current execution of the run, or it is refused. If the head it believes in is
+  in the stored chain, the run was reset to that point: a new epoch begins there and what came after is marked as
+  superseded. If it is not, the database has lost events (a restored backup): a new epoch begins with a CHAIN_GAP
+  event that holds both heads.
+
+A fact that Postgres or canonical JSON refuses is stored with its digest and the reason instead of its value
+(``chain.prepare``): a run never hangs on one bad value. Errors of the connection are the caller's to repeat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import RowMapping, and_, any_, bindparam, delete, false, func, or_, select, update
+from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.types import Text
+
+from dalang.errors import Conflict, DalangError, NotFound
+from dalang.store import chain, projection, references, stored_chain
+from dalang.store.chain import Transition
+from dalang.store.engine import is_connection_error, is_refused_value, transaction
+from dalang.store.projection import Row
+from dalang.store.tables import event_bodies, execution_runs, node_executions, retired_runs, run_events
+from dalang.wire import Head, RecordInput
+
+CHANNEL = "dalang_run"
+"""What a flush notifies (LISTEN/NOTIFY), with the runId as payload."""
+UNKNOWN_PLAN = "(unknown)"
+"""Name of the plan of a run whose row was lost with a restored backup, or that was started past the API."""
+
+_RUN_COLUMNS = tuple(projection.run_before_events(None))
+_NO_PLAN = UUID(int=0)
+
+
+class NotCurrentExecution(Conflict):
+    """The flush comes from an execution that Temporal has replaced (reset, terminated); what it says is void."""
+
+
+class MalformedBatch(DalangError):
+    """The facts of a batch do not follow its head one by one: a defect of the workflow; trying again is in vain."""
+
+
+async def record(
+    engine: AsyncEngine,
+    request: RecordInput,
+    *,
+    temporal_run_id: str,
+    workflow_id: str,
+    is_current: Callable[[], Awaitable[bool]],
+) -> Head:
+    """Store the batch and return the head after it; storing it again changes nothing and answers the same.
+
+    ``is_current`` asks Temporal whether the caller is the run's current execution; it is called only when the heads
+    differ. Raises :class:`NotCurrentExecution`, :class:`MalformedBatch`, :class:`NotFound` (the run was deleted, or is
+    another tenant's), and what the database raises when it is away.
+    """
+    first = request["head"]["seq"] + 1
+    if [fact["seq"] for fact in request["facts"]] != list(range(first, first + len(request["facts"]))):
+        raise MalformedBatch(f"The facts of a batch of run {request['runId']} do not follow event {first - 1}.")
+    identity = {"temporal_run_id": temporal_run_id, "workflow_id": workflow_id}
+    try:
+        return await _flush(engine, request, identity, is_current, one_by_one=False)
+    except Exception as error:
+        if is_connection_error(error) or not is_refused_value(error):
+            raise
+    return await _flush(engine, request, identity, is_current, one_by_one=True)
+
+
+async def _flush(
+    engine: AsyncEngine,
+    request: RecordInput,
+    identity: dict[str, str],
+    is_current: Callable[[], Awaitable[bool]],
+    *,
+    one_by_one: bool,
+) -> Head:
+    run_id, tenant_id, claimed = UUID(request["runId"]), request["tenantId"], request["head"]
+    async with transaction(engine, tenant_id) as conn:
+        row = await _locked_run(conn, tenant_id, run_id, identity)
+        stored: Head = {"epoch": row["head_epoch"], "seq": row["head_seq"], "hash": row["head_hash"]}
+        flush = _Flush(conn, tenant_id, run_id, stored, {column: row[column] for column in _RUN_COLUMNS})
+        if stored != claimed:
+            known = await stored_chain.head_after(conn, run_id, request)
+            if known is not None:
+                return known
+            if not request["facts"] and await stored_chain.has_event(conn, run_id, claimed):
+                return claimed
+            if not await is_current():
+                raise NotCurrentExecution(
+                    f"Execution {identity['temporal_run_id']} of run {run_id} is not the current one; "
+                    f"its head {claimed['epoch']}.{claimed['seq']} is not the stored {stored['epoch']}.{stored['seq']}."
+                )
+            await flush.begin_epoch(claimed, stored, request)
+        for_retry = [(fact, chain.prepare(fact)) for fact in request["facts"]]
+        if one_by_one:
+            for fact, event in for_retry:
+                try:
+                    async with conn.begin_nested():
+                        await flush.append([event])
+                except Exception as error:
+                    if is_connection_error(error) or not is_refused_value(error):
+                        raise
+                    await flush.append([chain.prepare(fact, f"the database refused it: {_short(error)}")])
+        else:
+            await flush.append([event for _, event in for_retry])
+        await flush.finish(request, identity)
+    return flush.head
+
+
+class _Flush:
+    """One flush under way: the head, the run's columns and the rows of nodes as they will be when it ends."""
+
+    def __init__(self, conn: AsyncConnection, tenant_id: str, run_id: UUID, head: Head, run: Row) -> None:
+        self.conn, self.tenant_id, self.run_id = conn, tenant_id, run_id
+        self.head, self.run = head, run
+        self.nodes: dict[str, Row] = {}
+        self.retries = 0
+        self.recount = False
+        self.last_at: datetime | None = None
+
+    async def append(self, events: Sequence[Transition]) -> None:
+        """Store ``events`` after the head and fold them; on an exception nothing of this object has changed."""
+        if not events:
+            return
+        epoch = self.head["epoch"]
+        of_run = {"run_id": self.run_id, "epoch": epoch, "tenant_id": self.tenant_id}
+        rows, body_rows, refs, previous = [], [], set[str](), self.head["hash"]
+        for event in events:
+            own = chain.event_hash(self.run_id, self.tenant_id, epoch, event, event.body_digest, previous)
+            columns = {name: getattr(event, name) for name in ("seq", "type", "node_id", "at", "data")}
+            digests = {"body_digest": event.body_digest, "fact_digest": event.fact_digest}
+            rows.append({**of_run, **columns, **digests, "previous_hash": previous, "hash": own})
+            if event.body is not None:
+                body_rows.append({**of_run, "seq": event.seq, "salt": event.salt, "body": event.body})
+                refs |= references.references(event.body)
+            previous = own
+        run, nodes, retries = await self._folded(events)
+        await self.conn.execute(insert(run_events), rows)
+        if body_rows:
+            await self.conn.execute(insert(event_bodies), body_rows)
+        await references.add_references(self.conn, self.tenant_id, self.run_id, refs)
+        await self._save(nodes)
+        self.head = {"epoch": epoch, "seq": events[-1].seq, "hash": previous}
+        self.run, self.retries, self.last_at = run, self.retries + retries, events[-1].at
+        self.nodes.update(nodes)
+
+    async def begin_epoch(self, claimed: Head, stored: Head, request: RecordInput) -> None:
+        """Go back to ``claimed`` and begin a new epoch there; with a CHAIN_GAP when it is not in the database."""
+        number = max(stored["epoch"], claimed["epoch"]) + 1
+        found = claimed if await stored_chain.has_event(self.conn, self.run_id, claimed) else None
+        parent = found or await stored_chain.last_before(self.conn, self.run_id, claimed["seq"])
+        await self._supersede(await stored_chain.lineage(self.conn, self.run_id, parent))
+        self.head = {"epoch": number, "seq": parent["seq"], "hash": parent["hash"]}
+        if found is None:
+            at = chain.prepare(request["facts"][0]).at if request["facts"] else chain.to_time(0)
+            await self.append([chain.chain_gap(claimed["seq"], at, stored, claimed)])
+
+    async def finish(self, request: RecordInput, identity: dict[str, str]) -> None:
+        """Write the run's row and tell those who listen."""
+        run = projection.settled(self.run, request["status"], self.last_at or self.run["started_at"])
+        count: Any = execution_runs.c.retry_count + self.retries
+        if self.recount:
+            repeated = func.coalesce(func.sum(func.greatest(node_executions.c.attempt - 1, 0)), 0)
+            count = select(repeated).where(node_executions.c.run_id == self.run_id).scalar_subquery()
+        changes: Row = {
+            **run,
+            **identity,
+            "node_status_counts": request["counts"],
+            "retry_count": count,
+            "head_epoch": self.head["epoch"],
+            "head_seq": self.head["seq"],
+            "head_hash": self.head["hash"],
+            "last_updated_at": func.now(),
+        }
+        if self.last_at is not None:
+            changes["last_event_at"] = self.last_at
+        await self.conn.execute(update(execution_runs).where(_is_run(self.tenant_id, self.run_id)).values(changes))
+        await self.conn.execute(select(func.pg_notify(CHANNEL, str(self.run_id))))
+
+    async def _folded(self, events: Sequence[Transition]) -> tuple[Row, dict[str, Row], int]:
+        wanted = {event.node_id for event in events if event.node_id is not None} - self.nodes.keys()
+        known = {**self.nodes, **await _node_rows(self.conn, self.run_id, wanted)}
+        run, nodes, retries = self.run, dict[str, Row](), 0
+        for event in events:
+            run = projection.run_after(run, event)
+            if event.node_id is None:
+                continue
+            before = nodes.get(event.node_id) or known.get(event.node_id)
+            after = projection.node_after(before, self.run_id, self.tenant_id, self.head["epoch"], event)
+            if after is not None and after is not before:
+                nodes[event.node_id] = after
+                retries += max(0, projection.retries(after) - projection.retries(before))
+        return run, nodes, retries
+
+    async def _save(self, nodes: dict[str, Row]) -> None:
+        if not nodes:
+            return
+        statement = insert(node_executions)
+        new = statement.excluded
+        keys = {"run_id", "node_id", "tenant_id", "created_at"}
+        newer = or_(
+            node_executions.c.revision_epoch < new.revision_epoch,
+            and_(node_executions.c.revision_epoch == new.revision_epoch, node_executions.c.revision < new.revision),
+        )
+        statement = statement.on_conflict_do_update(
+            index_elements=["run_id", "node_id"],
+            set_={column.name: new[column.name] for column in node_executions.c if column.name not in keys},
+            where=newer,
+        )
+        await self.conn.execute(statement, list(nodes.values()))
+
+    async def _supersede(self, kept: Sequence[stored_chain.Span]) -> None:
+        """Mark what is not ``kept`` as superseded and fold the rest again, for the run and the nodes it concerned."""
+        spans = [(run_events.c.epoch == one.epoch) & run_events.c.seq.between(one.first, one.last) for one in kept]
+        is_kept = or_(false(), *spans)
+        changed = await self.conn.execute(
+            update(run_events)
+            .where(run_events.c.run_id == self.run_id, run_events.c.superseded == is_kept)
+            .values(superseded=~is_kept)
+            .returning(run_events.c.node_id)
+        )
+        concerned = {row.node_id for row in changed if row.node_id is not None}
+        is_concerned = node_executions.c.node_id == any_(bindparam("nodes", sorted(concerned), ARRAY(Text)))
+        await self.conn.execute(delete(node_executions).where(node_executions.c.run_id == self.run_id, is_concerned))
+        self.run = projection.run_before_events(self.run["inputs"])
+        self.recount = True
+        nodes: dict[str, Row] = {}
+        for epoch, event in await stored_chain.chain_of(self.conn, self.run_id, concerned):
+            self.run = projection.run_after(self.run, event)
+            if event.node_id is not None:
+                after = projection.node_after(nodes.get(event.node_id), self.run_id, self.tenant_id, epoch, event)
+                if after is not None:
+                    nodes[event.node_id] = after
+        await self._save(nodes)
+        self.nodes.update(nodes)
+
+
+async def _locked_run(conn: AsyncConnection, tenant_id: str, run_id: UUID, identity: dict[str, str]) -> RowMapping:
+    """The run's row, locked; one that is missing is made, so that a restored backup does not hold up the run."""
+    columns = [execution_runs.c[name] for name in (*_RUN_COLUMNS, "head_epoch", "head_seq", "head_hash")]
+    locked = select(*columns).where(_is_run(tenant_id, run_id)).with_for_update()
+    row = (await conn.execute(locked)).mappings().first()
+    if row is not None:
+        return row
+    retired = select(retired_runs.c.run_id).where(retired_runs.c.run_id == run_id)
+    if (await conn.execute(retired)).first() is None:
+        unknown = {"plan_id": _NO_PLAN, "plan_name": UNKNOWN_PLAN, "plan_version": "", "plan_digest": ""}
+        values = {"run_id": run_id, "tenant_id": tenant_id, "created_by": "", **unknown, **identity}
+        await conn.execute(insert(execution_runs).values(values).on_conflict_do_nothing())
+        row = (await conn.execute(locked)).mappings().first()
+    if row is None:
+        raise NotFound(f"Run {run_id} was deleted, or belongs to another tenant.")
+    return row
+
+
+async def _node_rows(conn: AsyncConnection, run_id: UUID, node_ids: set[str]) -> dict[str, Row]:
+    """The rows of these nodes, as far as there are any."""
+    if not node_ids:
+        return {}
+    is_wanted = node_executions.c.node_id == any_(bindparam("nodes", sorted(node_ids), ARRAY(Text)))
+    rows = await conn.execute(select(node_executions).where(node_executions.c.run_id == run_id, is_wanted))
+    return {row.node_id: dict(row._mapping) for row in rows}
+
+
+def _is_run(tenant_id: str, run_id: UUID) -> Any:
+    return (execution_runs.c.tenant_id == tenant_id) & (execution_runs.c.run_id == run_id)
+
+
+def _short(error: BaseException) -> str:
+    return str(getattr(error, "orig", None) or error).split("\n", 1)[0]

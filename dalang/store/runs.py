@@ -1,0 +1,263 @@
+"""Runs: what was asked for, and where each stands (Wayang: ExecutionStore, ExecutionRunRepository)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import ColumnElement, Select, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from dalang.canonical import safe_text
+from dalang.errors import Conflict
+from dalang.statuses import RunStatus
+from dalang.store.paging import Page, after, read_cursor, write_cursor
+from dalang.store.references import resolve
+from dalang.store.tables import execution_runs
+
+_runs = execution_runs.c
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """What a run is made from. ``request_digest`` tells two requests with one ``idempotency_key`` apart."""
+
+    tenant_id: str
+    plan_id: UUID
+    plan_name: str
+    plan_version: str
+    plan_digest: str
+    created_by: str
+    total_nodes: int
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    priority: int = 0
+    idempotency_key: str | None = None
+    request_digest: str | None = None
+    run_id: UUID = field(default_factory=uuid4)
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A run as lists show it."""
+
+    run_id: UUID
+    tenant_id: str
+    plan_id: UUID
+    plan_name: str
+    plan_version: str
+    plan_digest: str
+    status: str
+    created_by: str
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    last_updated_at: datetime
+    metadata: dict[str, Any]
+    priority: int
+    retry_count: int
+    reason: str | None
+    error_message: str | None
+    total_nodes: int
+    node_status_counts: dict[str, int]
+    workflow_id: str | None
+    temporal_run_id: str | None
+    temporal_namespace: str | None
+    temporal_cluster_id: str | None
+    last_event_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Run(RunSummary):
+    """A run with everything: inputs, outputs, error, and the head of its chain of events."""
+
+    inputs: Any
+    outputs: Any
+    error: Any
+    idempotency_key: str | None
+    request_digest: str | None
+    head_epoch: int
+    head_seq: int
+    head_hash: str
+
+
+@dataclass(frozen=True)
+class RunFilter:
+    """What a list is narrowed to; None and empty mean: any. ``text`` is a part of the plan's name, in any case."""
+
+    statuses: Sequence[str] = ()
+    plan_id: UUID | None = None
+    plan_name: str | None = None
+    created_from: datetime | None = None
+    created_until: datetime | None = None
+    text: str | None = None
+    created_by: str | None = None
+
+
+_SUMMARY = [_runs[one.name] for one in fields(RunSummary)]
+_ALL = [_runs[one.name] for one in fields(Run)]
+
+
+async def create_run(conn: AsyncConnection, new: NewRun) -> tuple[Run, bool]:
+    """Write the row of a new run, PENDING; return it and whether it is new.
+
+    The same idempotency key with the same request answers the run that is there; with another request it raises
+    :class:`Conflict`, as does a run_id that is taken.
+    """
+    values = {one.name: getattr(new, one.name) for one in fields(new)}
+    values |= {"inputs": dict(new.inputs), "metadata": dict(new.metadata)}
+    made = await conn.execute(insert(execution_runs).values(values).on_conflict_do_nothing().returning(*_ALL))
+    row = made.first()
+    if row is not None:
+        return Run(*row), True
+    existing = None
+    if new.idempotency_key is not None:
+        same_key = _runs.idempotency_key == new.idempotency_key
+        existing = (await conn.execute(select(*_ALL).where(_runs.tenant_id == new.tenant_id, same_key))).first()
+    if existing is None:
+        raise Conflict(f"The run id {new.run_id} is taken.")
+    if existing.request_digest != new.request_digest:
+        raise Conflict(
+            f"The idempotency key {safe_text(new.idempotency_key or '', 200)!r} was used for another request, "
+            f"which made run {existing.run_id}."
+        )
+    return Run(*existing), False
+
+
+async def get_run(conn: AsyncConnection, tenant_id: str, run_id: UUID, *, resolved: bool = True) -> Run | None:
+    """Which run is this? ``resolved``: large inputs and outputs are filled in instead of references to them."""
+    row = (await conn.execute(select(*_ALL).where(_is(tenant_id, run_id)))).first()
+    if row is None:
+        return None
+    values = dict(row._mapping)
+    if resolved:
+        bodies = {name: values[name] for name in ("inputs", "outputs", "error")}
+        values |= await resolve(conn, tenant_id, bodies)
+    return Run(**values)
+
+
+async def list_runs(
+    conn: AsyncConnection,
+    tenant_id: str,
+    wanted: RunFilter = RunFilter(),
+    *,
+    limit: int = 50,
+    cursor: str | None = None,
+) -> Page[RunSummary]:
+    """Which runs are there, the newest first? Raises :class:`paging.InvalidCursor`."""
+    query = select(*_SUMMARY).where(_runs.tenant_id == tenant_id, *_conditions(wanted))
+    if cursor is not None:
+        created_at, run_id = read_cursor(cursor, datetime, UUID)
+        query = query.where(after((_runs.created_at, created_at), (_runs.run_id, run_id), descending=True))
+    query = query.order_by(_runs.created_at.desc(), _runs.run_id.desc()).limit(limit + 1)
+    found = [RunSummary(*row) for row in await conn.execute(query)]
+    more = write_cursor(found[limit - 1].created_at, found[limit - 1].run_id) if len(found) > limit else None
+    return Page(found[:limit], more)
+
+
+async def list_active_runs(conn: AsyncConnection, tenant_id: str, *, limit: int = 1000) -> list[RunSummary]:
+    """Which runs have not ended, the oldest first?"""
+    return await _summaries(conn, _active(tenant_id).order_by(_runs.created_at).limit(limit))
+
+
+async def list_long_running(
+    conn: AsyncConnection, tenant_id: str | None, started_before: datetime, *, limit: int = 1000
+) -> list[RunSummary]:
+    """Which runs are RUNNING and were started before this time, the oldest first?"""
+    late = (_runs.status == RunStatus.RUNNING) & (_runs.started_at < started_before)
+    return await _summaries(conn, _active(tenant_id).where(late).order_by(_runs.started_at).limit(limit))
+
+
+async def count_by_status(conn: AsyncConnection, tenant_id: str) -> dict[str, int]:
+    """How many runs have each status? Statuses without runs are left out."""
+    query = select(_runs.status, func.count()).where(_runs.tenant_id == tenant_id).group_by(_runs.status)
+    return {status: count for status, count in await conn.execute(query)}
+
+
+async def count_active(conn: AsyncConnection, tenant_id: str) -> int:
+    """How many runs have not ended?"""
+    return int((await conn.execute(select(func.count()).select_from(_active(tenant_id).subquery()))).scalar_one())
+
+
+async def mark_started(
+    conn: AsyncConnection,
+    tenant_id: str,
+    run_id: UUID,
+    *,
+    workflow_id: str,
+    temporal_run_id: str,
+    temporal_namespace: str,
+    temporal_cluster_id: str | None = None,
+) -> bool:
+    """Note which workflow runs it; the status follows with its first events. False when there is no such run."""
+    identity = {"temporal_namespace": temporal_namespace, "temporal_cluster_id": temporal_cluster_id}
+    # The run's own flush may have come first, from a later execution (continue-as-new): it knows better.
+    first = {"temporal_run_id": func.coalesce(_runs.temporal_run_id, temporal_run_id), "workflow_id": workflow_id}
+    done = await conn.execute(update(execution_runs).where(_is(tenant_id, run_id)).values(**identity, **first))
+    return bool(done.rowcount)
+
+
+async def mark_start_failed(
+    conn: AsyncConnection, tenant_id: str, run_id: UUID, error: Mapping[str, Any], *, reason: str = "START_FAILED"
+) -> bool:
+    """End a run FAILED whose workflow cannot be started for good; False when it has begun, or ended, meanwhile."""
+    waiting = (_runs.status == RunStatus.PENDING) & (_runs.head_seq == 0) & _runs.temporal_run_id.is_(None)
+    ended = {"completed_at": func.now(), "last_updated_at": func.now()}
+    message = safe_text(str(error.get("message", "")))
+    done = await conn.execute(
+        update(execution_runs)
+        .where(_is(tenant_id, run_id), waiting)
+        .values(status=RunStatus.FAILED, error=dict(error), error_message=message, reason=reason, **ended)
+    )
+    return bool(done.rowcount)
+
+
+async def list_not_started(
+    conn: AsyncConnection, older_than_seconds: float, *, tenant_id: str | None = None, limit: int = 100
+) -> list[Run]:
+    """Which runs were left without a workflow, of all tenants, the oldest first? For the reconciler."""
+    query = select(*_ALL).where(
+        _runs.status == RunStatus.PENDING,
+        _runs.completed_at.is_(None),
+        _runs.temporal_run_id.is_(None),
+        _runs.created_at < func.now() - func.make_interval(0, 0, 0, 0, 0, 0, older_than_seconds),
+    )
+    if tenant_id is not None:
+        query = query.where(_runs.tenant_id == tenant_id)
+    return [Run(*row) for row in await conn.execute(query.order_by(_runs.created_at).limit(limit))]
+
+
+def _is(tenant_id: str, run_id: UUID) -> ColumnElement[bool]:
+    return (_runs.tenant_id == tenant_id) & (_runs.run_id == run_id)
+
+
+def _active(tenant_id: str | None) -> Select[Any]:
+    query = select(*_SUMMARY).where(_runs.completed_at.is_(None))  # what the partial index says
+    return query if tenant_id is None else query.where(_runs.tenant_id == tenant_id)
+
+
+async def _summaries(conn: AsyncConnection, query: Select[Any]) -> list[RunSummary]:
+    return [RunSummary(*row) for row in await conn.execute(query)]
+
+
+def _conditions(wanted: RunFilter) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if wanted.statuses:
+        conditions.append(_runs.status.in_(wanted.statuses))
+    if wanted.plan_id is not None:
+        conditions.append(_runs.plan_id == wanted.plan_id)
+    if wanted.plan_name is not None:
+        conditions.append(_runs.plan_name == wanted.plan_name)
+    if wanted.created_from is not None:
+        conditions.append(_runs.created_at >= wanted.created_from)
+    if wanted.created_until is not None:
+        conditions.append(_runs.created_at < wanted.created_until)
+    if wanted.text:
+        conditions.append(_runs.plan_name.icontains(wanted.text, autoescape=True))
+    if wanted.created_by is not None:
+        conditions.append(_runs.created_by == wanted.created_by)
+    return conditions
