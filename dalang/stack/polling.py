@@ -5,14 +5,24 @@ That command is the health check of a worker's container: exit code 0 when a wor
 
 from __future__ import annotations
 
+import re
 import socket
-from collections.abc import Callable
 
 from dalang.settings import Settings
 
 
-async def polls(settings: Settings, is_ours: Callable[[str], bool]) -> bool:
-    """Whether a worker whose identity (``<pid>@<host>``, the SDK's default) is ours polls the task queue for runs.
+def is_worker(identity: str, host: str, pid: int | None = None) -> bool:
+    """Whether a poller's identity speaks of ``host`` and of ``pid`` there (None: of any process).
+
+    Both ``<pid>@<host>``, the SDK's default, and ``<host>-<pid>`` do.
+    """
+    if host not in identity:
+        return False
+    return pid is None or re.search(rf"(?<!\d){pid}(?!\d)", identity.replace(host, "", 1)) is not None
+
+
+async def polls(settings: Settings, pid: int | None = None) -> bool:
+    """Whether a worker of this host, or its process ``pid``, polls the task queue for runs.
 
     Raises :class:`dalang.temporal.TemporalUnavailable` when Temporal does not answer.
     """
@@ -30,12 +40,12 @@ async def polls(settings: Settings, is_ours: Callable[[str], bool]) -> bool:
             task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
         )
     )
-    return any(is_ours(poller.identity) for poller in answer.pollers)
+    host = socket.gethostname()
+    return any(is_worker(poller.identity, host, pid) for poller in answer.pollers)
 
 
 if __name__ == "__main__":
     import asyncio
     import sys
 
-    host = socket.gethostname()
-    sys.exit(not asyncio.run(polls(Settings.load(), lambda identity: identity.endswith(f"@{host}"))))
+    sys.exit(not asyncio.run(polls(Settings.load())))

@@ -94,10 +94,10 @@ class PythonProcess:
 
 
 def worker(settings: Settings, name: str = "worker") -> PythonProcess:
-    """A worker; it is ready when Temporal sees it poll (its identity must begin with ``<pid>@``, the SDK's default)."""
+    """A worker; it is ready when Temporal sees it poll (see :func:`polls` for its identity)."""
 
     async def ready(pid: int) -> bool:
-        return await polls(settings, lambda identity: identity.startswith(f"{pid}@"))
+        return await polls(settings, pid)
 
     return PythonProcess(name, "dalang.worker", settings, ready)
 

@@ -1,5 +1,6 @@
 """The files people deploy with: compose file, Makefile, constraints, CI."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from dalang.settings import PREFIX, Settings
-from dalang.stack.polling import polls
+from dalang.stack.polling import is_worker, polls
 from tests.harness import ROOT
 
 SCRIPTS = Path(sys.executable).parent
@@ -107,8 +108,19 @@ class Idle:
 
 async def test_a_worker_is_healthy_while_it_polls(temporal_client: Client, settings: Settings) -> None:
     """What the health check of the worker's container asks."""
-    assert not await polls(settings, lambda identity: identity == "7@here")
-    async with Worker(temporal_client, task_queue=settings.task_queue, workflows=[Idle], identity="7@here"):
-        while not await polls(settings, lambda identity: identity == "7@here"):
+    assert not await polls(settings)
+    async with Worker(temporal_client, task_queue=settings.task_queue, workflows=[Idle]):
+        while not await polls(settings, os.getpid()):
             pass
-        assert not await polls(settings, lambda identity: identity == "8@here")
+        assert await polls(settings)
+        assert not await polls(settings, 1)
+
+
+def test_an_identity_names_host_and_process() -> None:
+    """Both ways to write it; a pid is not found inside a longer number or inside the host's name."""
+    for identity in ("77@box-5", "box-5-77", "box-5:77"):
+        assert is_worker(identity, "box-5")
+        assert is_worker(identity, "box-5", 77)
+        assert not is_worker(identity, "box-5", 7)
+        assert not is_worker(identity, "box-5", 5)
+        assert not is_worker(identity, "other", 77)
