@@ -104,3 +104,38 @@ class RecordInput(TypedDict):
     status: str
     counts: dict[str, int]
     final: bool
+
+
+class NodeTask(TypedDict):
+    """Input of the activity of a node: everything its worker needs, in any language.
+
+    ``key`` is the idempotency key, the same for every attempt; ``startToCloseMs`` is how long the handler may take;
+    ``retry`` is the node's retry policy as in the program document.
+    """
+
+    runId: str
+    tenantId: str
+    nodeId: str
+    type: str
+    inputs: dict[str, Any]
+    key: str
+    startToCloseMs: int
+    retry: dict[str, Any]
+    run: dict[str, Any]
+    name: NotRequired[str]
+    handler: NotRequired[str]
+    capabilities: NotRequired[list[str]]
+    metadata: NotRequired[dict[str, Any]]
+    implementation: NotRequired[dict[str, Any]]
+
+
+class NodeResult(TypedDict):
+    """Result of the activity of a node. ``worker`` is the identity of the process it ran in."""
+
+    outputs: dict[str, Any]
+    attempt: NotRequired[int]
+    worker: NotRequired[str]
+
+
+INLINE_BODY_BYTES = 8 * 1024
+"""Inputs and outputs from this size on are stored by the node's worker, and events refer to them by digest."""

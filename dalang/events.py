@@ -1,0 +1,123 @@
+"""What the state machine is told (events) and what it answers (steps). Plain frozen data; see ``run.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """The workflow accepted its input; the run starts."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSucceeded:
+    """The activity or timer of ``node`` ended with ``outputs`` at its ``attempt``-th attempt.
+
+    ``notes`` is what else is worth recording about it (worker, durations); it becomes data of the fact.
+    """
+
+    node: str
+    outputs: Mapping[str, Any]
+    attempt: int = 1
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFailed:
+    """``node`` failed for good; ``error`` is an ErrorPayload in wire form."""
+
+    node: str
+    error: Mapping[str, Any]
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStopped:
+    """``node`` acknowledged a ``Stop``."""
+
+    node: str
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PauseRequested:
+    """An operator wants nothing new to start."""
+
+    operator: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeRequested:
+    """An operator ends a pause."""
+
+    operator: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """An operator wants the run to end."""
+
+    operator: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TimedOut:
+    """The plan's ``timeout`` has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SkipRequested:
+    """An operator skips a node that has not started; with ``outputs`` its edges light as after a success."""
+
+    node: str
+    outputs: Mapping[str, Any] | None = None
+    operator: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A request that was malformed or came at the wrong time: recorded, and nothing else."""
+
+    request: str
+    reason: str
+
+
+Event = (
+    Begin
+    | NodeSucceeded
+    | NodeFailed
+    | NodeStopped
+    | PauseRequested
+    | ResumeRequested
+    | CancelRequested
+    | TimedOut
+    | SkipRequested
+    | Rejected
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Begin node number ``node`` with ``inputs``; it is RUNNING from now on."""
+
+    node: int
+    node_id: str
+    type: str
+    inputs: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Stop the activity or timer of a node that is in flight; answered by NodeStopped, or by its end if that was first."""
+
+    node_id: str
+
+
+Step = Start | Stop

@@ -1,0 +1,271 @@
+"""The SDK for node implementations: register functions with :func:`node` and :func:`agent`, fail with a typed error.
+
+.. code-block:: python
+
+    from dalang.nodes import NodeContext, ToolError, node
+
+    @node("word-count")
+    async def word_count(ctx: NodeContext, text: str) -> dict:
+        ctx.progress("counting")
+        return {"words": len(text.split())}
+
+A function gets the context as ``ctx`` if it has such a parameter; its other parameters are filled from the node's
+inputs by name. It may be ``async`` or plain (then it runs in a thread). It returns a JSON object, or any other JSON value,
+which becomes the output ``result``. It may run more than once for one node - a retry, a worker that died - so an effect
+on the outside world should carry ``ctx.idempotency_key``, which stays the same.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, overload
+
+from dalang.errors import ErrorType, SuggestedAction
+
+Handler = Callable[..., Any]
+F = TypeVar("F", bound=Handler)
+
+
+class NodeFailure(Exception):
+    """A failure that a handler reports: what went wrong, whether another attempt can help, what to do.
+
+    ``retryable`` says that the same call may succeed later; it is repeated only if the node's ``retryOn`` names the type.
+    """
+
+    type: ErrorType = ErrorType.UNKNOWN_ERROR
+    retryable: bool = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        type: ErrorType | str | None = None,
+        retryable: bool | None = None,
+        details: Mapping[str, Any] | None = None,
+        suggested_action: SuggestedAction | str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        if type is not None:
+            self.type = ErrorType(type)
+        if retryable is not None:
+            self.retryable = retryable
+        self.details = dict(details or {})
+        self.suggested_action = None if suggested_action is None else SuggestedAction(suggested_action)
+
+
+class ToolError(NodeFailure):
+    """A tool did its job wrongly or refused it; repeating the call will not help unless ``retryable`` says so."""
+
+    type = ErrorType.TOOL_ERROR
+    retryable = False
+
+
+class LLMError(NodeFailure):
+    """A model refused, was cut short or answered what cannot be used."""
+
+    type = ErrorType.LLM_ERROR
+
+
+class NetworkError(NodeFailure):
+    """A peer could not be reached, or says that it is away."""
+
+    type = ErrorType.NETWORK_ERROR
+
+
+class InvalidInput(NodeFailure):
+    """The inputs are wrong; the same inputs will be wrong again."""
+
+    type = ErrorType.VALIDATION_ERROR
+    retryable = False
+
+
+class TimedOut(NodeFailure):
+    """Something the handler waited for did not come in time."""
+
+    type = ErrorType.TIMEOUT
+
+
+class ResourceExhausted(NodeFailure):
+    """A quota, a budget or space ran out."""
+
+    type = ErrorType.RESOURCE_EXHAUSTED
+
+
+class PolicyViolation(NodeFailure):
+    """A rule forbids it."""
+
+    type = ErrorType.POLICY_VIOLATION
+    retryable = False
+
+
+@dataclass(slots=True)
+class NodeContext:
+    """What a handler knows of the node it runs.
+
+    ``attempt`` counts from 1; ``idempotency_key`` is the same for every attempt; ``run`` tells runId, plan and requester.
+    """
+
+    node_id: str
+    name: str
+    type: str
+    run_id: str
+    tenant_id: str
+    inputs: Mapping[str, Any]
+    idempotency_key: str
+    attempt: int = 1
+    max_attempts: int = 1
+    capabilities: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    implementation: Mapping[str, Any] = field(default_factory=dict)
+    run: Mapping[str, Any] = field(default_factory=dict)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _progress: dict[str, Any] = field(default_factory=dict)
+
+    def progress(self, message: str, fraction: float | None = None) -> None:
+        """Tell how far the work is: a short text, and a part of 1 where that can be known."""
+        self._progress.update(message=str(message)[:500])
+        if fraction is not None:
+            self._progress["fraction"] = min(max(float(fraction), 0.0), 1.0)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the work is no longer wanted: cancelled or out of time. A plain function should look and return."""
+        return self._stop.is_set()
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A registered function: ``kind`` is ``node`` or ``agent``."""
+
+    name: str
+    function: Handler
+    kind: str
+    capabilities: tuple[str, ...] = ()
+    takes_context: bool = False
+    parameters: tuple[str, ...] = ()
+    takes_any: bool = False
+
+    def call(self, ctx: NodeContext) -> Any:
+        """Call the function with what it asks for.
+
+        Raises:
+            InvalidInput: the node's inputs are not the function's parameters.
+        """
+        if self.takes_any:
+            arguments = dict(ctx.inputs)
+        else:
+            arguments = {name: ctx.inputs[name] for name in self.parameters if name in ctx.inputs}
+        if self.takes_context:
+            arguments["ctx"] = ctx
+        try:
+            inspect.signature(self.function).bind(**arguments)
+        except TypeError as error:
+            raise InvalidInput(f"the inputs do not fit {self.name}: {error}") from None
+        return self.function(**arguments)
+
+
+class Registry:
+    """Functions by name. Registering the same name again replaces it when it is the same function, else is refused."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[str, Registration] = {}
+        self._agents: dict[str, Registration] = {}
+
+    def add(self, registration: Registration) -> None:
+        """Take a function.
+
+        Raises:
+            ValueError: another function has this name.
+        """
+        table = self._agents if registration.kind == "agent" else self._nodes
+        known = table.get(registration.name)
+        if known is not None and known.function.__qualname__ != registration.function.__qualname__:
+            raise ValueError(f"two functions are registered as {registration.kind} {registration.name!r}")
+        if registration.kind == "node" and registration.name in BUILT_IN_TYPES:
+            raise ValueError(f"{registration.name!r} is a built-in node type")
+        table[registration.name] = registration
+
+    def node(self, name: str) -> Registration | None:
+        """Return the function registered as node type ``name``."""
+        return self._nodes.get(name)
+
+    def agent(self, name: str) -> Registration | None:
+        """Return the local agent called ``name``."""
+        return self._agents.get(name)
+
+    def find_agent(self, capabilities: Iterable[str]) -> Registration | None:
+        """Return the local agent that has all ``capabilities`` and the fewest others, the first registered among equals.
+
+        Without capabilities it is the agent that claims none: the generalist.
+        """
+        wanted = set(capabilities)
+        fitting = [agent for agent in self._agents.values() if wanted <= set(agent.capabilities)]
+        return min(fitting, key=lambda agent: len(agent.capabilities), default=None)
+
+    @property
+    def node_types(self) -> tuple[str, ...]:
+        """The names of all registered node types, in the order of registration."""
+        return tuple(self._nodes)
+
+    @property
+    def agents(self) -> tuple[Registration, ...]:
+        """All local agents, in the order of registration."""
+        return tuple(self._agents.values())
+
+
+BUILT_IN_TYPES = ("noop", "sleep", "python", "http", "agent")
+"""Node types that are always there."""
+
+registry = Registry()
+"""What :func:`node` and :func:`agent` fill and the worker reads."""
+
+
+def _register(function: F, name: str, kind: str, capabilities: Iterable[str] = ()) -> F:
+    parameters = inspect.signature(function).parameters.values()
+    named = tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "ctx")
+    registry.add(
+        Registration(
+            name=name,
+            function=function,
+            kind=kind,
+            capabilities=tuple(capabilities),
+            takes_context=any(p.name == "ctx" for p in parameters),
+            parameters=named,
+            takes_any=any(p.kind is p.VAR_KEYWORD for p in parameters),
+        )
+    )
+    return function
+
+
+@overload
+def node(name: F, /) -> F: ...
+@overload
+def node(name: str | None = None, /) -> Callable[[F], F]: ...
+def node(name: Any = None, /) -> Any:
+    """Register a function as the node type ``name`` (default: its own name, with ``-`` for ``_``).
+
+    A plan uses it as ``type: word-count``, or as ``type: python`` with ``handler: word-count``.
+    """
+    if callable(name):
+        return node()(name)
+
+    def decorate(function: F) -> F:
+        return _register(function, name or function.__name__.replace("_", "-"), "node")
+
+    return decorate
+
+
+def agent(name: str, *, capabilities: Iterable[str] = ()) -> Callable[[F], F]:
+    """Register a function as the local agent ``name``, which offers ``capabilities``.
+
+    A node of type ``agent`` goes to the agent its ``handler`` names, else to one that has all its required capabilities.
+    """
+
+    def decorate(function: F) -> F:
+        return _register(function, name, "agent", capabilities)
+
+    return decorate

@@ -1,0 +1,264 @@
+"""The program: a validated plan in the compact form that the engine runs.
+
+A plan's pydantic models are for people; parsing 100,000 nodes of them takes seconds, far longer than a workflow task may.
+:func:`compile_plan` turns a *valid* plan into plain lists once, at the API; the workflow is given that document and
+:class:`Program` only indexes it. Everything here is a pure function of the document: the same bytes give the
+same program in every process, so a worker may keep programs by digest.
+
+Nodes and edges are numbered in plan order (``finally`` nodes after the others); the engine works on these numbers.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from threading import Lock
+from typing import Any
+
+from dalang.expressions import Expression
+from dalang.expressions import compile as compile_expression
+from dalang.joins import JoinExpression, parse_join
+from dalang.plan import ERROR_PORT, SUCCESS_PORT, Node, Plan, Port, RetryPolicy, Timeouts, with_derived_ids
+from dalang.templates import Template, compile_template
+
+PROGRAM_VERSION = 1
+DEFAULT_MAX_ATTEMPTS = 3
+DEFAULT_START_TO_CLOSE_MS = 600_000
+DEFAULT_HEARTBEAT_MS = 5_000
+MIN_START_TO_CLOSE_MS = 60_000
+
+JOIN_WORDS = ("allLive", "all", "any", "allDone")
+
+
+def compile_plan(plan: Plan) -> dict[str, Any]:
+    """Return the program document of a plan that ``validation.validate`` accepted: plain JSON, defaults resolved."""
+    plan = with_derived_ids(plan)
+    nodes = plan.all_nodes()
+    index = {node.node_id: number for number, node in enumerate(nodes)}
+    retries: dict[str, int] = {}
+    retry_documents: list[dict[str, Any]] = []
+    node_documents = []
+    for node in nodes:
+        policy = _retry_document(
+            node.retry_policy or RetryPolicy(max_attempts=plan.max_retries or DEFAULT_MAX_ATTEMPTS)
+        )
+        key = repr(sorted(policy.items()))
+        if key not in retries:
+            retries[key] = len(retry_documents)
+            retry_documents.append(policy)
+        node_documents.append(_node_document(node, retries[key]))
+    document: dict[str, Any] = {
+        "v": PROGRAM_VERSION,
+        "planId": str(plan.plan_id),
+        "name": plan.name,
+        "version": plan.version,
+        "priority": plan.priority,
+        "policy": plan.failure_policy.value,
+        "timeout": plan.timeout,
+        "maxInFlight": plan.max_in_flight,
+        "nodes": node_documents,
+        "finally": len(plan.nodes),
+        "edges": [
+            [
+                edge.edge_id,
+                index[edge.source_node_id],
+                edge.source_port,
+                index[edge.target_node_id],
+                edge.target_port,
+                edge.mapping,
+                edge.condition,
+            ]
+            for edge in plan.edges
+        ],
+        "retries": retry_documents,
+    }
+    if plan.outputs is not None:
+        document["outputs"] = plan.outputs
+    return document
+
+
+def _node_document(node: Node, retry: int) -> dict[str, Any]:
+    resources = node.requirements.resources
+    descriptor = node.descriptor
+    capabilities = node.requirements.capabilities + (descriptor.capabilities if descriptor else ())
+    optional = {
+        "name": node.name,
+        "handler": node.handler,
+        "inputs": node.inputs or None,
+        "priority": node.priority,
+        "join": None if node.join == JOIN_WORDS[0] else node.join,
+        "estimate": node.requirements.estimated_duration,
+        "capabilities": list(dict.fromkeys(capabilities)) or None,
+        "resources": resources.model_dump(by_alias=True) if resources else None,
+        "metadata": node.metadata or None,
+        "ports": [_port_document(port) for port in descriptor.inputs] if descriptor and descriptor.inputs else None,
+        "outputPorts": [_port_document(port) for port in descriptor.outputs]
+        if descriptor and descriptor.outputs
+        else None,
+        "implementation": descriptor.implementation.model_dump(exclude_none=True)
+        if descriptor and descriptor.implementation
+        else None,
+    }
+    document: dict[str, Any] = {"id": node.node_id, "type": node.type, "retry": retry}
+    document["timeouts"] = _timeouts(node.timeouts, node.requirements.estimated_duration)
+    document.update({key: value for key, value in optional.items() if value is not None})
+    return document
+
+
+def _timeouts(timeouts: Timeouts, estimate: int | None) -> list[int | None]:
+    # Twice the estimate is the seed's rule; a floor keeps an optimistic estimate of a second from killing real work.
+    default = max(2 * estimate, MIN_START_TO_CLOSE_MS) if estimate else DEFAULT_START_TO_CLOSE_MS
+    start = timeouts.start_to_close if timeouts.start_to_close is not None else default
+    return [start, timeouts.schedule_to_close, timeouts.heartbeat or DEFAULT_HEARTBEAT_MS]
+
+
+def _port_document(port: Port) -> list[Any]:
+    return [port.name, port.required, port.default_value]
+
+
+def _retry_document(policy: RetryPolicy) -> dict[str, Any]:
+    return {
+        "attempts": policy.max_attempts,
+        "strategy": policy.backoff_strategy.value,
+        "delay": policy.initial_delay,
+        "maxDelay": policy.max_delay,
+        "multiplier": policy.backoff_multiplier,
+        "jitter": policy.jitter,
+        "retryOn": [error.value for error in policy.retry_on],
+    }
+
+
+class Program:
+    """An indexed program document: everything the state machine asks about a plan, in constant time.
+
+    ``ids`` and ``types`` go by node number; ``edges_out`` and ``edges_in`` hold edge numbers in plan order. ``reads`` of a
+    node are the nodes whose outputs its start may read, ``edge_reads`` the same for an edge's condition, ``kept`` the
+    nodes whose outputs the end of the run reads: an output is held only as long as something may still read it.
+    """
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self.document = document
+        self.nodes: list[dict[str, Any]] = document["nodes"]
+        self.retries: list[dict[str, Any]] = document["retries"]
+        self.policy: str = document["policy"]
+        self.priority: int = document["priority"]
+        self.max_in_flight: int | None = document["maxInFlight"]
+        self.timeout_ms: int | None = document["timeout"]
+        self.first_finally: int = document["finally"]
+        self.ids: list[str] = [node["id"] for node in self.nodes]
+        self.types: list[str] = [node["type"] for node in self.nodes]
+        self.index: dict[str, int] = {node_id: number for number, node_id in enumerate(self.ids)}
+        self._index_edges(document["edges"])
+        self.joins: list[str] = [node.get("join", "allLive") for node in self.nodes]
+        self.ranks = self._remaining_work()
+        self._templates: dict[int, Template | None] = {}
+        self._index_reads()
+
+    def _index_edges(self, edges: list[list[Any]]) -> None:
+        count = len(self.nodes)
+        self.edge_ids: list[str] = [edge[0] for edge in edges]
+        self.sources: list[int] = [edge[1] for edge in edges]
+        self.ports: list[str] = [edge[2] for edge in edges]
+        self.targets: list[int] = [edge[3] for edge in edges]
+        self.target_ports: list[str | None] = [edge[4] for edge in edges]
+        self.mappings: list[dict[str, str] | None] = [edge[5] for edge in edges]
+        self.conditions: list[str | None] = [edge[6] for edge in edges]
+        self.edges_out: list[list[int]] = [[] for _ in range(count)]
+        self.edges_in: list[list[int]] = [[] for _ in range(count)]
+        for number, (source, target) in enumerate(zip(self.sources, self.targets, strict=True)):
+            self.edges_out[source].append(number)
+            self.edges_in[target].append(number)
+
+    def _remaining_work(self) -> list[int]:
+        """Return, by node, the longest path of estimated work from it to an end: what to start first when slots are scarce."""
+        waiting = [len(edges) for edges in self.edges_out]
+        ranks = [max(node.get("estimate") or 0, 1) for node in self.nodes]
+        longest = [0] * len(ranks)
+        ready = [number for number, count in enumerate(waiting) if count == 0]
+        while ready:
+            node = ready.pop()
+            ranks[node] += longest[node]
+            for edge in self.edges_in[node]:
+                source = self.sources[edge]
+                longest[source] = max(longest[source], ranks[node])
+                waiting[source] -= 1
+                if waiting[source] == 0:
+                    ready.append(source)
+        return ranks
+
+    def _index_reads(self) -> None:
+        self.reads: list[tuple[int, ...]] = []
+        self.input_references: dict[int, tuple[str, ...]] = {}
+        for number, incoming in enumerate(self.edges_in):
+            needed = dict.fromkeys(self.sources[edge] for edge in incoming)
+            template = self.inputs_template(number)
+            if template is not None:
+                names = self.input_references[number] = _references(template)
+                needed.update(dict.fromkeys(self.index[name] for name in names))
+            self.reads.append(tuple(needed))
+        self.edge_reads: dict[int, tuple[int, ...]] = {}
+        for edge, condition in enumerate(self.conditions):
+            if condition is not None:
+                references = tuple(self.index[name] for name in compile_expression(condition).references)
+                if references:
+                    self.edge_reads[edge] = references
+        self.outputs_template = compile_template(self.document.get("outputs"))
+        self.output_references = _references(self.outputs_template) if self.outputs_template else ()
+        self.kept = tuple(self.index[name] for name in self.output_references)
+
+    def inputs_template(self, node: int) -> Template | None:
+        """Return the compiled ``inputs`` of a node, or None when they hold no expression."""
+        if node not in self._templates:
+            self._templates[node] = compile_template(self.nodes[node].get("inputs"))
+        return self._templates[node]
+
+    def condition(self, edge: int) -> Expression | None:
+        """Return the compiled condition of an edge, or None."""
+        source = self.conditions[edge]
+        return None if source is None else compile_expression(source)
+
+    def join_expression(self, node: int) -> JoinExpression | None:
+        """Return the boolean join of a node, or None when its join is one of the words."""
+        join = self.joins[node]
+        return None if join in JOIN_WORDS else parse_join(join)
+
+    def node_priority(self, node: int) -> int:
+        """Return the node's own priority, or the plan's."""
+        own = self.nodes[node].get("priority")
+        return self.priority if own is None else own
+
+    def is_success_port(self, edge: int) -> bool:
+        """Tell whether the edge leaves by ``success``, which carries all outputs."""
+        return self.ports[edge] == SUCCESS_PORT
+
+    def is_error_port(self, edge: int) -> bool:
+        """Tell whether the edge leaves by ``error``."""
+        return self.ports[edge] == ERROR_PORT
+
+
+def _references(template: Template) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for _, expression in template.expressions for name in expression.references))
+
+
+class ProgramCache:
+    """Programs by plan digest, the least recently used dropped: compiling again gives the same, so it is only memory."""
+
+    def __init__(self, max_nodes: int = 500_000) -> None:
+        self._programs: OrderedDict[str, Program] = OrderedDict()
+        self._max_nodes = max_nodes
+        self._nodes = 0
+        self._lock = Lock()  # workflow tasks of several runs are worked on in several threads
+
+    def get(self, digest: str, document: Mapping[str, Any]) -> Program:
+        """Return the program with this digest, indexing ``document`` when it is not held yet."""
+        with self._lock:
+            program = self._programs.get(digest)
+            if program is not None:
+                self._programs.move_to_end(digest)
+                return program
+            program = self._programs[digest] = Program(document)
+            self._nodes += len(program.nodes)
+            while self._nodes > self._max_nodes and len(self._programs) > 1:
+                _, dropped = self._programs.popitem(last=False)
+                self._nodes -= len(dropped.nodes)
+            return program

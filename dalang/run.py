@@ -1,0 +1,626 @@
+"""The state machine of a run: events in, steps out.
+
+Theory of operation
+    A :class:`Run` holds one status per node and one state per edge. :meth:`Run.apply` takes one event - a node ended, a
+    person paused - and follows all it means: edges become live, dead or blocked, joins are decided, nodes become
+    ready or are skipped, the run begins to end. :meth:`Run.due` then says what to begin now: start this node with these
+    inputs, stop that one; each ``Start`` is answered later by exactly one NodeSucceeded, NodeFailed or NodeStopped.
+
+    Each change is one *fact*, numbered and put into ``facts`` in the order it happened; the driver takes them from there
+    and has them stored. The machine reads no clock (``at`` comes in with each event), no environment and no random
+    source, and walks lists in plan order only, so the same events give the same facts in every process.
+
+    An event costs time in the number of the node's own edges. Everything but statuses and edge states is an index
+    (counts, the heap of ready nodes, outputs still needed) that can be derived again: that is what
+    :meth:`Run.snapshot` leaves out and :meth:`Run.restore` rebuilds.
+
+The end
+    A run ends when every node has ended. It ends early when an operator cancels it, its time is up or a node fails
+    unhandled under failFast: what waits becomes CANCELLED, what is in flight is stopped and waited for. Then the
+    ``finally`` nodes run, then the end is COMPLETED, FAILED or CANCELLED.
+
+Statuses and possible moves stand in ``statuses.py``; what edges carry in ``dataflow.py``; DESIGN sections 3 and 4.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from heapq import heappop, heappush
+from typing import Any
+
+from dalang.dataflow import InvalidInputs, apply_ports, edge_values, expression_error, render_inputs, validation_error
+from dalang.events import (
+    Begin,
+    CancelRequested,
+    Event,
+    NodeFailed,
+    NodeStopped,
+    NodeSucceeded,
+    PauseRequested,
+    Rejected,
+    ResumeRequested,
+    SkipRequested,
+    Start,
+    Step,
+    Stop,
+    TimedOut,
+)
+from dalang.expressions import ExpressionError, evaluate_condition
+from dalang.plan import FailurePolicy
+from dalang.program import Program
+from dalang.statuses import IN_FLIGHT, NODE_ENDS, NODE_MOVES, RUN_ENDS, RUN_MOVES, ImpossibleMove, NodeStatus, RunStatus
+from dalang.wire import EventType, Fact
+
+UNRESOLVED, LIVE, DEAD, BLOCKED = range(4)
+"""States of an edge."""
+
+WAIT, START, SKIP = range(3)
+"""Verdicts on a join."""
+
+MAX_SLEEPING = 500
+"""Timers of one run at once, when the plan does not say: they hold no slot, but each is an event when it fires."""
+
+PENDING, SKIPPED, CANCELLED, RUNNING = NodeStatus.PENDING, NodeStatus.SKIPPED, NodeStatus.CANCELLED, NodeStatus.RUNNING
+
+
+class Run:
+    """One run of a program. ``max_in_flight`` bounds activities in flight where the plan does not."""
+
+    def __init__(
+        self, program: Program, inputs: Mapping[str, Any], about: Mapping[str, Any], max_in_flight: int = 50
+    ) -> None:
+        count = len(program.ids)
+        self.program = program
+        self.inputs = inputs
+        self.about = dict(about)
+        self.status = RunStatus.PENDING
+        self.seq = 0
+        self.facts: list[Fact] = []
+        self.statuses: list[NodeStatus] = [PENDING] * count
+        self.edges = bytearray(len(program.edge_ids))
+        self.outputs: dict[int, Mapping[str, Any]] = {}
+        self.errors: dict[int, Mapping[str, Any]] = {}
+        self.result: Mapping[str, Any] | None = None
+        self.error: Mapping[str, Any] | None = None
+        self.ending: RunStatus | None = None
+        self.reason: str | None = None
+        self.closing = False
+        self._max_in_flight = program.max_in_flight or max_in_flight
+        self._at = 0
+        self._index()
+
+    # -- events ----------------------------------------------------------------------------------------------------
+
+    def apply(self, event: Event, at: int) -> None:
+        """Take one event, which happened at ``at`` (milliseconds since the epoch), with all its consequences.
+
+        Raises:
+            ImpossibleMove: the event does not fit; nothing was changed.
+        """
+        refusal = self.refusal(event)
+        if refusal is not None:
+            raise refusal
+        self._at = at
+        _HANDLERS[type(event)](self, event)
+        self._settle()
+        self._close()
+
+    def refusal(self, event: Event) -> ImpossibleMove | None:
+        """Return why ``event`` is not possible now, or None: validators of updates and :meth:`apply` ask the same."""
+        name = _NAMES[type(event)]
+        if isinstance(event, (NodeSucceeded, NodeFailed, NodeStopped, SkipRequested)):
+            number = self.program.index.get(event.node)
+            if number is None:
+                return ImpossibleMove(name, f"node {event.node}", "not in the plan")
+            wanted = (PENDING,) if isinstance(event, SkipRequested) else IN_FLIGHT
+            if self.statuses[number] not in wanted or (isinstance(event, SkipRequested) and self.ending):
+                return ImpossibleMove(name, f"node {event.node}", self.statuses[number])
+            return None
+        possible = {
+            Begin: self.status is RunStatus.PENDING,
+            PauseRequested: self.status is RunStatus.RUNNING and not self.ending and not self.closing,
+            ResumeRequested: self.status is RunStatus.PAUSED,
+            CancelRequested: self._cancellable(),
+            TimedOut: self._cancellable(),
+            Rejected: True,
+        }[type(event)]
+        if possible:
+            return None
+        return ImpossibleMove(name, "the run", "ending" if self.ending and self.status not in RUN_ENDS else self.status)
+
+    def _cancellable(self) -> bool:
+        return (
+            self.status in (RunStatus.RUNNING, RunStatus.PAUSED)
+            and self.ending is not RunStatus.CANCELLED
+            and not self.closing
+        )
+
+    def _begin(self, event: Begin) -> None:
+        self._move_run(RunStatus.VALIDATED, EventType.PLAN_VALIDATED, {})
+        self._move_run(RunStatus.RUNNING, EventType.PLAN_STARTED, {}, {"inputs": self.inputs})
+        for node in range(self.program.first_finally):
+            if not self.program.edges_in[node]:
+                self._make_ready(node)
+
+    def _succeeded(self, event: NodeSucceeded) -> None:
+        node = self.program.index[event.node]
+        try:
+            outputs = apply_ports(self.program.nodes[node].get("outputPorts"), dict(event.outputs), "output")
+        except InvalidInputs as invalid:
+            self._fail(node, validation_error(invalid.message, invalid.details, event.node))
+            return
+        data: dict[str, Any] = {"attempt": event.attempt, **event.notes}
+        self._move_node(node, NodeStatus.SUCCESS, EventType.NODE_COMPLETED, data, {"outputs": outputs})
+        self._light(node, outputs)
+
+    def _light(self, node: int, outputs: Mapping[str, Any]) -> None:
+        """Resolve the edges of a node that ended with ``outputs``."""
+        program = self.program
+        if self._readers[node]:
+            self.outputs[node] = outputs
+        for edge in program.edges_out[node]:
+            port = program.ports[edge]
+            lit = program.is_success_port(edge) or (not program.is_error_port(edge) and port in outputs)
+            self._resolved.append((edge, self._weigh(edge, outputs, None) if lit else DEAD))
+
+    def _failed(self, event: NodeFailed) -> None:
+        self._fail(self.program.index[event.node], event.error, event.notes)
+
+    def _fail(self, node: int, error: Mapping[str, Any], notes: Mapping[str, Any] | None = None) -> None:
+        """Let ``node`` fail for good: its live error edges take the failure, or its edges are blocked."""
+        program = self.program
+        if self._readers[node]:
+            self.errors[node] = error
+        outgoing = program.edges_out[node]
+        weighed = {edge: self._weigh(edge, {}, error) for edge in outgoing if program.is_error_port(edge)}
+        data = {"attempt": error.get("attempt"), "errorType": error.get("type"), **(notes or {})}
+        if LIVE in weighed.values():
+            self._move_node(node, NodeStatus.ERROR, EventType.NODE_ERROR, data, {"error": error})
+            self._resolved.extend((edge, weighed.get(edge, DEAD)) for edge in outgoing)
+            return
+        self._move_node(node, NodeStatus.FAILED, EventType.NODE_FAILED, data, {"error": error})
+        self._resolved.extend((edge, BLOCKED) for edge in outgoing)
+        if self.error is None:
+            self.error = error
+        if program.policy == FailurePolicy.FAIL_FAST or error.get("suggestedAction") == "ABORT":
+            self._fatal = node if self._fatal is None else self._fatal
+
+    def _stopped(self, event: NodeStopped) -> None:
+        node = self.program.index[event.node]
+        self._move_node(node, CANCELLED, EventType.NODE_CANCELLED, event.notes)
+        self._resolved.extend((edge, BLOCKED) for edge in self.program.edges_out[node])
+
+    def _skip(self, event: SkipRequested) -> None:
+        node = self.program.index[event.node]
+        body = None if event.outputs is None else {"outputs": event.outputs}
+        data = {"skipReason": "operator", "operator": event.operator, "reason": event.reason}
+        self._move_node(node, SKIPPED, EventType.NODE_SKIPPED, data, body)
+        if event.outputs is None:
+            self._resolved.extend((edge, DEAD) for edge in self.program.edges_out[node])
+        else:
+            self._light(node, event.outputs)
+
+    def _pause(self, event: PauseRequested) -> None:
+        self._move_run(RunStatus.PAUSED, EventType.PLAN_PAUSED, {"operator": event.operator, "reason": event.reason})
+
+    def _resume(self, event: ResumeRequested) -> None:
+        self._move_run(RunStatus.RUNNING, EventType.PLAN_RESUMED, {"operator": event.operator, "reason": event.reason})
+
+    def _cancel(self, event: CancelRequested) -> None:
+        self.reason = event.reason or "cancelled"
+        data = {"operator": event.operator, "reason": event.reason}
+        if self.status is RunStatus.PAUSED:
+            self._move_run(RunStatus.RUNNING, EventType.PLAN_CANCEL_REQUESTED, data)
+        else:
+            self._emit(EventType.PLAN_CANCEL_REQUESTED, None, {"status": self.status, **data})
+        self._wind_down(RunStatus.CANCELLED)
+
+    def _time_out(self, event: TimedOut) -> None:
+        self._cancel(CancelRequested(operator="system", reason="TIMEOUT"))
+
+    def _reject(self, event: Rejected) -> None:
+        self._emit(EventType.REQUEST_REJECTED, None, {"request": event.request, "reason": event.reason})
+
+    # -- edges and joins -------------------------------------------------------------------------------------------
+
+    def _weigh(self, edge: int, outputs: Mapping[str, Any], error: Mapping[str, Any] | None) -> int:
+        """Return LIVE or DEAD by the edge's condition; one that raises is BLOCKED and will fail the edge's target."""
+        condition = self.program.condition(edge)
+        if condition is None:
+            return LIVE
+        context = self._context(condition.references)
+        context["outputs"] = outputs
+        context["error"] = error or {}
+        try:
+            return LIVE if evaluate_condition(condition, context) else DEAD
+        except ExpressionError as failure:
+            self._raised.append((edge, failure))
+            return BLOCKED
+
+    def _settle(self) -> None:
+        """Follow what the resolved edges decide, first in, first out, until nothing follows any more.
+
+        It is a loop over queues, not a recursion: a chain of skips may be as long as the plan.
+        """
+        while self._raised or self._resolved:
+            if self._raised:
+                self._fail_target(*self._raised.popleft())
+                continue
+            edge, state = self._resolved.popleft()
+            if self.edges[edge] == UNRESOLVED:
+                self._resolve(edge, state)
+        if self._fatal is not None and self.ending is None and not self.closing:
+            node_id = self.program.ids[self._fatal]
+            self._emit(EventType.PLAN_FAILING, None, {"status": str(self.status), "nodeId": node_id})
+            self._wind_down(RunStatus.FAILED)
+        self._fatal = None
+
+    def _fail_target(self, edge: int, failure: ExpressionError) -> None:
+        target = self.program.targets[edge]
+        edge_id = self.program.edge_ids[edge]
+        if self.statuses[target] is PENDING:
+            self._fail(target, expression_error(f"the condition of edge {edge_id}", failure, self.program.ids[target]))
+        else:
+            self._emit(EventType.CONDITION_FAILED, target, {"edgeId": edge_id, "code": failure.code})
+
+    def _resolve(self, edge: int, state: int) -> None:
+        program = self.program
+        self.edges[edge] = state
+        self._drop_unread(program.edge_reads.get(edge, ()))
+        target = program.targets[edge]
+        self._waiting[target] -= 1
+        if state == LIVE:
+            self._live[target] += 1
+        elif state == BLOCKED:
+            self._blocked[target] += 1
+        if self.statuses[target] is not PENDING or self._readied[target]:
+            return
+        verdict = self._verdict(target)
+        if verdict == START:
+            self._make_ready(target)
+        elif verdict == SKIP:
+            upstream = self._blocked[target] > 0
+            data = {"skipReason": "upstreamFailed" if upstream else "condition"}
+            self._move_node(target, SKIPPED, EventType.NODE_SKIPPED, data)
+            self._resolved.extend((out, BLOCKED if upstream else DEAD) for out in program.edges_out[target])
+
+    def _verdict(self, node: int) -> int:
+        """Decide a node's join from its edges (DESIGN section 3).
+
+        A join that a dead edge has already spoiled still waits for the rest: a blocked one among them changes the
+        reason of the skip, and that must not depend on which came first.
+        """
+        join = self.program.joins[node]
+        waiting, live, blocked = self._waiting[node], self._live[node], self._blocked[node]
+        if join == "allLive":
+            if blocked:
+                return SKIP
+            return WAIT if waiting else (START if live else SKIP)
+        if join == "any":
+            return START if live else (WAIT if waiting else SKIP)
+        if join == "allDone":
+            return WAIT if waiting else START
+        if join == "all":
+            if blocked:
+                return SKIP
+            return WAIT if waiting else (START if live == len(self.program.edges_in[node]) else SKIP)
+        return self._boolean_verdict(node, waiting)
+
+    def _boolean_verdict(self, node: int, waiting: int) -> int:
+        expression = self.program.join_expression(node)
+        assert expression is not None
+        known: dict[str, bool | None] = {}
+        for edge in self.program.edges_in[node]:
+            state = self.edges[edge]
+            known[self.program.edge_ids[edge]] = None if state == UNRESOLVED else state == LIVE
+        decided = expression.decide(known)
+        if decided:
+            return START
+        return WAIT if waiting or decided is None else SKIP
+
+    # -- what is due -----------------------------------------------------------------------------------------------
+
+    def due(self, at: int, starting: bool = True) -> list[Step]:
+        """Return what to begin now and take note that it is begun; each ``Start`` moves its node to RUNNING.
+
+        With ``starting`` false only stops are returned: the driver wants a quiet moment.
+        """
+        self._at = at
+        steps: list[Step] = []
+        while starting:
+            node = self._next_ready()
+            if node is None:
+                self._close()
+                if not self._has_ready():
+                    break
+            else:
+                started = self._start(node)
+                if started is not None:
+                    steps.append(started)
+        steps.extend(Stop(self.program.ids[node]) for node in self._to_stop if self.statuses[node] in IN_FLIGHT)
+        self._to_stop = []
+        return steps
+
+    def _next_ready(self) -> int | None:
+        """Return the ready node to start next, or None when none is ready or no slot is free."""
+        if self.status is not RunStatus.RUNNING:
+            return None
+        for sleeping, limit in ((False, self._max_in_flight), (True, MAX_SLEEPING)):
+            heap = self._ready[sleeping]
+            while heap and self._busy[sleeping] < limit:
+                node = heappop(heap)[-1]
+                if self.statuses[node] is PENDING:
+                    return node
+        return None
+
+    def _has_ready(self) -> bool:
+        free = (self._busy[0] < self._max_in_flight, self._busy[1] < MAX_SLEEPING)
+        return self.status is RunStatus.RUNNING and any(
+            heap and slot for heap, slot in zip(self._ready, free, strict=True)
+        )
+
+    def _start(self, node: int) -> Start | None:
+        program, node_id = self.program, self.program.ids[node]
+        references = program.input_references.get(node, ())
+        carried = [
+            edge_values(program, edge, self.outputs.get(program.sources[edge], {}), self._carried_error(edge))
+            for edge in program.edges_in[node]
+            if self.edges[edge] == LIVE
+        ]
+        try:
+            inputs = render_inputs(program, node, self._context(references), carried)
+        except ExpressionError as failure:
+            error = expression_error(f"inputs{failure.pointer or ''} of node {node_id}", failure, node_id)
+        except InvalidInputs as invalid:
+            error = validation_error(invalid.message, invalid.details, node_id)
+        else:
+            attempts = program.retries[program.nodes[node]["retry"]]["attempts"]
+            data = {"attempt": 1, "maxAttempts": attempts, "generation": 0}
+            self._move_node(node, RUNNING, EventType.NODE_STARTED, data, {"inputs": inputs})
+            return Start(node, node_id, program.types[node], inputs)
+        self._fail(node, error)
+        self._settle()
+        return None
+
+    def _carried_error(self, edge: int) -> Mapping[str, Any] | None:
+        return self.errors.get(self.program.sources[edge]) if self.program.is_error_port(edge) else None
+
+    def _context(self, references: Sequence[str]) -> dict[str, Any]:
+        nodes = {}
+        for name in references:
+            number = self.program.index[name]
+            nodes[name] = {
+                "status": str(self.statuses[number]),
+                "outputs": self.outputs.get(number, {}),
+                "error": self.errors.get(number, {}),
+            }
+        return {"inputs": self.inputs, "nodes": nodes, "run": self.about, "outputs": {}, "error": {}}
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def _wind_down(self, ending: RunStatus) -> None:
+        """End early: what waits is cancelled, what is in flight is told to stop and waited for."""
+        already = self.ending is not None
+        self.ending = ending
+        if already:
+            return
+        for node in range(self.program.first_finally):
+            status = self.statuses[node]
+            if status is PENDING:
+                self._move_node(node, CANCELLED, EventType.NODE_CANCELLED, {})
+            elif status in IN_FLIGHT:
+                self._to_stop.append(node)
+
+    def _close(self) -> None:
+        """Begin the ``finally`` nodes when the others have ended, and end the run when those have."""
+        if self.status is not RunStatus.RUNNING or self._open[0]:
+            return
+        if not self.closing:
+            self.closing = True
+            self.about["status"] = str(self._outcome())
+            for node in range(self.program.first_finally, len(self.statuses)):
+                if not self.program.edges_in[node]:
+                    self._make_ready(node)
+        if self._open[1] == 0:
+            self._end()
+
+    def _outcome(self) -> RunStatus:
+        if self.ending is not None:
+            return self.ending
+        return RunStatus.FAILED if self.error is not None else RunStatus.COMPLETED
+
+    def _end(self) -> None:
+        outcome = self._outcome()
+        template = self.program.outputs_template
+        if outcome is RunStatus.COMPLETED:
+            self.result = self.program.document.get("outputs") or {}
+            if template is not None:
+                try:
+                    self.result = template.render(self._context(self.program.output_references))
+                except ExpressionError as failure:
+                    self.error = expression_error(f"outputs{failure.pointer or ''} of the plan", failure)
+                    outcome = RunStatus.FAILED
+        if outcome is RunStatus.COMPLETED:
+            self._move_run(outcome, EventType.PLAN_COMPLETED, {}, {"outputs": self.result})
+        elif outcome is RunStatus.FAILED:
+            self._move_run(outcome, EventType.PLAN_FAILED, {}, {"error": self.error or {}})
+        else:
+            self._move_run(outcome, EventType.PLAN_CANCELLED, {"reason": self.reason})
+
+    # -- moves and facts -------------------------------------------------------------------------------------------
+
+    def _move_run(
+        self, to: RunStatus, kind: EventType, data: dict[str, Any], body: dict[str, Any] | None = None
+    ) -> None:
+        if to not in RUN_MOVES[self.status]:
+            raise ImpossibleMove(kind, "the run", self.status)
+        self.status = to
+        self._emit(
+            kind, None, {"status": str(to), **{key: value for key, value in data.items() if value is not None}}, body
+        )
+
+    def _move_node(
+        self, node: int, to: NodeStatus, kind: EventType, data: Mapping[str, Any], body: dict[str, Any] | None = None
+    ) -> None:
+        source = self.statuses[node]
+        if to not in NODE_MOVES[source]:
+            raise ImpossibleMove(kind, f"node {self.program.ids[node]}", source)
+        self.statuses[node] = to
+        self.counts[source] -= 1
+        self.counts[to] = self.counts.get(to, 0) + 1
+        change = (to in IN_FLIGHT) - (source in IN_FLIGHT)
+        if change:
+            self._busy[self._is_sleep[node]] += change
+        if to in NODE_ENDS:
+            self._open[node >= self.program.first_finally] -= 1
+        if source is PENDING:
+            self._drop_unread(self.program.reads[node])
+        self._emit(
+            kind, node, {"status": str(to), **{key: value for key, value in data.items() if value is not None}}, body
+        )
+
+    def _emit(
+        self, kind: EventType, node: int | None, data: dict[str, Any], body: dict[str, Any] | None = None
+    ) -> None:
+        self.seq += 1
+        fact: Fact = {"seq": self.seq, "type": str(kind), "at": self._at, "data": data}
+        if node is not None:
+            fact["nodeId"] = self.program.ids[node]
+        if body is not None:
+            fact["body"] = body
+        self.facts.append(fact)
+
+    def _make_ready(self, node: int) -> None:
+        self._readied[node] = True
+        program = self.program
+        key = (-program.node_priority(node), -program.ranks[node], node)
+        heappush(self._ready[self._is_sleep[node]], key)
+
+    def _drop_unread(self, sources: tuple[int, ...]) -> None:
+        """One reader of these nodes' outputs is done; drop what nobody may read any more."""
+        for source in sources:
+            self._readers[source] -= 1
+            if not self._readers[source]:
+                self.outputs.pop(source, None)
+                self.errors.pop(source, None)
+
+    # -- indexes, snapshot, restore --------------------------------------------------------------------------------
+
+    def _index(self) -> None:
+        """Build every index from statuses and edge states."""
+        program = self.program
+        count = len(program.ids)
+        free = program.max_in_flight is None
+        self._is_sleep = [free and kind == "sleep" for kind in program.types]
+        self._ready: tuple[list[tuple[int, int, int]], ...] = ([], [])
+        self._readied = bytearray(count)
+        self._to_stop: list[int] = []
+        self._raised: deque[tuple[int, ExpressionError]] = deque()
+        self._resolved: deque[tuple[int, int]] = deque()
+        self._fatal: int | None = None
+        self._waiting = [0] * count
+        self._live = [0] * count
+        self._blocked = [0] * count
+        for edge, state in enumerate(self.edges):
+            target = program.targets[edge]
+            self._waiting[target] += state == UNRESOLVED
+            self._live[target] += state == LIVE
+            self._blocked[target] += state == BLOCKED
+        self.counts: dict[NodeStatus, int] = {}
+        self._busy = [0, 0]
+        self._open = [0, 0]
+        self._readers = [0] * count
+        for node, status in enumerate(self.statuses):
+            self.counts[status] = self.counts.get(status, 0) + 1
+            self._busy[self._is_sleep[node]] += status in IN_FLIGHT
+            if status not in NODE_ENDS:
+                self._open[node >= program.first_finally] += 1
+            if status is PENDING:
+                for source in program.reads[node]:
+                    self._readers[source] += 1
+        for edge, references in program.edge_reads.items():
+            if self.edges[edge] == UNRESOLVED:
+                for source in references:
+                    self._readers[source] += 1
+        for source in program.kept:
+            self._readers[source] += 1
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the state as compact JSON, for continue-as-new: everything but facts and indexes."""
+        letters = self._letters()
+        return {
+            "status": str(self.status),
+            "seq": self.seq,
+            "statuses": "".join(letters[status] for status in self.statuses),
+            "edges": "".join(map(str, self.edges)),
+            "outputs": [[node, value] for node, value in self.outputs.items()],
+            "errors": [[node, value] for node, value in self.errors.items()],
+            "result": self.result,
+            "error": self.error,
+            "ending": None if self.ending is None else str(self.ending),
+            "reason": self.reason,
+            "closing": self.closing,
+            "about": self.about,
+        }
+
+    @classmethod
+    def restore(
+        cls, program: Program, inputs: Mapping[str, Any], snapshot: Mapping[str, Any], max_in_flight: int = 50
+    ) -> Run:
+        """Return the run that :meth:`snapshot` was taken of, ready to go on with the same program."""
+        run = cls(program, inputs, snapshot["about"], max_in_flight)
+        statuses = {letter: status for status, letter in cls._letters().items()}
+        run.status = RunStatus(snapshot["status"])
+        run.seq = snapshot["seq"]
+        run.statuses = [statuses[letter] for letter in snapshot["statuses"]]
+        run.edges = bytearray(map(int, snapshot["edges"]))
+        run.outputs = {node: value for node, value in snapshot["outputs"]}
+        run.errors = {node: value for node, value in snapshot["errors"]}
+        run.result, run.error = snapshot["result"], snapshot["error"]
+        run.ending = None if snapshot["ending"] is None else RunStatus(snapshot["ending"])
+        run.reason, run.closing = snapshot["reason"], snapshot["closing"]
+        run._index()
+        run._find_ready()
+        return run
+
+    @staticmethod
+    def _letters() -> dict[NodeStatus, str]:
+        return {status: chr(ord("A") + number) for number, status in enumerate(NodeStatus)}
+
+    def _find_ready(self) -> None:
+        """Put every waiting node whose join is decided into the heaps, as the events before the snapshot had done."""
+        if self.status is RunStatus.PENDING:
+            return
+        for node, status in enumerate(self.statuses):
+            if status is not PENDING or (node >= self.program.first_finally and not self.closing):
+                continue
+            if not self.program.edges_in[node] or self._verdict(node) == START:
+                self._make_ready(node)
+
+
+_HANDLERS: dict[type, Callable[[Run, Any], None]] = {
+    Begin: Run._begin,
+    NodeSucceeded: Run._succeeded,
+    NodeFailed: Run._failed,
+    NodeStopped: Run._stopped,
+    PauseRequested: Run._pause,
+    ResumeRequested: Run._resume,
+    CancelRequested: Run._cancel,
+    TimedOut: Run._time_out,
+    SkipRequested: Run._skip,
+    Rejected: Run._reject,
+}
+
+_NAMES: dict[type, str] = {
+    Begin: "begin",
+    NodeSucceeded: "node succeeded",
+    NodeFailed: "node failed",
+    NodeStopped: "node stopped",
+    PauseRequested: "pause",
+    ResumeRequested: "resume",
+    CancelRequested: "cancel",
+    TimedOut: "time-out",
+    SkipRequested: "skip",
+    Rejected: "reject",
+}

@@ -1,0 +1,137 @@
+"""Every status of runs and nodes, and which moves between them are possible.
+
+These two tables are the only place that says so: the state machine refuses any other move, the database repeats the
+names as CHECK constraints, and the diagrams of the docs are drawn from them. DESIGN section 4.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class RunStatus(StrEnum):
+    """Where a run is in its life."""
+
+    PENDING = "PENDING"
+    """Its row is written; the workflow has not begun."""
+    VALIDATED = "VALIDATED"
+    """The workflow accepted its input."""
+    RUNNING = "RUNNING"
+    """Nodes are being run, or stopped because the run is ending early."""
+    PAUSED = "PAUSED"
+    """An operator holds it: what is in flight ends, nothing new starts."""
+    AWAITING_HITL = "AWAITING_HITL"
+    """Nothing can move until a person decides."""
+    REPLANNING = "REPLANNING"
+    """A planner is making the next revision of its plan."""
+    COMPENSATING = "COMPENSATING"
+    """What it did is being undone."""
+    COMPLETED = "COMPLETED"
+    """It ended and no failure was left unhandled."""
+    FAILED = "FAILED"
+    """It ended and a failure was left unhandled."""
+    CANCELLED = "CANCELLED"
+    """It was ended by an operator or by its timeout."""
+
+
+class NodeStatus(StrEnum):
+    """Where a node is in its life."""
+
+    PENDING = "PENDING"
+    """Its join is not decided, or no slot is free."""
+    QUEUED = "QUEUED"
+    """It waits for a lease or a breaker."""
+    RUNNING = "RUNNING"
+    """Its activity or timer is under way; Temporal repeats failed attempts meanwhile."""
+    RETRYING = "RETRYING"
+    """An attempt failed; the next one is waited for."""
+    AWAITING_HITL = "AWAITING_HITL"
+    """It waits for a person."""
+    SUCCESS = "SUCCESS"
+    """It ended with outputs."""
+    ERROR = "ERROR"
+    """It failed for good and an error edge took the failure."""
+    FAILED = "FAILED"
+    """It failed for good and nothing took the failure."""
+    SKIPPED = "SKIPPED"
+    """Its join can no longer be met, or an operator skipped it."""
+    CANCELLED = "CANCELLED"
+    """It was stopped, or never started, because the run ended early."""
+    COMPENSATING = "COMPENSATING"
+    """Its effect is being undone."""
+    COMPENSATED = "COMPENSATED"
+    """Its effect is undone."""
+    COMPENSATION_FAILED = "COMPENSATION_FAILED"
+    """Undoing it failed for good; a person has to decide."""
+
+
+_R = RunStatus
+_N = NodeStatus
+
+RUN_MOVES: dict[RunStatus, tuple[RunStatus, ...]] = {
+    _R.PENDING: (_R.VALIDATED, _R.FAILED, _R.CANCELLED),
+    _R.VALIDATED: (_R.RUNNING, _R.FAILED, _R.CANCELLED),
+    _R.RUNNING: (_R.PAUSED, _R.AWAITING_HITL, _R.REPLANNING, _R.COMPENSATING, _R.COMPLETED, _R.FAILED, _R.CANCELLED),
+    _R.PAUSED: (_R.RUNNING, _R.COMPENSATING, _R.FAILED, _R.CANCELLED),
+    _R.AWAITING_HITL: (_R.RUNNING, _R.PAUSED, _R.COMPENSATING, _R.FAILED, _R.CANCELLED),
+    _R.REPLANNING: (_R.RUNNING, _R.COMPENSATING, _R.FAILED, _R.CANCELLED),
+    _R.COMPENSATING: (_R.FAILED, _R.CANCELLED),
+    _R.COMPLETED: (),
+    _R.FAILED: (),
+    _R.CANCELLED: (),
+}
+
+NODE_MOVES: dict[NodeStatus, tuple[NodeStatus, ...]] = {
+    _N.PENDING: (_N.QUEUED, _N.RUNNING, _N.AWAITING_HITL, _N.ERROR, _N.FAILED, _N.SKIPPED, _N.CANCELLED),
+    _N.QUEUED: (_N.PENDING, _N.RUNNING, _N.ERROR, _N.FAILED, _N.SKIPPED, _N.CANCELLED),
+    _N.RUNNING: (_N.RETRYING, _N.QUEUED, _N.AWAITING_HITL, _N.SUCCESS, _N.ERROR, _N.FAILED, _N.SKIPPED, _N.CANCELLED),
+    _N.RETRYING: (_N.RUNNING, _N.QUEUED, _N.SUCCESS, _N.ERROR, _N.FAILED, _N.SKIPPED, _N.CANCELLED),
+    _N.AWAITING_HITL: (_N.RUNNING, _N.SUCCESS, _N.ERROR, _N.FAILED, _N.SKIPPED, _N.CANCELLED),
+    _N.SUCCESS: (_N.COMPENSATING,),
+    _N.ERROR: (_N.COMPENSATING,),
+    _N.FAILED: (_N.PENDING, _N.SKIPPED, _N.COMPENSATING),
+    _N.SKIPPED: (),
+    _N.CANCELLED: (_N.COMPENSATING,),
+    _N.COMPENSATING: (_N.COMPENSATED, _N.COMPENSATION_FAILED),
+    _N.COMPENSATED: (),
+    _N.COMPENSATION_FAILED: (_N.COMPENSATING, _N.COMPENSATED),
+}
+
+RUN_ENDS = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED})
+"""Statuses that a run never leaves."""
+
+NODE_ENDS = frozenset(
+    {
+        NodeStatus.SUCCESS,
+        NodeStatus.ERROR,
+        NodeStatus.FAILED,
+        NodeStatus.SKIPPED,
+        NodeStatus.CANCELLED,
+        NodeStatus.COMPENSATED,
+        NodeStatus.COMPENSATION_FAILED,
+    }
+)
+"""Statuses in which a node waits for nothing."""
+
+IN_FLIGHT = frozenset({NodeStatus.RUNNING, NodeStatus.RETRYING, NodeStatus.AWAITING_HITL, NodeStatus.QUEUED})
+"""Statuses of a node that somebody or something outside the state machine is working on."""
+
+
+class ImpossibleMove(Exception):
+    """The event does not fit the status it met; nothing was changed. ``event`` is its name: ``pause``, ``node failed``."""
+
+    def __init__(self, event: str, subject: str, status: str) -> None:
+        self.event = event
+        self.subject = subject
+        self.status = status
+        super().__init__(f"{event} is not possible: {subject} is {status}")
+
+
+def mermaid(moves: dict[RunStatus, tuple[RunStatus, ...]] | dict[NodeStatus, tuple[NodeStatus, ...]]) -> str:
+    """Return a table of moves as a Mermaid state diagram."""
+    lines = ["stateDiagram-v2", "    [*] --> PENDING"]
+    for source, targets in moves.items():
+        lines += [f"    {source} --> {target}" for target in targets]
+        if not targets:
+            lines.append(f"    {source} --> [*]")
+    return "\n".join(lines) + "\n"
