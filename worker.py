@@ -1,0 +1,92 @@
+"""The worker: runs workflows and activities. ``python -m dalang.worker``; SIGTERM lets what runs end first."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+from dalang.store.blobs import PostgresBlobDriver
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+
+from dalang.activities.catalogue import load_node_modules, node_activities
+from dalang.activities.execution import HandlerLoop
+from dalang.activities.http import Http
+from dalang.activities.projection import Projection, StoreRecorder
+from dalang.errors import DalangError
+from dalang.settings import Settings, SettingsError
+from dalang.store.engine import create_engine
+from dalang.temporal import connect
+from dalang.workflows.interceptor import GuardInterceptor
+from dalang.workflows.plan_run import PlanRun
+
+logger = logging.getLogger("dalang.worker")
+
+
+@contextlib.asynccontextmanager
+async def worker(settings: Settings) -> AsyncIterator[Worker]:
+    """Run a worker for the length of the block; leaving it drains: no new work, and what runs may end."""
+    load_node_modules(settings.node_modules)
+    engine = create_engine(settings)
+    client = await connect(settings, storage_driver=PostgresBlobDriver(engine))
+    identity = f"{socket.gethostname()}-{os.getpid()}"
+    projection = Projection(engine, client)
+    loop, http = HandlerLoop(settings.max_concurrent_activities), Http()
+    activities = node_activities(StoreRecorder(engine, identity), loop, http)
+    running = Worker(
+        client,
+        task_queue=settings.task_queue,
+        identity=identity,
+        workflows=[PlanRun],
+        activities=[projection.record, *activities],
+        interceptors=[GuardInterceptor()],
+        # Unsandboxed for speed; the import contract and the replay tests guard determinism (TEMPORAL.md, "Cost").
+        workflow_runner=UnsandboxedWorkflowRunner(),
+        max_concurrent_activities=settings.max_concurrent_activities,
+        max_cached_workflows=settings.max_cached_workflows,
+        max_eager_activity_reservations_per_workflow_task=settings.max_eager_activities,
+        sticky_queue_schedule_to_start_timeout=timedelta(seconds=settings.sticky_timeout_seconds),
+        graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown_seconds),
+        max_heartbeat_throttle_interval=timedelta(seconds=1),
+        default_heartbeat_throttle_interval=timedelta(seconds=1),
+    )
+    try:
+        async with running:
+            logger.info("working on task queue %s as %s", settings.task_queue, identity)
+            yield running
+    finally:
+        loop.close()
+        await http.close()
+        await engine.dispose()
+
+
+async def run(settings: Settings) -> None:
+    """Work until SIGTERM or SIGINT, then drain."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with worker(settings):
+        await stop.wait()
+        logger.info("draining: what runs may take %s s to end", settings.graceful_shutdown_seconds)
+
+
+def main() -> int:
+    """Run a worker with the settings of the environment."""
+    try:
+        settings = Settings.load()
+        logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+        asyncio.run(run(settings))
+    except (SettingsError, DalangError) as error:
+        sys.stderr.write(f"dalang worker: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

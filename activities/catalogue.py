@@ -1,0 +1,78 @@
+"""Every activity of a worker: one per node type, by its name, so that Temporal's Web UI reads like the plan."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from temporalio import activity
+
+from dalang.activities.execution import Handler, HandlerLoop, Recorder, attempt
+from dalang.activities.http import Http
+from dalang.activities.python import LocalFunctions
+from dalang.errors import DalangError
+from dalang.nodes import NodeContext, Registry, registry
+from dalang.wire import NodeTask
+
+ENTRY_POINT_GROUP = "dalang.nodes"
+
+
+class NodeModuleError(DalangError):
+    """A module that should register node types cannot be imported; the text says which and why."""
+
+
+def load_node_modules(names: Iterable[str]) -> None:
+    """Import the named modules and those of the entry-point group ``dalang.nodes``, which register node types.
+
+    Raises:
+        NodeModuleError: one of them cannot be imported.
+    """
+    points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
+    for name in dict.fromkeys([*names, *(point.value for point in points)]):
+        try:
+            importlib.import_module(name.partition(":")[0])
+        except Exception as error:
+            raise NodeModuleError(
+                f"the node module {name!r} (DALANG_NODE_MODULES) cannot be imported: {type(error).__name__}: {error}"
+            ) from error
+
+
+async def _noop(ctx: NodeContext) -> dict[str, Any]:
+    return dict(ctx.inputs)
+
+
+def node_activities(
+    recorder: Recorder, loop: HandlerLoop, http: Http, known: Registry = registry
+) -> list[Callable[..., Awaitable[Any]]]:
+    """Return the activities of the built-in node types and of everything registered with ``@node``."""
+    local = LocalFunctions(known, loop)
+
+    def python(task: NodeTask) -> Handler:
+        return lambda ctx: local.python(ctx, task.get("handler"))
+
+    def agent(task: NodeTask) -> Handler:
+        return lambda ctx: local.agent(ctx, task.get("handler"))
+
+    def registered(name: str) -> Callable[[NodeTask], Handler]:
+        return lambda task: lambda ctx: local.registered(ctx, name)
+
+    handlers: dict[str, Callable[[NodeTask], Handler]] = {
+        "noop": lambda task: _noop,
+        "http": lambda task: http,
+        "python": python,
+        "agent": agent,
+        **{name: registered(name) for name in known.node_types},
+    }
+    return [_activity(name, choose, recorder) for name, choose in handlers.items()]
+
+
+def _activity(name: str, choose: Callable[[NodeTask], Handler], recorder: Recorder) -> Callable[..., Awaitable[Any]]:
+    # The parameter is Any, so that the payload stays the JSON it is: checking it against a model costs as much as
+    # a short node does, and it comes from our own workflow.
+    @activity.defn(name=name)
+    async def run(task: Any) -> Any:
+        return await attempt(task, choose(task), recorder)
+
+    return run

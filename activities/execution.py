@@ -1,0 +1,186 @@
+"""The wrapper every node's handler runs in: deadline, heartbeat, cancellation, typed errors, JSON at the boundary.
+
+A handler of the user's never blocks the worker: a plain function runs in a thread, a coroutine on an event loop of its
+own thread, so that heartbeats and workflow tasks go on whatever it does. The wrapper stops a handler *before* Temporal
+gives the attempt up, so that an attempt that was reported as timed out is not still working, as far as that can be had:
+a thread cannot be stopped, it is told (``ctx.stopping``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from temporalio import activity
+
+from dalang.activities.failures import classify, completed, to_temporal
+from dalang.canonical import compact_json, find_unsafe
+from dalang.errors import ErrorPayload, ErrorType
+from dalang.nodes import InvalidInput, NodeContext
+from dalang.wire import INLINE_BODY_BYTES, NodeResult, NodeTask
+
+logger = logging.getLogger("dalang.activities")
+
+Handler = Callable[[NodeContext], Awaitable[Any]]
+MAX_OUTPUT_BYTES = 16 * 1024 * 1024
+STOP_GRACE_SECONDS = 2.0
+"""How long a cancelled handler may take to clean up before its end is no longer waited for."""
+
+
+class Recorder:
+    """Where the wrapper leaves what the workflow does not carry: failed attempts and large bodies.
+
+    The base keeps nothing; ``projection.StoreRecorder`` keeps them in Postgres.
+    """
+
+    async def failed_attempt(self, task: NodeTask, attempt: int, error: Mapping[str, Any]) -> None:
+        """Record one failed attempt; must not raise."""
+
+    async def large_body(self, tenant_id: str, encoded: bytes) -> None:
+        """Keep a large value under its digest, waiting while the store is away."""
+
+
+class HandlerLoop:
+    """An event loop in a thread of its own, for coroutines that users wrote."""
+
+    def __init__(self, threads: int) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.threads = ThreadPoolExecutor(threads, thread_name_prefix="node")
+        self._thread = threading.Thread(target=self.loop.run_forever, name="handlers", daemon=True)
+        self._thread.start()
+
+    async def run(self, make: Callable[[], Any]) -> Any:
+        """Call ``make`` there and await what it returns; a cancellation reaches the coroutine and waits for its end."""
+        future = asyncio.run_coroutine_threadsafe(self._call(make), self.loop)
+        return await asyncio.wrap_future(future)
+
+    async def run_in_thread(self, call: Callable[[], Any]) -> Any:
+        """Call a plain function in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self.threads, call)
+
+    @staticmethod
+    async def _call(make: Callable[[], Any]) -> Any:
+        result = make()
+        return await result if inspect.isawaitable(result) else result
+
+    def close(self) -> None:
+        """Stop the loop; what still runs there is abandoned, as at the end of the process."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.threads.shutdown(wait=False, cancel_futures=True)
+
+
+def context_of(task: NodeTask, attempt: int) -> NodeContext:
+    """Return what the handler gets to know."""
+    return NodeContext(
+        node_id=task["nodeId"],
+        name=task.get("name", task["nodeId"]),
+        type=task["type"],
+        run_id=task["runId"],
+        tenant_id=task["tenantId"],
+        inputs=task["inputs"],
+        idempotency_key=task["key"],
+        attempt=attempt,
+        max_attempts=task["retry"]["attempts"],
+        capabilities=tuple(task.get("capabilities", ())),
+        metadata=task.get("metadata", {}),
+        implementation=task.get("implementation", {}),
+        run=task["run"],
+    )
+
+
+async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeResult:
+    """Run one attempt of a node and return its result.
+
+    Raises:
+        ApplicationError: the attempt failed; its first detail is the ErrorPayload, and it says whether to repeat.
+    """
+    info = activity.info()
+    ctx = context_of(task, info.attempt)
+    heartbeat = asyncio.create_task(
+        _beat(ctx, info.heartbeat_timeout.total_seconds() if info.heartbeat_timeout else 5.0)
+    )
+    try:
+        outputs = await _within_deadline(task, ctx, handler)
+        result: NodeResult = {"outputs": outputs, "attempt": info.attempt}
+        await _keep_large(task, outputs, recorder)
+        return result
+    except asyncio.CancelledError:
+        raise
+    except Exception as error:
+        payload = completed(classify(error), ctx.node_id, ctx.run_id, info.attempt, ctx.max_attempts)
+        logger.info("attempt %d of node %s failed: %s", info.attempt, ctx.node_id, payload["message"])
+        await recorder.failed_attempt(task, info.attempt, payload)
+        raise to_temporal(payload, task["retry"], info.attempt) from error
+    finally:
+        ctx._stop.set()
+        heartbeat.cancel()
+
+
+async def _within_deadline(task: NodeTask, ctx: NodeContext, handler: Handler) -> dict[str, Any]:
+    work = asyncio.ensure_future(handler(ctx))
+    seconds = task["startToCloseMs"] / 1000
+    try:
+        done, _ = await asyncio.wait({work}, timeout=seconds)
+    except asyncio.CancelledError:
+        await _stop(work, ctx)
+        raise
+    if not done:
+        await _stop(work, ctx)
+        raise TimeoutError(f"the handler did not end within {seconds:g} s")
+    return checked_outputs(work.result())
+
+
+async def _stop(work: asyncio.Future[Any], ctx: NodeContext) -> None:
+    ctx._stop.set()
+    work.cancel()
+    with contextlib.suppress(BaseException):
+        await asyncio.wait({work}, timeout=STOP_GRACE_SECONDS)
+
+
+async def _beat(ctx: NodeContext, timeout: float) -> None:
+    """Tell Temporal that this worker is alive; a cancel of the activity comes back with the answer."""
+    while True:
+        await asyncio.sleep(timeout / 3)
+        activity.heartbeat(*([dict(ctx._progress)] if ctx._progress else []))
+
+
+def checked_outputs(value: Any) -> dict[str, Any]:
+    """Return a handler's return value as outputs.
+
+    Raises:
+        InvalidInput: it is no JSON, or too large (VALIDATION_ERROR: the same handler would return it again).
+    """
+    outputs = {} if value is None else value if isinstance(value, dict) else {"result": value}
+    unsafe = find_unsafe(outputs)
+    if unsafe is not None:
+        raise InvalidInput(f"the handler returned what is not JSON: outputs{unsafe[0]} {unsafe[1]}")
+    return outputs
+
+
+async def _keep_large(task: NodeTask, outputs: dict[str, Any], recorder: Recorder) -> None:
+    for value in (task["inputs"], outputs):
+        encoded = compact_json(value)
+        if len(encoded) > MAX_OUTPUT_BYTES:
+            raise InvalidInput(f"the outputs have {len(encoded):,} bytes; at most {MAX_OUTPUT_BYTES:,} are carried")
+        if len(encoded) >= INLINE_BODY_BYTES:
+            await recorder.large_body(task["tenantId"], encoded)
+
+
+def unknown(message: str) -> Coroutine[Any, Any, Any]:
+    """Return a handler's coroutine that fails with ``message``: the node names something that is not here."""
+
+    async def fail() -> Any:
+        raise InvalidInput(message)
+
+    return fail()
+
+
+def timeout_payload(message: str) -> ErrorPayload:
+    """Return the payload of an attempt that Temporal, not the handler, found to be over time."""
+    return ErrorPayload(type=ErrorType.TIMEOUT, message=message, retryable=True)

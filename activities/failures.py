@@ -1,0 +1,103 @@
+"""From a handler's exception to an ErrorPayload, and from that to what Temporal shall do next."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+from pydantic import ValidationError
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
+
+from dalang.canonical import compact_json, find_unsafe, safe_text
+from dalang.errors import ErrorPayload, ErrorType
+from dalang.nodes import NodeFailure
+
+MAX_DETAILS_BYTES = 16 * 1024
+
+
+def classify(error: BaseException) -> ErrorPayload:
+    """Return what ``error`` means: a typed failure as it says, a well-known exception by its kind, else UNKNOWN_ERROR."""
+    if isinstance(error, NodeFailure):
+        return ErrorPayload(
+            type=error.type,
+            message=safe_text(error.message),
+            details=_safe_details(error.details),
+            retryable=error.retryable,
+            suggested_action=error.suggested_action,
+        )
+    name = type(error).__name__
+    text = safe_text(f"{name}: {error}" if str(error) else name)
+    kind, retryable = _kind(error)
+    return ErrorPayload(type=kind, message=text, details={"exception": name}, retryable=retryable)
+
+
+def _kind(error: BaseException) -> tuple[ErrorType, bool]:
+    if isinstance(error, (TimeoutError, httpx.TimeoutException)):
+        return ErrorType.TIMEOUT, True
+    if isinstance(error, (ConnectionError, httpx.TransportError)):
+        return ErrorType.NETWORK_ERROR, True
+    if isinstance(error, ValidationError):
+        return ErrorType.VALIDATION_ERROR, False
+    if isinstance(error, MemoryError):
+        return ErrorType.RESOURCE_EXHAUSTED, True
+    return ErrorType.UNKNOWN_ERROR, True
+
+
+def _safe_details(details: Mapping[str, Any]) -> dict[str, Any]:
+    unsafe = find_unsafe(details)
+    if unsafe is not None:
+        return {"unrecorded": f"details{unsafe[0]} {unsafe[1]}"}
+    if len(compact_json(details)) > MAX_DETAILS_BYTES:
+        return {"unrecorded": f"details over {MAX_DETAILS_BYTES} bytes"}
+    return dict(details)
+
+
+def completed(payload: ErrorPayload, node_id: str, run_id: str, attempt: int, max_attempts: int) -> dict[str, Any]:
+    """Return the wire form with where and when it happened filled in."""
+    return payload.model_copy(
+        update={
+            "origin_node": node_id,
+            "origin_run_id": run_id,
+            "attempt": attempt,
+            "max_attempts": max_attempts,
+            "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        }
+    ).wire()
+
+
+def to_temporal(payload: Mapping[str, Any], retry: Mapping[str, Any], attempt: int) -> ApplicationError:
+    """Return the exception that makes Temporal repeat the attempt, or not, as the node's retry policy says."""
+    repeat = bool(payload.get("retryable")) and payload["type"] in retry["retryOn"]
+    return ApplicationError(
+        payload.get("message", ""),
+        dict(payload),
+        type=payload["type"],
+        non_retryable=not repeat,
+        # An attempt that fails is the node's business, recorded as such; it is no defect of the worker to be logged.
+        category=ApplicationErrorCategory.BENIGN,
+        next_retry_delay=next_delay(retry, attempt) if repeat else None,
+    )
+
+
+def next_delay(retry: Mapping[str, Any], attempt: int) -> timedelta | None:
+    """Return the delay after ``attempt``, or None where Temporal's own policy computes the same (FIXED, EXPONENTIAL).
+
+    LINEAR and jitter are not Temporal's to compute, so the attempt that failed says when the next one is due.
+    """
+    linear = retry["strategy"] == "LINEAR"
+    if not linear and not retry["jitter"]:
+        return None
+    if linear:
+        delay = retry["delay"] * attempt
+    elif retry["strategy"] == "EXPONENTIAL":
+        # The exponent is bounded so that attempt 1,000 does not overflow a float before the cap is applied.
+        delay = retry["delay"] * retry["multiplier"] ** min(attempt - 1, 100)
+    else:
+        delay = retry["delay"]
+    delay = min(delay, retry["maxDelay"])
+    if retry["jitter"]:
+        delay *= random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
+    return timedelta(milliseconds=delay)

@@ -1,0 +1,130 @@
+"""Node type ``http``: one request to a service.
+
+Inputs: ``method`` (GET), ``url``, ``query``, ``headers``, ``body`` (an object or list is sent as JSON, a text as it is),
+``expectedStatuses`` (default: 200 to 299; numbers, or classes such as "2xx"), ``parse`` (auto, json, text, none),
+``timeout``. Outputs: ``status``, ``headers`` (lower-case names) and ``body``. The request carries the node's idempotency key
+in ``Idempotency-Key``, so that a service that honours it does the work once however often it is asked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from dalang.durations import Duration
+from dalang.nodes import InvalidInput, NetworkError, NodeContext, ResourceExhausted, ToolError
+
+MAX_RESPONSE_BYTES = 8 * 1024 * 1024
+MAX_EXCERPT = 500
+
+
+class HttpRequest(BaseModel):
+    """The inputs of an ``http`` node."""
+
+    model_config = ConfigDict(extra="ignore", alias_generator=to_camel, populate_by_name=True)
+
+    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] = "GET"
+    url: str = Field(pattern=r"^https?://")
+    query: dict[str, str | int | float | bool | list[str | int | float | bool]] = Field(default_factory=dict)
+    headers: dict[str, str] = Field(default_factory=dict)
+    body: Any = None
+    expected_statuses: list[int | str] | None = None
+    parse: Literal["auto", "json", "text", "none"] = "auto"
+    timeout: Duration | None = None
+
+
+class Http:
+    """Sends requests through one pooled client."""
+
+    def __init__(self) -> None:
+        self._client = httpx.AsyncClient(follow_redirects=False, timeout=httpx.Timeout(None, connect=10.0))
+
+    async def close(self) -> None:
+        """Close the pool."""
+        await self._client.aclose()
+
+    async def __call__(self, ctx: NodeContext) -> dict[str, Any]:
+        """Send the node's request and return status, headers and body.
+
+        Raises:
+            NodeFailure: NETWORK_ERROR when the peer is away (also 502, 503, 504), RESOURCE_EXHAUSTED for 429, TIMEOUT for
+                408 and when no answer comes in time, TOOL_ERROR for any other status that was not expected.
+        """
+        try:
+            request = HttpRequest.model_validate(dict(ctx.inputs))
+        except ValidationError as error:
+            problems = "; ".join(f"{'/'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise InvalidInput(f"the inputs of an http node: {problems}") from None
+        response, content = await self._send(request, ctx)
+        outputs = {
+            "status": response.status_code,
+            "headers": {name.lower(): value for name, value in response.headers.items()},
+            "body": _parse(request.parse, response, content),
+        }
+        if not _expected(response.status_code, request.expected_statuses):
+            raise _unexpected(response, outputs)
+        return outputs
+
+    async def _send(self, request: HttpRequest, ctx: NodeContext) -> tuple[httpx.Response, bytes]:
+        headers = {"Idempotency-Key": ctx.idempotency_key, **request.headers}
+        body: dict[str, Any] = {}
+        if isinstance(request.body, str):
+            body["content"] = request.body.encode()
+        elif request.body is not None:
+            body["json"] = request.body
+        timeout = None if request.timeout is None else request.timeout / 1000
+        try:
+            async with self._client.stream(
+                request.method,
+                request.url,
+                params=request.query or None,
+                headers=headers,
+                timeout=httpx.Timeout(timeout, connect=min(10.0, timeout or 10.0)),
+                **body,
+            ) as response:
+                content = bytearray()
+                async for chunk in response.aiter_bytes():
+                    content += chunk
+                    if len(content) > MAX_RESPONSE_BYTES:
+                        raise ToolError(f"{request.url} answered more than {MAX_RESPONSE_BYTES:,} bytes")
+                return response, bytes(content)
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
+            raise InvalidInput(f"{request.url} is no usable address: {error}") from None
+
+
+def _expected(status: int, expected: list[int | str] | None) -> bool:
+    if expected is None:
+        return 200 <= status < 300
+    return any(item in (status, str(status)) or item == f"{status // 100}xx" for item in expected)
+
+
+def _unexpected(response: httpx.Response, outputs: Mapping[str, Any]) -> Exception:
+    status = response.status_code
+    message = f"{response.request.method} {response.request.url} answered {status} {response.reason_phrase}".rstrip()
+    excerpt = outputs["body"] if isinstance(outputs["body"], str) else json.dumps(outputs["body"])[:MAX_EXCERPT]
+    details = {"status": status, "body": str(excerpt)[:MAX_EXCERPT]}
+    if status in (502, 503, 504):
+        return NetworkError(message, details=details)
+    if status == 429:
+        return ResourceExhausted(message, details=details)
+    if status == 408:
+        return ToolError(message, type="TIMEOUT", retryable=True, details=details)
+    return ToolError(message, retryable=status >= 500, details=details)
+
+
+def _parse(how: str, response: httpx.Response, content: bytes) -> Any:
+    if how == "none" or not content:
+        return None
+    kind = response.headers.get("content-type", "")
+    if how == "json" or (how == "auto" and ("json" in kind.split(";")[0])):
+        try:
+            return json.loads(content)
+        except ValueError:
+            if how == "json":
+                raise ToolError(f"{response.request.url} did not answer JSON") from None
+    return content.decode(response.encoding or "utf-8", "replace").replace("\x00", "\ufffd")

@@ -1,0 +1,92 @@
+"""The activity ``record``, which stores transitions, and where the wrapper of nodes leaves attempts and large bodies."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from dalang.store.nodes import record_attempt
+from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio import activity
+from temporalio.client import Client
+from temporalio.exceptions import ApplicationError
+
+from dalang.activities.execution import Recorder
+from dalang.errors import NotFound
+from dalang.store.engine import is_connection_error, transaction
+from dalang.store.recording import MalformedBatch, NotCurrentExecution, record
+from dalang.store.references import put_encoded_body
+from dalang.wire import RECORD, NodeTask, RecordInput
+
+logger = logging.getLogger("dalang.projection")
+
+AWAY_SECONDS = 1.0
+"""Pause before a large body is stored again while Postgres is away."""
+
+
+class Projection:
+    """Stores what runs report. One per worker process."""
+
+    def __init__(self, engine: AsyncEngine, client: Client) -> None:
+        self._engine = engine
+        self._client = client
+
+    @activity.defn(name=RECORD)
+    async def record(self, request: Any) -> dict[str, Any]:
+        """Store a batch of facts and return the head after it; repeated by Temporal until it is stored."""
+        batch: RecordInput = request
+        info = activity.info()
+        assert info.workflow_id is not None
+        assert info.workflow_run_id is not None
+        workflow_id, execution = info.workflow_id, info.workflow_run_id
+
+        async def is_current() -> bool:
+            latest = await self._client.get_workflow_handle(workflow_id).describe()
+            return latest.run_id == execution
+
+        try:
+            head = await record(
+                self._engine, batch, temporal_run_id=execution, workflow_id=workflow_id, is_current=is_current
+            )
+        except (NotCurrentExecution, MalformedBatch, NotFound) as error:
+            # Trying again cannot help: the execution was replaced, its run was deleted, or the workflow has a defect.
+            raise ApplicationError(str(error), type=type(error).__name__, non_retryable=True) from error
+        return dict(head)
+
+
+class StoreRecorder(Recorder):
+    """Keeps failed attempts and large bodies in Postgres."""
+
+    def __init__(self, engine: AsyncEngine, worker: str) -> None:
+        self._engine = engine
+        self._worker = worker
+
+    async def failed_attempt(self, task: NodeTask, attempt: int, error: Mapping[str, Any]) -> None:
+        """Record one failed attempt; without Postgres it is only logged, since Temporal's history has it as well."""
+        try:
+            async with asyncio.timeout(5), transaction(self._engine, task["tenantId"]) as conn:
+                await record_attempt(
+                    conn,
+                    tenant_id=task["tenantId"],
+                    run_id=task["runId"],
+                    node_id=task["nodeId"],
+                    attempt=attempt,
+                    error=dict(error),
+                    worker=self._worker,
+                )
+        except Exception:
+            logger.warning("attempt %d of node %s could not be recorded", attempt, task["nodeId"], exc_info=True)
+
+    async def large_body(self, tenant_id: str, encoded: bytes) -> None:
+        """Keep a large value, waiting while Postgres is away: a store that is away is no failure of the node."""
+        while True:
+            try:
+                async with transaction(self._engine, tenant_id) as conn:
+                    await put_encoded_body(conn, tenant_id, encoded)
+                return
+            except Exception as error:
+                if not is_connection_error(error):
+                    raise
+                await asyncio.sleep(AWAY_SECONDS)

@@ -1,0 +1,52 @@
+"""Node types ``python`` and ``agent``, and every type registered with ``@node``: functions in this worker."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from dalang.activities.execution import HandlerLoop
+from dalang.errors import ErrorType
+from dalang.nodes import InvalidInput, NodeContext, NodeFailure, Registration, Registry
+
+
+class LocalFunctions:
+    """Runs registered functions, coroutines on the handlers' loop and plain ones in threads."""
+
+    def __init__(self, registry: Registry, loop: HandlerLoop) -> None:
+        self._registry = registry
+        self._loop = loop
+
+    async def python(self, ctx: NodeContext, handler: str | None = None) -> Any:
+        """Run the function that ``handler`` names (or the node's implementation's coordinate)."""
+        name = handler or ctx.implementation.get("coordinate")
+        if not name:
+            raise InvalidInput("a python node names its function: handler: <name given to @node>")
+        return await self.registered(ctx, str(name))
+
+    async def registered(self, ctx: NodeContext, name: str) -> Any:
+        """Run the function registered with ``@node`` as ``name``."""
+        registration = self._registry.node(name)
+        if registration is None:
+            known = ", ".join(self._registry.node_types) or "none"
+            raise InvalidInput(f"no function {name!r} is registered in this worker (there are: {known})")
+        return await self._run(registration, ctx)
+
+    async def agent(self, ctx: NodeContext, handler: str | None = None) -> Any:
+        """Run the local agent that ``handler`` names, else one that has all required capabilities."""
+        if handler is not None:
+            registration = self._registry.agent(handler)
+            problem = f"no agent {handler!r} is registered in this worker"
+        else:
+            registration = self._registry.find_agent(ctx.capabilities)
+            problem = f"no agent in this worker has the capabilities {', '.join(ctx.capabilities) or '(none)'}"
+        if registration is None:
+            known = ", ".join(agent.name for agent in self._registry.agents) or "none"
+            raise NodeFailure(f"{problem} (there are: {known})", type=ErrorType.RESOURCE_EXHAUSTED)
+        return await self._run(registration, ctx)
+
+    async def _run(self, registration: Registration, ctx: NodeContext) -> Any:
+        if inspect.iscoroutinefunction(registration.function):
+            return await self._loop.run(lambda: registration.call(ctx))
+        result = await self._loop.run_in_thread(lambda: registration.call(ctx))
+        return await self._loop.run(lambda: result) if inspect.isawaitable(result) else result

@@ -1,0 +1,1 @@
+"""The one generic workflow, which drives a run; nothing here decides anything."""

@@ -1,0 +1,48 @@
+"""The run's progress in Markdown, as Temporal's Web UI shows it under "current details"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dalang.run import Run
+from dalang.statuses import IN_FLIGHT, NODE_ENDS, NodeStatus
+
+MAX_SHOWN = 10
+
+
+def current_details(run: Run, state: Mapping[str, Any]) -> str:
+    """Return a heading, a bar, counts by status, and the nodes that are in flight or failed (at most ten of each)."""
+    total = len(run.statuses)
+    ended = sum(count for status, count in run.counts.items() if status in NODE_ENDS)
+    share = ended / total if total else 1.0
+    filled = round(share * 20)
+    lines = [
+        f"### {run.status}: {ended} of {total} nodes have ended",
+        "",
+        f"`{'█' * filled}{'░' * (20 - filled)}` {share:.0%}",
+        "",
+        "| status | nodes |",
+        "| --- | ---: |",
+    ]
+    lines += [f"| {status} | {count:,} |" for status, count in run.counts.items() if count]
+    flying = sum(run.counts.get(status, 0) for status in IN_FLIGHT)
+    if flying:
+        lines += ["", "**In flight:** " + _names(run, IN_FLIGHT, flying)]
+    failed = run.counts.get(NodeStatus.FAILED, 0)
+    if failed:
+        lines += ["", "**Failed:** " + _names(run, frozenset({NodeStatus.FAILED}), failed)]
+    if run.reason:
+        lines += ["", f"Ending: {run.reason}"]
+    return "\n".join(lines)
+
+
+def _names(run: Run, statuses: frozenset[NodeStatus], count: int) -> str:
+    names: list[str] = []
+    for node, status in enumerate(run.statuses):
+        if status in statuses:
+            names.append(f"`{run.program.ids[node]}`")
+            if len(names) == MAX_SHOWN:
+                break
+    more = f" and {count - len(names):,} more" if count > len(names) else ""
+    return ", ".join(names) + more

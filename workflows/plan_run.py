@@ -1,0 +1,453 @@
+"""``PlanRun``: the one workflow type. It begins what the state machine says is due and reports what happened to it.
+
+One pass of the loop: take the events that came in, ask the machine what is due, begin it, hand the new facts on. Signals
+and updates become events too. Everything here is recorded in histories, so a change of what is done, or in which order,
+needs a patch marker (``workflow.patched``); ``tests/replay`` holds histories of every feature.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, NoReturn
+
+from temporalio import workflow
+from temporalio.common import RawValue, SearchAttributeKey
+from temporalio.exceptions import ApplicationError
+
+with workflow.unsafe.imports_passed_through():
+    from dalang import wire
+    from dalang.canonical import body_reference, compact_json, safe_text
+    from dalang.events import (
+        Begin,
+        CancelRequested,
+        Event,
+        NodeSucceeded,
+        PauseRequested,
+        Rejected,
+        ResumeRequested,
+        Start,
+        Stop,
+        TimedOut,
+    )
+    from dalang.program import Program, ProgramCache
+    from dalang.run import Run
+    from dalang.statuses import RUN_ENDS, NodeStatus, RunStatus
+    from dalang.workflows.details import current_details
+    from dalang.workflows.dispatch import Dispatcher, sleep_ms, success
+    from dalang.workflows.recording import FactFlow
+    from dalang.workflows.requests import Control, Malformed, check, parse
+
+MAX_REJECTIONS = 100
+"""So many bad signals are recorded one by one; more only count, so that they cannot fill a history by themselves."""
+DRAIN_SECONDS = 10
+"""How long a run waits for a quiet point before it starts nodes again, while its history may still grow."""
+DETAILS_EVERY_SECONDS = 1.0
+ANSWER_SECONDS = 5
+
+_STATUS = SearchAttributeKey.for_keyword("DalangRunStatus")
+_programs = ProgramCache()
+
+
+@workflow.defn(name=wire.PLAN_RUN)
+class PlanRun:
+    """Drives one run of a plan; see the module's text.
+
+    Arguments: the program document (``program.compile_plan``), and the run's state: runId, tenantId, inputs, about,
+    maxInFlight, historyLimit, and after a continue-as-new also snapshot, head, wakes and deadline.
+    """
+
+    @workflow.init
+    def __init__(self, program: Any = None, state: Any = None, *surplus: Any) -> None:
+        self._inbox: deque[Event] = deque()
+        self._in_flight: dict[str, tuple[Start, asyncio.Task[Any]]] = {}
+        self._stopping: set[str] = set()
+        self._wakes: dict[str, int] = {}
+        self._rejections = 0
+        self._cancelled = False
+        self._details_at = 0.0
+        self._was_full = False
+        self._drain_until: float | None = None
+        self._drain_again_at = 0
+        self._invalid: str | None = None
+        try:
+            self._set_up(program, state)
+        except Exception as error:
+            # Raised here it would fail the workflow task for ever; `run` ends the workflow with it instead.
+            self._invalid = f"this is no input of {wire.PLAN_RUN} ({type(error).__name__}); start runs through the API"
+
+    def _set_up(self, document: Any, state: Any) -> None:
+        if state["engine"] != wire.ENGINE_VERSION:
+            raise ValueError("another engine version")
+        self._document = document
+        self._digest = body_reference(compact_json(document))["$ref"]
+        self._program: Program = _programs.get(self._digest, document)
+        self._state: dict[str, Any] = state
+        self._run_id: str = state["runId"]
+        self._tenant_id: str = state["tenantId"]
+        snapshot = state.get("snapshot")
+        if snapshot is None:
+            self._run = Run(self._program, state["inputs"], state["about"], state["maxInFlight"])
+        else:
+            self._run = Run.restore(self._program, state["inputs"], snapshot, state["maxInFlight"])
+        self._wakes = dict(state.get("wakes", {}))
+        self._rejections = state.get("rejections", 0)
+        head = state.get("head") or {"epoch": 0, "seq": 0, "hash": ""}
+        self._flow = FactFlow(self._run_id, self._tenant_id, head, self._summary)
+        self._dispatcher = Dispatcher(self._program, self._run_id, self._tenant_id, state["about"])
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+
+    @workflow.run
+    async def run(self, program: Any = None, state: Any = None, *surplus: Any) -> Any:
+        """Run the plan to its end and return ``{runId, status, outputs, head}``.
+
+        Raises:
+            ApplicationError: the run FAILED; its type is the error's, its detail the same object with ``error``.
+        """
+        if self._invalid is not None:
+            raise ApplicationError(self._invalid, type="INVALID_INPUT", non_retryable=True)
+        storing = asyncio.create_task(self._flow.flow())
+        deadline = self._begin_or_go_on()
+        while True:
+            self._pass()
+            if self._run.status in RUN_ENDS:
+                self._flow.close()
+                break
+            if self._may_continue_as_new():
+                self._continue_as_new(deadline[0] if deadline else None)
+            await self._wait()
+        if deadline:
+            deadline[1].cancel()
+        await self._unless_cancelled(storing)
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        return self._conclude()
+
+    def _begin_or_go_on(self) -> tuple[int, asyncio.Task[None]] | None:
+        if self._state.get("snapshot") is None:
+            self._inbox.append(Begin())
+        for node_id in self._wakes:
+            node = self._program.index[node_id]
+            self._sleep(Start(node, node_id, "sleep", {}), max(self._wakes[node_id] - self._now(), 0))
+        timeout = self._program.timeout_ms
+        if timeout is None:
+            return None
+        at = self._state.get("deadline") or self._now() + timeout
+        return at, asyncio.create_task(self._time_out(at - self._now()))
+
+    def _pass(self) -> None:
+        run, at = self._run, self._now()
+        before = run.status
+        while self._inbox:
+            event = self._inbox.popleft()
+            if run.refusal(event) is None:
+                run.apply(event, at)
+        for step in run.due(at, starting=not self._holding()):
+            if isinstance(step, Stop):
+                self._stop(step)
+            elif step.type == "sleep":
+                self._begin_sleep(step)
+            else:
+                self._begin(step)
+        facts, run.facts = run.facts, []
+        self._flow.add(facts, self._is_stored_by_worker)
+        if run.status is not before:
+            self._show_status(before)
+        if workflow.time() - self._details_at >= DETAILS_EVERY_SECONDS or run.status is not before:
+            self._details_at = workflow.time()
+            workflow.set_current_details(current_details(run, self._state))
+
+    async def _wait(self) -> None:
+        timeout = None if self._drain_until is None else max(self._drain_until - workflow.time(), 0.001)
+        try:
+            await workflow.wait_condition(self._has_work, timeout=timeout)
+        except TimeoutError:
+            self._drain_until = None
+            self._drain_again_at = workflow.info().get_current_history_length() + 1_000
+        except asyncio.CancelledError:
+            # Somebody cancelled the workflow itself (`temporal workflow cancel`, the Web UI): the run ends in order.
+            self._cancelled = True
+            self._inbox.append(CancelRequested(operator="temporal", reason="cancelled through Temporal"))
+
+    def _has_work(self) -> bool:
+        if self._inbox or self._run.facts or self._run.status in RUN_ENDS:
+            return True
+        if self._was_full and not self._flow.full:
+            return True
+        return self._draining() and not self._in_flight_activities() and self._flow.idle
+
+    async def _unless_cancelled(self, task: asyncio.Task[None]) -> None:
+        """Await the last transitions being stored; a cancel that comes now changes nothing any more."""
+        while not task.done():
+            try:
+                await asyncio.shield(task)
+            except asyncio.CancelledError:
+                self._cancelled = True
+        task.result()
+
+    # -- nodes -----------------------------------------------------------------------------------------------------
+
+    def _begin(self, step: Start) -> None:
+        task = self._dispatcher.begin(step)
+        self._in_flight[step.node_id] = (step, task)
+        task.add_done_callback(lambda done: self._ended(step, done))
+
+    def _begin_sleep(self, step: Start) -> None:
+        try:
+            ms = sleep_ms(step.inputs)
+        except ValueError as error:
+            self._inbox.append(self._dispatcher.invalid(step, str(error)))
+            return
+        self._sleep(step, ms)
+
+    def _sleep(self, step: Start, ms: int) -> None:
+        self._wakes[step.node_id] = self._now() + ms
+        name = self._program.nodes[step.node].get("name", step.node_id)
+        task = asyncio.create_task(workflow.sleep(timedelta(milliseconds=ms), summary=name[:200]))
+        self._in_flight[step.node_id] = (step, task)
+        task.add_done_callback(lambda done: self._ended(step, done))
+
+    def _stop(self, step: Stop) -> None:
+        self._stopping.add(step.node_id)
+        self._in_flight[step.node_id][1].cancel()
+
+    def _ended(self, step: Start, task: asyncio.Task[Any]) -> None:
+        if self._in_flight.pop(step.node_id, None) is None:
+            return
+        woken = self._wakes.pop(step.node_id, None) is not None
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is not None:
+            self._inbox.append(self._dispatcher.failure(step, error, step.node_id in self._stopping))
+        elif woken:
+            self._inbox.append(NodeSucceeded(step.node_id, {}))
+        else:
+            self._inbox.append(success(step, task.result()))
+
+    def _is_stored_by_worker(self, node_id: str) -> bool:
+        return self._program.types[self._program.index[node_id]] != "sleep"
+
+    async def _time_out(self, ms: int) -> None:
+        await workflow.sleep(timedelta(milliseconds=max(ms, 0)), summary="timeout of the run")
+        self._inbox.append(TimedOut())
+
+    # -- continue-as-new -------------------------------------------------------------------------------------------
+
+    def _in_flight_activities(self) -> int:
+        return len(self._in_flight) - len(self._wakes)
+
+    def _holding(self) -> bool:
+        """Whether nothing may be started now: too much is not stored yet, or a quiet point is waited for."""
+        self._was_full = self._flow.full
+        return self._was_full or self._draining()
+
+    def _draining(self) -> bool:
+        """Whether a quiet point is waited for: the server suggests to continue as new, or the history is long.
+
+        A node that takes hours would keep everything else waiting, so before the second threshold the wait is short.
+        """
+        length = workflow.info().get_current_history_length()
+        if length >= self._state["historyLimit"]:
+            return True
+        if not workflow.info().is_continue_as_new_suggested():
+            return False
+        if self._drain_until is None and length >= self._drain_again_at:
+            self._drain_until = workflow.time() + DRAIN_SECONDS
+        return self._drain_until is not None
+
+    def _may_continue_as_new(self) -> bool:
+        return (
+            self._draining()
+            and not self._in_flight_activities()
+            and not self._inbox
+            and self._flow.idle
+            and workflow.all_handlers_finished()
+            and not self._run.facts
+        )
+
+    def _continue_as_new(self, deadline: int | None) -> NoReturn:
+        state = {
+            **{
+                key: self._state[key]
+                for key in ("engine", "runId", "tenantId", "inputs", "about", "maxInFlight", "historyLimit")
+            },
+            "snapshot": self._run.snapshot(),
+            "head": self._flow.head,
+            "wakes": self._wakes,
+            "deadline": deadline,
+            "rejections": self._rejections,
+        }
+        workflow.continue_as_new(args=[self._document, state])
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def _conclude(self) -> dict[str, Any]:
+        run = self._run
+        result: dict[str, Any] = {"runId": self._run_id, "status": str(run.status), "head": self._flow.head}
+        if run.status is RunStatus.FAILED:
+            error = dict(run.error or {})
+            raise ApplicationError(
+                str(error.get("message", "failed")),
+                {**result, "error": error},
+                type=error.get("type"),
+                non_retryable=True,
+            )
+        if run.status is RunStatus.CANCELLED:
+            if self._cancelled:
+                raise asyncio.CancelledError
+            return {**result, "reason": run.reason}
+        return {**result, "outputs": run.result}
+
+    # -- what people see and send ----------------------------------------------------------------------------------
+
+    def _summary(self) -> tuple[str, dict[str, int]]:
+        counts = {str(status): count for status, count in self._run.counts.items() if count}
+        return str(self._run.status), dict(sorted(counts.items()))
+
+    def _show_status(self, before: RunStatus) -> None:
+        if before is not RunStatus.PENDING or self._run.status is not RunStatus.RUNNING:
+            workflow.upsert_search_attributes([_STATUS.value_set(str(self._run.status))])
+
+    def reject(self, request: str, reason: str) -> None:
+        """Record that something sent into the run was ignored, and why."""
+        self._rejections += 1
+        if self._invalid is None and self._rejections <= MAX_REJECTIONS and self._run.status not in RUN_ENDS:
+            self._inbox.append(Rejected(safe_text(request, 200), safe_text(reason, 500)))
+
+    def _signalled(self, name: str, kind: type[Control], payload: Any) -> None:
+        if self._invalid is not None:
+            return
+        try:
+            event = parse(kind, payload)
+        except Malformed as malformed:
+            self.reject(f"signal {name}", str(malformed))
+            return
+        refusal = self._run.refusal(event)
+        if refusal is not None and self._run.status is not RunStatus.PENDING:
+            self.reject(f"signal {name}", str(refusal))
+        else:
+            self._inbox.append(event)
+
+    def _check(self, kind: type[Control], payload: Any) -> Control:
+        if self._invalid is not None:
+            raise ApplicationError(self._invalid, type="INVALID_INPUT", non_retryable=True)
+        return check(self._run, kind, payload)
+
+    async def _updated(self, kind: type[Control], payload: Any) -> dict[str, Any]:
+        await workflow.wait_condition(lambda: self._run.status is not RunStatus.PENDING)
+        self._run.apply(self._check(kind, payload), self._now())
+        seq, status = self._run.seq, str(self._run.status)
+        # The answer waits for the store, so that who asks next reads what was just done; not for ever, as it may be away.
+        try:
+            await workflow.wait_condition(lambda: self._flow.head["seq"] >= seq, timeout=ANSWER_SECONDS)
+        except TimeoutError:
+            pass
+        return {"runId": self._run_id, "status": status}
+
+    @workflow.signal(name=wire.SIGNAL_PAUSE)
+    def pause(self, request: Any = None) -> None:
+        """Start nothing new; what is in flight ends."""
+        self._signalled(wire.SIGNAL_PAUSE, PauseRequested, request)
+
+    @workflow.signal(name=wire.SIGNAL_RESUME)
+    def resume(self, request: Any = None) -> None:
+        """End a pause."""
+        self._signalled(wire.SIGNAL_RESUME, ResumeRequested, request)
+
+    @workflow.signal(name=wire.SIGNAL_CANCEL)
+    def cancel(self, request: Any = None) -> None:
+        """End the run in order."""
+        self._signalled(wire.SIGNAL_CANCEL, CancelRequested, request)
+
+    @workflow.signal(dynamic=True)
+    def other_signal(self, name: str, payloads: Sequence[RawValue]) -> None:
+        """Record a signal nobody waits for."""
+        self.reject(f"signal {name}", "there is no such signal; there are pause, resume, cancel")
+
+    @workflow.update(name=wire.UPDATE_PAUSE)
+    async def update_pause(self, request: Any = None) -> dict[str, Any]:
+        """Pause, and answer with the status."""
+        return await self._updated(PauseRequested, request)
+
+    @update_pause.validator
+    def _may_pause(self, request: Any = None) -> None:
+        self._validate(PauseRequested, request)
+
+    @workflow.update(name=wire.UPDATE_RESUME)
+    async def update_resume(self, request: Any = None) -> dict[str, Any]:
+        """Resume, and answer with the status."""
+        return await self._updated(ResumeRequested, request)
+
+    @update_resume.validator
+    def _may_resume(self, request: Any = None) -> None:
+        self._validate(ResumeRequested, request)
+
+    @workflow.update(name=wire.UPDATE_CANCEL)
+    async def update_cancel(self, request: Any = None) -> dict[str, Any]:
+        """Cancel, and answer with the status."""
+        return await self._updated(CancelRequested, request)
+
+    @update_cancel.validator
+    def _may_cancel(self, request: Any = None) -> None:
+        self._validate(CancelRequested, request)
+
+    def _validate(self, kind: type[Control], payload: Any) -> None:
+        if self._invalid is None and self._run.status is RunStatus.PENDING:
+            parse(kind, payload)  # asked before the first pass: the handler waits for it and then checks the rest
+        else:
+            self._check(kind, payload)
+
+    @workflow.query(name=wire.QUERY_STATUS)
+    def status(self, request: Any = None) -> dict[str, Any]:
+        """Return status, counts of nodes by status, and the last event's number."""
+        if self._invalid is not None:
+            return {"invalid": self._invalid}
+        status, counts = self._summary()
+        return {
+            "runId": self._run_id,
+            "status": status,
+            "plan": self._program.document["name"],
+            "planVersion": self._program.document["version"],
+            "nodeStatusCounts": counts,
+            "ending": None if self._run.ending is None else str(self._run.ending),
+            "lastEvent": self._run.seq,
+            "stored": self._flow.head["seq"],
+            "rejectedRequests": self._rejections,
+        }
+
+    @workflow.query(name=wire.QUERY_NODES)
+    def nodes(self, request: Any = None) -> dict[str, Any]:
+        """Return up to 200 nodes with their status; ``{"after": nodeId, "status": STATUS}`` pages and filters."""
+        if self._invalid is not None:
+            return {"invalid": self._invalid}
+        options: Mapping[str, Any] = request if isinstance(request, dict) else {}
+        after, wanted = options.get("after"), options.get("status")
+        first = self._program.index.get(after, -1) + 1 if isinstance(after, str) else 0
+        found = []
+        for node in range(first, len(self._program.ids)):
+            status: NodeStatus = self._run.statuses[node]
+            if wanted is None or status == wanted:
+                found.append(
+                    {"nodeId": self._program.ids[node], "type": self._program.types[node], "status": str(status)}
+                )
+                if len(found) == 200:
+                    break
+        return {"nodes": found, "total": len(self._program.ids)}
+
+    @workflow.query(name=wire.QUERY_PLAN)
+    def plan(self, request: Any = None) -> dict[str, Any]:
+        """Return what plan this is, without its nodes."""
+        if self._invalid is not None:
+            return {"invalid": self._invalid}
+        document = self._program.document
+        return {
+            **{key: document[key] for key in ("planId", "name", "version", "priority", "policy", "timeout")},
+            "program": self._digest,
+            "nodes": len(self._program.ids),
+            "edges": len(self._program.edge_ids),
+        }
+
+    @staticmethod
+    def _now() -> int:
+        return int(workflow.time() * 1000)

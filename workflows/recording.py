@@ -1,0 +1,116 @@
+"""The flow of facts from a run to the store: coalesced batches, one ``record`` activity at a time, beside the nodes.
+
+Postgres may be away for long: the activity waits and is repeated, facts gather here, nodes go on until
+:attr:`FactFlow.full`. A batch stays below the threshold at which payloads go to external storage, since that is Postgres
+too and would stop the workflow task itself; large bodies were stored by the node's worker and are referred to.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+
+with workflow.unsafe.imports_passed_through():
+    from dalang.canonical import body_reference, compact_json
+    from dalang.wire import INLINE_BODY_BYTES, RECORD, Fact, Head, RecordInput
+
+MAX_BATCH_FACTS = 500
+MAX_BATCH_BYTES = 40 * 1024
+MAX_WAITING_FACTS = 5_000
+"""With so many facts not stored yet nothing more is started: a run does not outgrow its memory while Postgres is away."""
+FACT_OVERHEAD_BYTES = 160
+
+_RETRY = RetryPolicy(
+    initial_interval=timedelta(milliseconds=200), backoff_coefficient=2, maximum_interval=timedelta(seconds=5)
+)
+
+
+class FactFlow:
+    """Facts on their way to the store. ``head`` is the last stored one, as the store answered."""
+
+    def __init__(
+        self, run_id: str, tenant_id: str, head: Head, summary: Callable[[], tuple[str, dict[str, int]]]
+    ) -> None:
+        self.head = head
+        self._run_id = run_id
+        self._tenant_id = tenant_id
+        self._summary = summary
+        self._waiting: deque[tuple[Fact, int]] = deque()
+        self._closed = False
+        self._busy = False
+
+    def add(self, facts: list[Fact], stored_by_worker: Callable[[str], bool]) -> None:
+        """Take facts in order; ``stored_by_worker`` says of a node whether its worker keeps large bodies."""
+        for fact in facts:
+            size = FACT_OVERHEAD_BYTES
+            body = fact.get("body")
+            if body:
+                (key, value), *_ = body.items()
+                encoded = compact_json(value)
+                if len(encoded) >= INLINE_BODY_BYTES and "nodeId" in fact and stored_by_worker(fact["nodeId"]):
+                    fact["body"] = {key: body_reference(encoded)}
+                else:
+                    size += len(encoded)
+            self._waiting.append((fact, size))
+
+    @property
+    def full(self) -> bool:
+        """Whether so much waits that nothing more should be started."""
+        return len(self._waiting) >= MAX_WAITING_FACTS
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything is stored."""
+        return not self._waiting and not self._busy
+
+    def close(self) -> None:
+        """Let :meth:`flow` end when everything is stored."""
+        self._closed = True
+
+    async def flow(self) -> None:
+        """Store batch after batch until closed and empty."""
+        while True:
+            await workflow.wait_condition(lambda: bool(self._waiting) or self._closed)
+            if not self._waiting:
+                return
+            self._busy = True
+            await self._store(self._take())
+            self._busy = False
+
+    def _take(self) -> list[Fact]:
+        batch: list[Fact] = []
+        total = 0
+        while self._waiting and len(batch) < MAX_BATCH_FACTS:
+            fact, size = self._waiting[0]
+            if batch and total + size > MAX_BATCH_BYTES:
+                break
+            self._waiting.popleft()
+            batch.append(fact)
+            total += size
+        return batch
+
+    async def _store(self, facts: list[Fact]) -> None:
+        status, counts = self._summary()
+        request: RecordInput = {
+            "runId": self._run_id,
+            "tenantId": self._tenant_id,
+            "head": self.head,
+            "facts": facts,
+            "status": status,
+            "counts": counts,
+            "final": self._closed and not self._waiting,
+        }
+        head: dict[str, Any] = await workflow.execute_activity(
+            RECORD,
+            request,
+            result_type=dict,
+            start_to_close_timeout=timedelta(seconds=30),
+            retry_policy=_RETRY,
+            summary=f"{len(facts)} events",
+        )
+        self.head = {"epoch": head["epoch"], "seq": head["seq"], "hash": head["hash"]}
