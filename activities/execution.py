@@ -13,7 +13,7 @@ import contextlib
 import inspect
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,7 +21,6 @@ from temporalio import activity
 
 from dalang.activities.failures import classify, completed, to_temporal
 from dalang.canonical import compact_json, find_unsafe
-from dalang.errors import ErrorPayload, ErrorType
 from dalang.nodes import InvalidInput, NodeContext
 from dalang.wire import INLINE_BODY_BYTES, NodeResult, NodeTask
 
@@ -102,9 +101,8 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
     """
     info = activity.info()
     ctx = context_of(task, info.attempt)
-    heartbeat = asyncio.create_task(
-        _beat(ctx, info.heartbeat_timeout.total_seconds() if info.heartbeat_timeout else 5.0)
-    )
+    patience = info.heartbeat_timeout.total_seconds() if info.heartbeat_timeout else 5.0
+    heartbeat = asyncio.create_task(_beat(ctx, patience / 3))
     try:
         outputs = await _within_deadline(task, ctx, handler)
         result: NodeResult = {"outputs": outputs, "attempt": info.attempt}
@@ -143,10 +141,10 @@ async def _stop(work: asyncio.Future[Any], ctx: NodeContext) -> None:
         await asyncio.wait({work}, timeout=STOP_GRACE_SECONDS)
 
 
-async def _beat(ctx: NodeContext, timeout: float) -> None:
+async def _beat(ctx: NodeContext, every: float) -> None:
     """Tell Temporal that this worker is alive; a cancel of the activity comes back with the answer."""
     while True:
-        await asyncio.sleep(timeout / 3)
+        await asyncio.sleep(every)
         activity.heartbeat(*([dict(ctx._progress)] if ctx._progress else []))
 
 
@@ -170,17 +168,3 @@ async def _keep_large(task: NodeTask, outputs: dict[str, Any], recorder: Recorde
             raise InvalidInput(f"the outputs have {len(encoded):,} bytes; at most {MAX_OUTPUT_BYTES:,} are carried")
         if len(encoded) >= INLINE_BODY_BYTES:
             await recorder.large_body(task["tenantId"], encoded)
-
-
-def unknown(message: str) -> Coroutine[Any, Any, Any]:
-    """Return a handler's coroutine that fails with ``message``: the node names something that is not here."""
-
-    async def fail() -> Any:
-        raise InvalidInput(message)
-
-    return fail()
-
-
-def timeout_payload(message: str) -> ErrorPayload:
-    """Return the payload of an attempt that Temporal, not the handler, found to be over time."""
-    return ErrorPayload(type=ErrorType.TIMEOUT, message=message, retryable=True)

@@ -19,7 +19,7 @@ MAX_DETAILS_BYTES = 16 * 1024
 
 
 def classify(error: BaseException) -> ErrorPayload:
-    """Return what ``error`` means: a typed failure as it says, a well-known exception by its kind, else UNKNOWN_ERROR."""
+    """Return what ``error`` means: a typed failure as it says, a known exception by its kind, else UNKNOWN_ERROR."""
     if isinstance(error, NodeFailure):
         return ErrorPayload(
             type=error.type,

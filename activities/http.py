@@ -1,9 +1,9 @@
 """Node type ``http``: one request to a service.
 
-Inputs: ``method`` (GET), ``url``, ``query``, ``headers``, ``body`` (an object or list is sent as JSON, a text as it is),
-``expectedStatuses`` (default: 200 to 299; numbers, or classes such as "2xx"), ``parse`` (auto, json, text, none),
-``timeout``. Outputs: ``status``, ``headers`` (lower-case names) and ``body``. The request carries the node's idempotency key
-in ``Idempotency-Key``, so that a service that honours it does the work once however often it is asked.
+Inputs: ``method`` (GET), ``url``, ``query``, ``headers``, ``body`` (an object or list is sent as JSON, a text as it
+is), ``expectedStatuses`` (default: 200 to 299; numbers, or classes such as "2xx"), ``parse`` (auto, json, text, none),
+``timeout``. Outputs: ``status``, ``headers`` (lower-case names) and ``body``. The request carries the node's
+idempotency key in ``Idempotency-Key``, so that a service that honours it does the work once however often it is asked.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Http:
         """Send the node's request and return status, headers and body.
 
         Raises:
-            NodeFailure: NETWORK_ERROR when the peer is away (also 502, 503, 504), RESOURCE_EXHAUSTED for 429, TIMEOUT for
-                408 and when no answer comes in time, TOOL_ERROR for any other status that was not expected.
+            NodeFailure: NETWORK_ERROR when the peer is away (also 502, 503, 504), RESOURCE_EXHAUSTED for 429, TIMEOUT
+                for 408 and when no answer comes in time, TOOL_ERROR for any other status that was not expected.
         """
         try:
             request = HttpRequest.model_validate(dict(ctx.inputs))

@@ -1,13 +1,14 @@
-"""The activity ``record``, which stores transitions, and where the wrapper of nodes leaves attempts and large bodies."""
+"""The activity ``record``, which stores transitions; and where the wrapper leaves attempts and large bodies."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
-from dalang.store.nodes import record_attempt
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio import activity
 from temporalio.client import Client
@@ -16,8 +17,9 @@ from temporalio.exceptions import ApplicationError
 from dalang.activities.execution import Recorder
 from dalang.errors import NotFound
 from dalang.store.engine import is_connection_error, transaction
+from dalang.store.nodes import record_attempt
 from dalang.store.recording import MalformedBatch, NotCurrentExecution, record
-from dalang.store.references import put_encoded_body
+from dalang.store.references import put_body
 from dalang.wire import RECORD, NodeTask, RecordInput
 
 logger = logging.getLogger("dalang.projection")
@@ -69,11 +71,14 @@ class StoreRecorder(Recorder):
             async with asyncio.timeout(5), transaction(self._engine, task["tenantId"]) as conn:
                 await record_attempt(
                     conn,
-                    tenant_id=task["tenantId"],
-                    run_id=task["runId"],
-                    node_id=task["nodeId"],
+                    task["tenantId"],
+                    UUID(task["runId"]),
+                    task["nodeId"],
+                    generation=task["generation"],
                     attempt=attempt,
-                    error=dict(error),
+                    error=error,
+                    started_at=activity.info().started_time,
+                    ended_at=datetime.now(UTC),
                     worker=self._worker,
                 )
         except Exception:
@@ -84,7 +89,7 @@ class StoreRecorder(Recorder):
         while True:
             try:
                 async with transaction(self._engine, tenant_id) as conn:
-                    await put_encoded_body(conn, tenant_id, encoded)
+                    await put_body(conn, tenant_id, encoded)
                 return
             except Exception as error:
                 if not is_connection_error(error):

@@ -10,9 +10,9 @@
         return {"words": len(text.split())}
 
 A function gets the context as ``ctx`` if it has such a parameter; its other parameters are filled from the node's
-inputs by name. It may be ``async`` or plain (then it runs in a thread). It returns a JSON object, or any other JSON value,
-which becomes the output ``result``. It may run more than once for one node - a retry, a worker that died - so an effect
-on the outside world should carry ``ctx.idempotency_key``, which stays the same.
+inputs by name. It may be ``async`` or plain (then it runs in a thread). It returns a JSON object, or any other JSON
+value, which becomes the output ``result``. It may run more than once for one node - a retry, a worker that died - so an
+effect on the outside world should carry ``ctx.idempotency_key``, which stays the same.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ F = TypeVar("F", bound=Handler)
 class NodeFailure(Exception):
     """A failure that a handler reports: what went wrong, whether another attempt can help, what to do.
 
-    ``retryable`` says that the same call may succeed later; it is repeated only if the node's ``retryOn`` names the type.
+    ``retryable`` says that the same call may succeed later; it is repeated only if ``retryOn`` names the type, too.
     """
 
     type: ErrorType = ErrorType.UNKNOWN_ERROR
@@ -106,7 +106,7 @@ class PolicyViolation(NodeFailure):
 class NodeContext:
     """What a handler knows of the node it runs.
 
-    ``attempt`` counts from 1; ``idempotency_key`` is the same for every attempt; ``run`` tells runId, plan and requester.
+    ``attempt`` counts from 1; ``idempotency_key`` is the same for every attempt; ``run`` tells id, plan and requester.
     """
 
     node_id: str
@@ -198,7 +198,7 @@ class Registry:
         return self._agents.get(name)
 
     def find_agent(self, capabilities: Iterable[str]) -> Registration | None:
-        """Return the local agent that has all ``capabilities`` and the fewest others, the first registered among equals.
+        """Return the local agent that has all ``capabilities`` and the fewest others, the first of equals.
 
         Without capabilities it is the agent that claims none: the generalist.
         """
@@ -262,7 +262,7 @@ def node(name: Any = None, /) -> Any:
 def agent(name: str, *, capabilities: Iterable[str] = ()) -> Callable[[F], F]:
     """Register a function as the local agent ``name``, which offers ``capabilities``.
 
-    A node of type ``agent`` goes to the agent its ``handler`` names, else to one that has all its required capabilities.
+    A node of type ``agent`` goes to the agent its ``handler`` names, else to one with all its required capabilities.
     """
 
     def decorate(function: F) -> F:

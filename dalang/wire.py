@@ -1,7 +1,8 @@
 """Names and payloads that cross a process boundary: workflow, activities, signals, updates, queries, events.
 
 Everything here is recorded in Temporal histories and in Postgres, so a name is never given a new meaning: a change
-gets a new name. Payloads are plain JSON (``dict``), since the ``temporal`` CLI and workers of other languages write them too.
+gets a new name. Payloads are plain JSON (``dict``), since the ``temporal`` CLI and workers of other languages write
+them too.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Fact(TypedDict):
     """One transition as the workflow numbers it.
 
     ``at`` is workflow time in milliseconds since the epoch. ``data`` is small and structural (statuses, reasons,
-    counts); ``body`` is what a user may want erased (inputs, outputs, error), or a :class:`BodyReference` when it is large.
+    counts); ``body`` is what a user may want erased (inputs, outputs, error), by reference when it is large.
     """
 
     seq: int
@@ -109,8 +110,8 @@ class RecordInput(TypedDict):
 class NodeTask(TypedDict):
     """Input of the activity of a node: everything its worker needs, in any language.
 
-    ``key`` is the idempotency key, the same for every attempt; ``startToCloseMs`` is how long the handler may take;
-    ``retry`` is the node's retry policy as in the program document.
+    ``key`` is the idempotency key, the same for every attempt of a ``generation`` (0, until a node is undone or run
+    anew); ``startToCloseMs`` is how long the handler may take; ``retry`` is the node's retry policy as in the program.
     """
 
     runId: str
@@ -119,6 +120,7 @@ class NodeTask(TypedDict):
     type: str
     inputs: dict[str, Any]
     key: str
+    generation: int
     startToCloseMs: int
     retry: dict[str, Any]
     run: dict[str, Any]

@@ -82,6 +82,7 @@ class Dispatcher:
             "type": step.type,
             "inputs": dict(step.inputs),
             "key": f"{self._run_id}:{step.node_id}:0:0",
+            "generation": 0,
             "startToCloseMs": start_to_close,
             "retry": retry,
             "run": self._about,
@@ -113,8 +114,9 @@ class Dispatcher:
             payload = cause.details[0] if cause.details else None
             if isinstance(payload, dict) and payload.get("type") in ErrorType.__members__:
                 return NodeFailed(step.node_id, payload)
-            kind = ErrorType(cause.type) if cause.type in ErrorType.__members__ else ErrorType.UNKNOWN_ERROR
-            return self._failed(step, kind, cause.message)
+            return self._failed(
+                step, ErrorType.__members__.get(cause.type or "", ErrorType.UNKNOWN_ERROR), cause.message
+            )
         if isinstance(cause, TimeoutError):
             return self._failed(step, ErrorType.TIMEOUT, _timeout_text(cause), {"timeout": _timeout_name(cause)}, True)
         return self._failed(step, ErrorType.UNKNOWN_ERROR, f"{type(cause).__name__}: {cause}"[:2000])

@@ -1,4 +1,4 @@
-"""The guard in front of the workflow: no input from outside may fail a workflow task, which would stop the run for ever."""
+"""The guard in front of the workflow: a failed workflow task stops a run for ever, so no input may cause one."""
 
 from __future__ import annotations
 

@@ -1,13 +1,14 @@
 """``PlanRun``: the one workflow type. It begins what the state machine says is due and reports what happened to it.
 
-One pass of the loop: take the events that came in, ask the machine what is due, begin it, hand the new facts on. Signals
-and updates become events too. Everything here is recorded in histories, so a change of what is done, or in which order,
-needs a patch marker (``workflow.patched``); ``tests/replay`` holds histories of every feature.
+One pass of the loop: take the events that came in, ask the machine what is due, begin it, hand the new facts on.
+Signals and updates become events too. Everything here is recorded in histories, so a change of what is done, or in
+which order, needs a patch marker (``workflow.patched``); ``tests/replay`` holds histories of every feature.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -46,6 +47,7 @@ DRAIN_SECONDS = 10
 """How long a run waits for a quiet point before it starts nodes again, while its history may still grow."""
 DETAILS_EVERY_SECONDS = 1.0
 ANSWER_SECONDS = 5
+_CARRIED = ("engine", "runId", "tenantId", "inputs", "about", "maxInFlight", "historyLimit")
 
 _STATUS = SearchAttributeKey.for_keyword("DalangRunStatus")
 _programs = ProgramCache()
@@ -94,7 +96,7 @@ class PlanRun:
             self._run = Run.restore(self._program, state["inputs"], snapshot, state["maxInFlight"])
         self._wakes = dict(state.get("wakes", {}))
         self._rejections = state.get("rejections", 0)
-        head = state.get("head") or {"epoch": 0, "seq": 0, "hash": ""}
+        head: wire.Head = state.get("head", {"epoch": 0, "seq": 0, "hash": ""})
         self._flow = FactFlow(self._run_id, self._tenant_id, head, self._summary)
         self._dispatcher = Dispatcher(self._program, self._run_id, self._tenant_id, state["about"])
 
@@ -268,10 +270,7 @@ class PlanRun:
 
     def _continue_as_new(self, deadline: int | None) -> NoReturn:
         state = {
-            **{
-                key: self._state[key]
-                for key in ("engine", "runId", "tenantId", "inputs", "about", "maxInFlight", "historyLimit")
-            },
+            **{key: self._state[key] for key in _CARRIED},
             "snapshot": self._run.snapshot(),
             "head": self._flow.head,
             "wakes": self._wakes,
@@ -338,11 +337,9 @@ class PlanRun:
         await workflow.wait_condition(lambda: self._run.status is not RunStatus.PENDING)
         self._run.apply(self._check(kind, payload), self._now())
         seq, status = self._run.seq, str(self._run.status)
-        # The answer waits for the store, so that who asks next reads what was just done; not for ever, as it may be away.
-        try:
+        # The answer waits for the store, so that who asks next reads what was done; not for ever, as it may be away.
+        with contextlib.suppress(TimeoutError):
             await workflow.wait_condition(lambda: self._flow.head["seq"] >= seq, timeout=ANSWER_SECONDS)
-        except TimeoutError:
-            pass
         return {"runId": self._run_id, "status": status}
 
     @workflow.signal(name=wire.SIGNAL_PAUSE)

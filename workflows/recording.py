@@ -1,8 +1,8 @@
 """The flow of facts from a run to the store: coalesced batches, one ``record`` activity at a time, beside the nodes.
 
 Postgres may be away for long: the activity waits and is repeated, facts gather here, nodes go on until
-:attr:`FactFlow.full`. A batch stays below the threshold at which payloads go to external storage, since that is Postgres
-too and would stop the workflow task itself; large bodies were stored by the node's worker and are referred to.
+:attr:`FactFlow.full`. A batch stays below the threshold at which payloads go to external storage, since that is
+Postgres too and would stop the workflow task itself; large bodies were stored by the node's worker and are referred to.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ with workflow.unsafe.imports_passed_through():
 MAX_BATCH_FACTS = 500
 MAX_BATCH_BYTES = 40 * 1024
 MAX_WAITING_FACTS = 5_000
-"""With so many facts not stored yet nothing more is started: a run does not outgrow its memory while Postgres is away."""
+"""With so many facts not stored nothing more is started: a run does not outgrow its memory while Postgres is away."""
 FACT_OVERHEAD_BYTES = 160
 
 _RETRY = RetryPolicy(
