@@ -107,6 +107,13 @@ def retries(node: Row | None) -> int:
     return 0 if node is None else max(0, int(node["attempt"]) - 1)
 
 
+def body_part(body: Any, part: str) -> Any:
+    """Return inputs, outputs or error of a stored body; of a reference to a whole body, the reference to that part."""
+    if not isinstance(body, Mapping):
+        return None
+    return {**body, PART: part} if "$ref" in body else body.get(part)
+
+
 def _new_node(run_id: UUID, tenant_id: str, event: Transition) -> Row:
     return {
         "run_id": run_id,
@@ -136,7 +143,7 @@ def _body_parts(event: Transition) -> Row:
     if "$ref" in body:  # the whole body is elsewhere: what it holds follows from the status
         status = event.data.get("status")
         part = {"RUNNING": "inputs", "SUCCESS": "outputs", "COMPLETED": "outputs"}.get(str(status), "error")
-        return {part: {**body, PART: part}}
+        return {part: body_part(body, part)}
     return {part: body[part] for part in _BODY_PARTS if part in body}
 
 

@@ -1,0 +1,82 @@
+"""Events of runs, as the stream and the audit trail read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import null, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from dalang.store.references import resolve
+from dalang.store.tables import event_bodies, run_events
+
+_events = run_events.c
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event. ``at`` is the workflow's time, ``recorded_at`` the database's.
+
+    ``body`` is None when it was not asked for, was erased, or there is none; ``body_digest`` tells the last two apart.
+    ``superseded``: a reset took the run back to before it.
+    """
+
+    run_id: UUID
+    epoch: int
+    seq: int
+    type: str
+    node_id: str | None
+    at: datetime
+    data: dict[str, Any]
+    body_digest: str | None
+    previous_hash: str
+    hash: str
+    superseded: bool
+    recorded_at: datetime
+    body: Any
+
+    @property
+    def id(self) -> str:
+        """The event's id in streams: ``epoch.seq``, which only rises within a run."""
+        return f"{self.epoch}.{self.seq}"
+
+
+async def list_events(
+    conn: AsyncConnection,
+    tenant_id: str,
+    run_id: UUID,
+    *,
+    after: tuple[int, int] | None = None,
+    limit: int = 500,
+    node_id: str | None = None,
+    superseded: bool = True,
+    bodies: bool = False,
+    resolved: bool = False,
+) -> list[Event]:
+    """What happened in a run after the event (epoch, seq), in order?
+
+    ``bodies``: with what users put in; ``resolved``: large values filled in instead of references to them.
+    """
+    columns = [_events[one.name] for one in fields(Event) if one.name != "body"]
+    stored = event_bodies.c
+    same = (stored.run_id == _events.run_id) & (stored.epoch == _events.epoch) & (stored.seq == _events.seq)
+    if bodies:
+        query = select(*columns, stored.body).select_from(run_events.outerjoin(event_bodies, same))
+    else:
+        query = select(*columns, null())
+    query = query.where(_events.tenant_id == tenant_id, _events.run_id == run_id)
+    if after is not None:
+        query = query.where(tuple_(_events.epoch, _events.seq) > tuple_(*after))
+    if node_id is not None:
+        query = query.where(_events.node_id == node_id)
+    if not superseded:
+        query = query.where(~_events.superseded)
+    rows = await conn.execute(query.order_by(_events.epoch, _events.seq).limit(limit))
+    found = [dict(zip((one.name for one in fields(Event)), row, strict=True)) for row in rows]
+    if bodies and resolved:
+        whole = await resolve(conn, tenant_id, [values["body"] for values in found])
+        found = [{**values, "body": body} for values, body in zip(found, whole, strict=True)]
+    return [Event(**values) for values in found]

@@ -1,0 +1,79 @@
+"""What is deleted, and what stays of it. Bodies and blobs go by ``references.py`` and ``blobs.py``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from dalang.errors import Conflict, NotFound
+from dalang.store.tables import body_references, event_bodies, execution_runs, node_attempts, retired_runs
+
+_runs = execution_runs.c
+
+
+@dataclass(frozen=True)
+class RetiredRun:
+    """What is left of a deleted run: the head of its chain can still be compared with Temporal's or a signed one."""
+
+    run_id: UUID
+    tenant_id: str
+    plan_name: str
+    status: str
+    created_at: datetime
+    completed_at: datetime
+    head_epoch: int
+    head_seq: int
+    head_hash: str
+    retired_at: datetime
+
+
+async def delete_finished_runs(
+    conn: AsyncConnection, older_than: datetime, *, tenant_id: str | None = None, limit: int = 100
+) -> int:
+    """Delete runs that ended before this time, with all their events, and keep their heads; return how many.
+
+    It must be longer ago than Temporal keeps histories: a flush of a deleted run is refused, and its idempotency key
+    is free again. Call it until it answers 0.
+    """
+    return int(
+        (await conn.execute(select(func.dalang_delete_finished_runs(tenant_id, older_than, limit)))).scalar_one()
+    )
+
+
+async def get_retired_run(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> RetiredRun | None:
+    """Was there such a run, and how did it end?"""
+    retired = retired_runs.c
+    columns = [retired[one.name] for one in fields(RetiredRun)]
+    query = select(*columns).where(retired.tenant_id == tenant_id, retired.run_id == run_id)
+    row = (await conn.execute(query)).first()
+    return None if row is None else RetiredRun(*row)
+
+
+async def erase_bodies(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> int:
+    """Erase what users put into an ended run: inputs, outputs, errors; return how many bodies.
+
+    Events, statuses and times stay, and the chain stays verifiable: it holds salted digests, and the salts go too.
+    Large bodies that no other run refers to go with the next ``delete_unreferenced_bodies``.
+    Raises :class:`NotFound`, and :class:`Conflict` while the run goes on.
+    """
+    of_run = (_runs.tenant_id == tenant_id) & (_runs.run_id == run_id)
+    row = (await conn.execute(select(_runs.completed_at).where(of_run).with_for_update())).first()
+    if row is None:
+        raise NotFound(f"There is no run {run_id}.")
+    if row.completed_at is None:
+        raise Conflict(f"Run {run_id} goes on; what it needs cannot be erased.")
+    erased = await conn.execute(
+        delete(event_bodies).where(event_bodies.c.tenant_id == tenant_id, event_bodies.c.run_id == run_id)
+    )
+    await conn.execute(
+        delete(body_references).where(body_references.c.tenant_id == tenant_id, body_references.c.run_id == run_id)
+    )
+    attempts = update(node_attempts).where(node_attempts.c.tenant_id == tenant_id, node_attempts.c.run_id == run_id)
+    await conn.execute(attempts.values(error={}))
+    nothing = dict.fromkeys(("inputs", "outputs", "error", "error_message"))
+    await conn.execute(update(execution_runs).where(of_run).values(**nothing, last_updated_at=func.now()))
+    return int(erased.rowcount)
