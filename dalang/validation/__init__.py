@@ -1,0 +1,77 @@
+"""Validation: everything that is wrong with a plan, at once.
+
+:func:`validate` reads a plan's document in Dalang's own form and reports every problem with a JSON Pointer into it, a
+stable code (``codes.CODES``) and a sentence that says what to do. Errors refuse the plan, warnings do not. Every check takes
+linear time, or as good as, recurses into nothing, and is bounded in what it reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dalang.plan import Plan, with_derived_ids
+from dalang.validation.codes import CODES
+from dalang.validation.node_types import check_node_types
+from dalang.validation.ports import check_ports
+from dalang.validation.references import check_references
+from dalang.validation.report import MAX_PROBLEMS, Problems, Report
+from dalang.validation.run_inputs import check_input_schema, inputs_problems, with_input_defaults
+from dalang.validation.shape import Shape, parse
+from dalang.validation.structure import build_draft, check_structure
+from dalang.validation.timing import check_requirements, check_timing
+
+__all__ = ["CODES", "MAX_PROBLEMS", "Report", "inputs_problems", "validate", "with_input_defaults"]
+
+
+def validate(
+    document: Mapping[str, Any] | Plan,
+    *,
+    node_types: Iterable[str] | None = None,
+    agents: Iterable[Iterable[str]] | None = None,
+) -> Report:
+    """Return what is wrong with ``document``, a plan's wire form or model, and the plan if nothing refuses it.
+
+    ``node_types`` are the registered node types beside the built-in ones; None stands for unknown, and types are not
+    checked then. ``agents`` are the capabilities of each registered agent; None leaves requirements unchecked.
+    Pointers lead into the document, for a model into its wire form. Raises nothing.
+    """
+    problems = Problems()
+    if isinstance(document, Plan):
+        document = _document(document)
+    if not isinstance(document, Mapping):
+        problems.error("NOT_AN_OBJECT", (), "A plan is an object with a name and nodes.")
+        return Report(None, problems.listed())
+    shape = parse(dict(document), problems)
+    if shape is None:
+        return Report(None, problems.listed())
+    draft = build_draft(shape, problems)
+    check_structure(draft, shape.has_nodes, problems)
+    check_node_types(draft, None if node_types is None else frozenset(node_types), problems)
+    check_ports(draft, problems)
+    check_references(draft, problems)
+    check_timing(draft, problems)
+    if agents is not None:
+        check_requirements(draft, [frozenset(agent) for agent in agents], problems)
+    if shape.head.inputs is not None:
+        check_input_schema(shape.head.inputs, problems)
+    return Report(None if problems.failed else _plan(shape), problems.listed())
+
+
+def _document(plan: Plan) -> dict[str, Any]:
+    """Return the wire form without turning what is no JSON into JSON: that is to be found."""
+    document = plan.model_dump(mode="python", by_alias=True, exclude_defaults=True)
+    if plan.plan_id is not None:
+        document["planId"] = str(plan.plan_id)
+    return document
+
+
+def _plan(shape: Shape) -> Plan:
+    """Return the plan of a shape without problems."""
+    parts = {
+        "nodes": tuple(item.model for item in shape.nodes),
+        "finally_": tuple(item.model for item in shape.finally_),
+        "edges": tuple(item.model for item in shape.edges),
+    }
+    head = {name: getattr(shape.head, name) for name in type(shape.head).model_fields}
+    return with_derived_ids(Plan(name=shape.head.name).model_copy(update={**head, **parts}))

@@ -1,0 +1,80 @@
+"""What only later versions of Dalang have. A plan that uses any of it is refused: it would mean something else without.
+
+This is the one place that says so; a feature that arrives is taken out of here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dalang.validation.report import Problems, Steps
+
+NODE_TYPES: Mapping[str, str] = {
+    "human": "a decision or an answer of a person",
+    "plan": "another plan as a node",
+    "map": "one node for each element of a list",
+    "loop": "repeating nodes",
+    "timer": "waiting until a point in time; `sleep` waits for a duration",
+    "event": "waiting for an event from outside",
+    "callback": "waiting for a service to call back",
+    "a2a": "agents behind the A2A protocol",
+    "mcp": "tools behind the Model Context Protocol",
+    "llm": "calling a language model",
+    "wasm": "WebAssembly modules",
+    "container": "containers",
+    "evaluator": "judging outputs",
+    "planner": "making plans while a run goes on",
+}
+NODE_FIELDS: Mapping[str, str] = {
+    "compensation": "undoing a node",
+    "pivot": "a point after which nothing is undone",
+    "fallback": "outputs that are taken when a node fails",
+    "execution": "choosing how a node is executed",
+    "light": "short nodes within the workflow",
+}
+PLAN_FIELDS: Mapping[str, str] = {
+    "compensate": "undoing a run",
+    "maxReplans": "changing the plan of a running run",
+    "planner": "making plans while a run goes on",
+}
+FAILURE_POLICIES: Mapping[str, str] = {
+    "pause": "waiting for an operator after a failure",
+    "escalate": "asking a person after a failure",
+}
+
+
+def _refuse(problems: Problems, steps: Steps, what: str, meaning: str, node: str | None = None) -> None:
+    message = f"{what} ({meaning}) needs a later version of Dalang; this version would run the plan without it, so it is refused."
+    problems.error("FEATURE_UNAVAILABLE", steps, message, node)
+
+
+def take_node_fields(raw: dict[str, Any], steps: Steps, problems: Problems, node: str | None) -> dict[str, Any]:
+    """Return the node without the fields of later versions, each of which is a problem."""
+    if NODE_FIELDS.keys().isdisjoint(raw):
+        return raw
+    for name in raw:
+        if name in NODE_FIELDS:
+            _refuse(problems, (*steps, name), f"The field `{name}`", NODE_FIELDS[name], node)
+    return {name: value for name, value in raw.items() if name not in NODE_FIELDS}
+
+
+def take_plan_fields(raw: dict[str, Any], problems: Problems) -> dict[str, Any]:
+    """Return the plan's head without the fields and the failure policies of later versions, each of which is a problem."""
+    kept = {}
+    for name, value in raw.items():
+        if name in PLAN_FIELDS:
+            _refuse(problems, (name,), f"The field `{name}`", PLAN_FIELDS[name])
+        elif name in ("failurePolicy", "failure_policy") and isinstance(value, str) and value in FAILURE_POLICIES:
+            _refuse(problems, (name,), f"The failure policy `{value}`", FAILURE_POLICIES[value])
+        else:
+            kept[name] = value
+    return kept
+
+
+def refuse_type(name: str, steps: Steps, problems: Problems, node: str) -> bool:
+    """Tell whether ``name`` is a node type of a later version, which is a problem."""
+    if name not in NODE_TYPES:
+        return False
+    _refuse(problems, steps, f"The node type `{name}`", NODE_TYPES[name], node)
+    return True
