@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 
 from dalang.store.blobs import PostgresBlobDriver
+from temporalio.client import Client
+from temporalio.service import RPCError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from dalang.activities.catalogue import load_node_modules, node_activities
@@ -22,7 +24,7 @@ from dalang.activities.projection import Projection, StoreRecorder
 from dalang.errors import DalangError
 from dalang.settings import Settings, SettingsError
 from dalang.store.engine import create_engine
-from dalang.temporal import connect
+from dalang.temporal import connect, ensure_search_attributes
 from dalang.workflows.interceptor import GuardInterceptor
 from dalang.workflows.plan_run import PlanRun
 
@@ -35,6 +37,7 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
     load_node_modules(settings.node_modules)
     engine = create_engine(settings)
     client = await connect(settings, storage_driver=PostgresBlobDriver(engine))
+    await _register_search_attributes(client)
     identity = f"{socket.gethostname()}-{os.getpid()}"
     projection = Projection(engine, client)
     loop, http = HandlerLoop(settings.max_concurrent_activities), Http()
@@ -64,6 +67,14 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
         loop.close()
         await http.close()
         await engine.dispose()
+
+
+async def _register_search_attributes(client: Client) -> None:
+    try:
+        await ensure_search_attributes(client)
+    except RPCError as error:
+        # Temporal Cloud lets operators do this elsewhere; runs without them work, they only cannot be filtered by.
+        logger.warning("search attributes could not be registered: %s", error.message)
 
 
 async def run(settings: Settings) -> None:
