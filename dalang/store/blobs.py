@@ -62,7 +62,10 @@ class Blob:
             raise ValueError(f"Blob {self.digest} is larger than {MAX_BLOB_BYTES} bytes.")
         content = self.data
         if self.compressed:
-            content = zlib.decompressobj().decompress(self.data, self.size + 1)
+            try:
+                content = zlib.decompressobj().decompress(self.data, self.size + 1)
+            except zlib.error as error:
+                raise ValueError(f"Blob {self.digest} was changed in the database: {error}.") from error
         if hashlib.sha256(content).hexdigest() != self.digest:
             raise ValueError(f"Blob {self.digest} was changed in the database.")
         return content

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Select, func, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.errors import Conflict
@@ -125,7 +125,7 @@ async def list_plans(
     conn: AsyncConnection, tenant_id: str, *, text: str | None = None, limit: int = 50, cursor: str | None = None
 ) -> Page[PlanVersion]:
     """Which plans are there, each in its highest version, by name? ``text`` is a part of the name, in any case."""
-    highest = _versions(PlanVersion, tenant_id).distinct(_plans.plan_id)
+    highest = _versions(PlanVersion, tenant_id).ext(distinct_on(_plans.plan_id))
     listed = highest.order_by(_plans.plan_id, _plans.version_order.desc(), _plans.created_at.desc()).subquery()
     query = select(listed).order_by(listed.c.name, listed.c.plan_id).limit(limit + 1)
     if text:

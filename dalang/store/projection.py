@@ -44,7 +44,10 @@ def run_after(run: Row, event: Transition) -> Row:
     status = event.data.get("status")
     if event.node_id is not None or status not in _RUN_STATUSES:
         return run
-    run = {**run, "status": status, **_body_parts(event)}
+    parts = _body_parts(event)
+    if run["inputs"] is not None:
+        parts.pop("inputs", None)  # those the run was asked for with stay; the facts fill in for a row that was lost
+    run = {**run, "status": status, **parts}
     finished = status in RUN_ENDS
     reason = event.data.get("reason")
     if isinstance(reason, str):
