@@ -1,8 +1,8 @@
 """Validation: everything that is wrong with a plan, at once.
 
 :func:`validate` reads a plan's document in Dalang's own form and reports every problem with a JSON Pointer into it, a
-stable code (``codes.CODES``) and a sentence that says what to do. Errors refuse the plan, warnings do not. Every check takes
-linear time, or as good as, recurses into nothing, and is bounded in what it reports.
+stable code (``codes.CODES``) and a sentence that says what to do. Errors refuse the plan, warnings do not. Every check
+takes linear time, or as good as, recurses into nothing, and is bounded in what it reports.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from typing import Any
 
 from dalang.plan import Plan, with_derived_ids
 from dalang.validation.codes import CODES
+from dalang.validation.input_schema import check_input_schema
 from dalang.validation.node_types import check_node_types
 from dalang.validation.ports import check_ports
 from dalang.validation.references import check_references
 from dalang.validation.report import MAX_PROBLEMS, Problems, Report
-from dalang.validation.run_inputs import check_input_schema, inputs_problems, with_input_defaults
+from dalang.validation.run_inputs import inputs_problems, with_input_defaults
 from dalang.validation.shape import Shape, parse
 from dalang.validation.structure import build_draft, check_structure
 from dalang.validation.timing import check_requirements, check_timing
@@ -37,12 +38,11 @@ def validate(
     Pointers lead into the document, for a model into its wire form. Raises nothing.
     """
     problems = Problems()
-    if isinstance(document, Plan):
-        document = _document(document)
-    if not isinstance(document, Mapping):
+    given: Any = _document(document) if isinstance(document, Plan) else document
+    if not isinstance(given, Mapping):
         problems.error("NOT_AN_OBJECT", (), "A plan is an object with a name and nodes.")
         return Report(None, problems.listed())
-    shape = parse(dict(document), problems)
+    shape = parse(dict(given), problems)
     if shape is None:
         return Report(None, problems.listed())
     draft = build_draft(shape, problems)

@@ -1,4 +1,4 @@
-"""The codes of problems and what each means; ``docs/plan-reference.md`` prints this table. A code never changes its meaning."""
+"""The codes of problems and what each means; ``docs/plan-reference.md`` prints them. A code keeps its meaning."""
 
 from __future__ import annotations
 

@@ -45,7 +45,10 @@ FAILURE_POLICIES: Mapping[str, str] = {
 
 
 def _refuse(problems: Problems, steps: Steps, what: str, meaning: str, node: str | None = None) -> None:
-    message = f"{what} ({meaning}) needs a later version of Dalang; this version would run the plan without it, so it is refused."
+    message = (
+        f"{what} ({meaning}) needs a later version of Dalang; this version would run the plan without it, so it is"
+        " refused."
+    )
     problems.error("FEATURE_UNAVAILABLE", steps, message, node)
 
 
@@ -60,7 +63,7 @@ def take_node_fields(raw: dict[str, Any], steps: Steps, problems: Problems, node
 
 
 def take_plan_fields(raw: dict[str, Any], problems: Problems) -> dict[str, Any]:
-    """Return the plan's head without the fields and the failure policies of later versions, each of which is a problem."""
+    """Return the plan's head without the fields and policies of later versions, each of which is a problem."""
     kept = {}
     for name, value in raw.items():
         if name in PLAN_FIELDS:
@@ -72,7 +75,7 @@ def take_plan_fields(raw: dict[str, Any], problems: Problems) -> dict[str, Any]:
     return kept
 
 
-def refuse_type(name: str, steps: Steps, problems: Problems, node: str) -> bool:
+def refuse_type(name: str, steps: Steps, problems: Problems, node: str | None) -> bool:
     """Tell whether ``name`` is a node type of a later version, which is a problem."""
     if name not in NODE_TYPES:
         return False

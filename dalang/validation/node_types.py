@@ -1,6 +1,7 @@
 """Node types: that they exist, and that the inputs of the built-in ones can be right.
 
-An input that holds ``${`` is only known at run time, and one that an edge could bring may be left out; all else is checked.
+An input that holds ``${`` is only known at run time, and one that an edge could bring may be left out; all else is
+checked.
 """
 
 from __future__ import annotations
@@ -61,9 +62,11 @@ def _check_python(node: NodeAt, model: Node, registered: frozenset[str] | None, 
 
 def could_be_brought(draft: Draft, node: NodeAt, key: str) -> bool:
     """Tell whether an edge into ``node`` could bring the input ``key``."""
+    if node.dangling or not draft.is_complete:
+        return True
     for edge in node.incoming:
         model = edge.model
-        if model is None or not draft.is_complete:
+        if model is None:
             return True
         if model.mapping is not None:
             if key in model.mapping.values():
@@ -73,7 +76,7 @@ def could_be_brought(draft: Draft, node: NodeAt, key: str) -> bool:
                 return True
         elif model.source_port != ERROR_PORT or key == "error":
             return True
-    return not draft.is_complete
+    return False
 
 
 class _Inputs:

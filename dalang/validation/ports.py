@@ -1,4 +1,4 @@
-"""Ports: what descriptors declare, and what edges make of it. A node that declares no ports takes and gives anything."""
+"""Ports: what descriptors declare, and what edges use. A node that declares no ports takes and gives anything."""
 
 from __future__ import annotations
 

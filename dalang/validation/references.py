@@ -70,7 +70,7 @@ def _texts(value: Any, steps: Steps) -> Iterator[tuple[Steps, str]]:
             if "${" in item:
                 yield at, item
         elif isinstance(item, Mapping):
-            stack.extend((child, (*at, key)) for key, child in reversed(item.items()))
+            stack.extend((child, (*at, key)) for key, child in reversed(list(item.items())))
         elif isinstance(item, (list, tuple)):
             stack.extend((item[index], (*at, index)) for index in range(len(item) - 1, -1, -1))
 
@@ -125,7 +125,7 @@ class _Checker:
             quoted = next((name for name in names for name in _prefixes(name) if name in self._draft.index), None)
             if quoted is not None:
                 hint = f" The id of this node is no identifier: write nodes['{quoted}']."
-        message = f"`{_short(source)}` does not compile ({error.code}): {error.message}{hint}"
+        message = f"`{_short(source)}` does not compile ({error.code}): {_tidy(error)}{hint}"
         self._problems.error("BAD_EXPRESSION", place.steps, message, place.node, place.edge)
 
     def _expression(self, expression: Expression, place: _Place) -> None:
@@ -145,7 +145,7 @@ class _Checker:
         if variable == "error":
             why = " Only the condition of an edge from the port `error` reads it; elsewhere it is nodes.<id>.error."
         elif variable == "outputs":
-            why = " Only the condition of an edge that is not from the port `error` reads it; elsewhere it is nodes.<id>.outputs."
+            why = " Only conditions of edges from other ports than `error` read it; elsewhere it is nodes.<id>.outputs."
         message = f"`{variable}` has no value in {place.what}; there are {known}.{why}"
         self._problems.error("WRONG_VARIABLE", place.steps, message, place.node, place.edge)
 
@@ -162,9 +162,7 @@ class _Checker:
             self._queries.append(_Query(place, number))
         if len(path) > 1 and path[1] not in NODE_PARTS:
             reached = f"nodes.{name}" if is_identifier(name) else f"nodes['{name}']"
-            message = (
-                f"`{reached}` has outputs, status and error, but no `{path[1]}`; outputs are {reached}.outputs.<key>."
-            )
+            message = f"`{reached}` has outputs, status and error, no `{path[1]}`; write {reached}.outputs.<key>."
             self._problems.error("UNKNOWN_NODE_PART", place.steps, message, place.node, place.edge)
         elif len(path) > 2 and path[1] == "outputs":
             self._check_output(number, path[2], place)
@@ -207,6 +205,8 @@ class _Checker:
                     self._not_upstream(query)
             elif draft.nodes[reader].is_finally and not draft.nodes[query.read].is_finally:
                 continue
+            elif draft.nodes[reader].dangling:
+                continue
             elif reader in known and not any(edge.source == query.read for edge in draft.nodes[reader].incoming[:8]):
                 open_queries.append(query)
         if not draft.is_complete or not open_queries:
@@ -235,8 +235,8 @@ class _Checker:
             message = f"`{name}` reads itself in its inputs; it has no outputs before it has run."
         else:
             message = (
-                f"No path of edges leads from `{name}` to `{reader}`, so it need not have ended when {place.what} is read;"
-                " add an edge, or read another node."
+                f"No path of edges leads from `{name}` to `{reader}`, so it need not have ended when {place.what}"
+                " is read; add an edge, or read another node."
             )
         self._problems.error("REFERENCE_NOT_UPSTREAM", place.steps, message, place.node, place.edge)
 
@@ -268,18 +268,14 @@ def _check_join(draft: Draft, node: NodeAt, problems: Problems) -> None:
         problems.error("BAD_JOIN", steps, message, node.id)
         return
     own = [edge.id for edge in node.incoming if edge.id is not None]
-    if not draft.is_complete:
-        return
     for name in expression.edges:
-        if name in own:
+        if name in own or name in node.dangling:
             continue
-        if expression.edges == (join.strip(),) and is_identifier(name):
+        if expression.edges == (join.strip(),) and is_identifier(name) and name not in draft.edge_ids:
             hint = problems.hint(name, JOIN_WORDS)
-            message = (
-                f"`{name}` is no join: it is {words}, or a boolean over the ids of the node's incoming edges{hint}"
-            )
+            message = f"`{name}` is no join: joins are {words}, or a boolean over ids of incoming edges{hint}"
             problems.error("UNKNOWN_JOIN", steps, message, node.id)
-        else:
+        elif draft.is_complete:
             there = ", ".join(own[:5]) + (", ..." if len(own) > 5 else "") if own else "none"
             message = f"No edge `{name}` leads into `{node.id}`; its incoming edges are: {there}."
             problems.error("JOIN_UNKNOWN_EDGE", steps, message, node.id)
@@ -302,6 +298,10 @@ def _prefixes(name: str) -> Iterator[str]:
     while name:
         yield name
         name = name.rpartition(".")[0]
+
+
+def _tidy(error: ExpressionError) -> str:
+    return error.message.replace(" (in container '')", "").rstrip(".") + "."
 
 
 def _short(source: str) -> str:

@@ -154,6 +154,6 @@ def kind_of(value: object) -> str:
         (dict, "an object"),
         ((list, tuple), "a list"),
     ):
-        if isinstance(value, kinds):  # type: ignore[arg-type]
+        if isinstance(value, kinds):
             return name
     return type(value).__name__

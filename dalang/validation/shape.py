@@ -1,4 +1,4 @@
-"""The shape of a plan's document: every node and edge is parsed by itself, so that one that is malformed hides no other."""
+"""The shape of a plan's document. Every node and edge is parsed by itself, so that none hides what another has."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def parse(document: Mapping[str, Any], problems: Problems) -> Shape | None:
         head=head,
         nodes=[item for entry in lists["nodes"] if (item := _node(*entry, problems)) is not None],
         finally_=[item for entry in lists["finally"] if (item := _node(*entry, problems)) is not None],
-        edges=[item for entry in lists["edges"] if (item := _edge(*entry, problems)) is not None],
+        edges=[edge for entry in lists["edges"] if (edge := _edge(*entry, problems)) is not None],
         has_nodes=bool(lists["nodes"]),
     )
 
@@ -172,6 +172,10 @@ def _node(steps: Steps, raw: Any, problems: Problems) -> Item[Node] | None:
         item.model = Node.model_validate(known)
     except ValidationError as error:
         _report(error, Node, known, steps, problems, node=node_id)
+        item.model = _without_unknown(error, Node, known)
+        kind = known.get("type")
+        if item.model is None and isinstance(kind, str):
+            later.refuse_type(kind, (*steps, "type"), problems, node_id)
     return item
 
 
@@ -185,7 +189,20 @@ def _edge(steps: Steps, raw: Any, problems: Problems) -> Item[Edge] | None:
         item.model = Edge.model_validate(raw)
     except ValidationError as error:
         _report(error, Edge, raw, steps, problems, edge=item.text("edgeId", "edge_id"))
+        item.model = _without_unknown(error, Edge, raw)
     return item
+
+
+def _without_unknown(error: ValidationError, model: type[M], raw: Mapping[str, Any]) -> M | None:
+    """Return the model without its unknown fields, if there is nothing else against it: the rest is worth checking."""
+    found = error.errors(include_url=False)
+    if any(details["type"] != "extra_forbidden" or len(details["loc"]) != 1 for details in found):
+        return None
+    unknown = {details["loc"][0] for details in found}
+    try:
+        return model.model_validate({key: value for key, value in raw.items() if key not in unknown})
+    except ValidationError:
+        return None
 
 
 def _report(
@@ -204,7 +221,7 @@ def _report(
 
 
 def _key(raw: Mapping[str, Any], step: str | int) -> str | int:
-    """Return the key under which the field ``step`` stands in the document: camelCase, snake_case or in milliseconds."""
+    """Return the key of the field ``step`` in the document: camelCase, snake_case or in milliseconds."""
     if not isinstance(step, str) or step in raw:
         return step
     snake = "".join(f"_{char.lower()}" if char.isupper() else char for char in step)
@@ -228,7 +245,7 @@ def _place(details: ErrorDetails, model: type[BaseModel], raw: Any) -> tuple[Ste
         steps.append(key)
         if position + 1 < len(loc) and isinstance(step, str):
             owner = _PARTS.get(step, owner)
-        value = value.get(key) if isinstance(value, dict) else value[key]  # type: ignore[index]
+        value = value.get(key) if isinstance(value, dict) else value[key]
     return tuple(steps), owner
 
 
@@ -262,9 +279,9 @@ def _sentence(details: ErrorDetails, steps: Steps, owner: type[BaseModel], probl
         words = [word.strip(" '") for word in expected.replace(" or ", ",").split(",")]
         near = problems.hint(value, words) if isinstance(value, str) else ""
         return "BAD_VALUE", f"{name} is one of {', '.join(words)}, not {shown(value)}{near or '.'}"
-    for limit, words in (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than")):
+    for limit, relation in (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than")):
         if limit in context:
-            return "BAD_VALUE", f"{name} is {words} {context[limit]}, not {shown(value)}."
+            return "BAD_VALUE", f"{name} is {relation} {context[limit]}, not {shown(value)}."
     if kind == "string_too_short":
         return "BAD_VALUE", f"{name} must not be empty."
     if kind == "string_too_long":

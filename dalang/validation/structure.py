@@ -27,6 +27,8 @@ class NodeAt:
     is_finally: bool
     incoming: list[EdgeAt] = field(default_factory=list)
     outgoing: list[EdgeAt] = field(default_factory=list)
+    dangling: list[str | None] = field(default_factory=list)
+    """The ids of edges whose other end is no node: an error already, which is not to be counted twice."""
 
 
 @dataclass(slots=True, eq=False)
@@ -50,6 +52,8 @@ class Draft:
     edges: list[EdgeAt]
     is_complete: bool
     """Whether every node and every edge is known, so that what is not there can be held against the plan."""
+    edge_ids: dict[str, Steps] = field(default_factory=dict)
+    """The ids of all edges, those outside of the graph too, and where they stand."""
     order: list[int] = field(default_factory=list)
     """The nodes, each after all it depends on; without those on a cycle or behind one."""
 
@@ -84,12 +88,12 @@ def check_structure(draft: Draft, has_nodes: bool, problems: Problems) -> None:
     if not draft.is_acyclic:
         _report_cycles(draft, problems)
     main = [node for node in draft.nodes if not node.is_finally]
-    if main and draft.is_complete and all(node.incoming for node in main):
+    if main and draft.is_complete and all(node.incoming or node.dangling for node in main):
         problems.error("NO_ROOT", ("nodes",), "Every node has an incoming edge, so none could start.")
     if not draft.is_complete or not any(node.incoming for node in main):
         return
     for node in main:
-        if not node.incoming and not node.outgoing:
+        if not node.incoming and not node.outgoing and not node.dangling:
             message = f"No edge leads to or from `{node.id}`: it starts at once, and nothing waits for it."
             problems.warning("ORPHAN", node.steps, message, node.id)
 
@@ -106,9 +110,7 @@ def _number_nodes(shape: Shape, problems: Problems) -> tuple[list[NodeAt], dict[
                 continue
             first = index.setdefault(node_id, len(nodes))
             if first < len(nodes):
-                message = (
-                    f"The nodeId `{node_id}` is taken by {pointer(*nodes[first].steps)}; ids are unique in a plan."
-                )
+                message = f"The nodeId `{node_id}` is taken by {pointer(*nodes[first].steps)}; ids are unique."
                 problems.error("DUPLICATE_NODE_ID", (*item.steps, "nodeId"), message, node_id)
                 continue
             nodes.append(NodeAt(node_id, item.steps, item.model, is_finally))
@@ -123,7 +125,7 @@ def with_ids(edges: list[Edge]) -> list[str]:
 
 def _number_edges(draft: Draft, items: list[Item[Edge]], problems: Problems) -> None:
     ids = iter(with_ids([item.model for item in items if item.model is not None]))
-    taken: dict[str, Steps] = {}
+    taken = draft.edge_ids
     for item in items:
         edge_id = next(ids) if item.model is not None else item.text("edgeId", "edge_id")
         if edge_id is not None:
@@ -157,8 +159,8 @@ def _ends(draft: Draft, item: Item[Any], edge_id: str | None, problems: Problems
         else:
             numbers.append(number)
     if len(numbers) < 2:
-        # What the edge was meant to connect is unknown, so its other end must not count as an orphan.
-        draft.is_complete = False
+        for number in numbers:
+            draft.nodes[number].dangling.append(edge_id)
         return None
     source, target = numbers
     if source == target:

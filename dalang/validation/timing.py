@@ -105,7 +105,7 @@ def _check_critical_path(draft: Draft, timeout: int, problems: Problems) -> None
 
 
 def check_requirements(draft: Draft, agents: Sequence[frozenset[str]], problems: Problems) -> None:
-    """Report nodes whose capabilities no agent has. An agent node with a handler goes to that agent whatever it requires."""
+    """Report nodes whose capabilities no agent has; one with a handler goes to that agent whatever it requires."""
     known = tuple(dict.fromkeys(name for agent in agents for name in sorted(agent)))
     answers: dict[frozenset[str], bool] = {}
     for node in draft.nodes:
