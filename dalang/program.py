@@ -1,6 +1,6 @@
 """The program: a validated plan in the compact form that the engine runs.
 
-A plan's pydantic models are for people; parsing 100,000 nodes of them takes seconds, far longer than a workflow task may.
+A plan's pydantic models are for people; parsing 100,000 nodes takes seconds, far longer than a workflow task may.
 :func:`compile_plan` turns a *valid* plan into plain lists once, at the API; the workflow is given that document and
 :class:`Program` only indexes it. Everything here is a pure function of the document: the same bytes give the
 same program in every process, so a worker may keep programs by digest.
@@ -131,7 +131,7 @@ def _retry_document(policy: RetryPolicy) -> dict[str, Any]:
 class Program:
     """An indexed program document: everything the state machine asks about a plan, in constant time.
 
-    ``ids`` and ``types`` go by node number; ``edges_out`` and ``edges_in`` hold edge numbers in plan order. ``reads`` of a
+    ``ids`` and ``types`` go by node number; ``edges_out``, ``edges_in`` hold edge numbers in plan order. ``reads`` of a
     node are the nodes whose outputs its start may read, ``edge_reads`` the same for an edge's condition, ``kept`` the
     nodes whose outputs the end of the run reads: an output is held only as long as something may still read it.
     """
@@ -152,6 +152,7 @@ class Program:
         self.joins: list[str] = [node.get("join", "allLive") for node in self.nodes]
         self.ranks = self._remaining_work()
         self._templates: dict[int, Template | None] = {}
+        self._join_expressions: dict[int, JoinExpression | None] = {}
         self._index_reads()
 
     def _index_edges(self, edges: list[list[Any]]) -> None:
@@ -170,7 +171,7 @@ class Program:
             self.edges_in[target].append(number)
 
     def _remaining_work(self) -> list[int]:
-        """Return, by node, the longest path of estimated work from it to an end: what to start first when slots are scarce."""
+        """Return, by node, the longest path of estimated work from it to an end: the order when slots are scarce."""
         waiting = [len(edges) for edges in self.edges_out]
         ranks = [max(node.get("estimate") or 0, 1) for node in self.nodes]
         longest = [0] * len(ranks)
@@ -219,8 +220,10 @@ class Program:
 
     def join_expression(self, node: int) -> JoinExpression | None:
         """Return the boolean join of a node, or None when its join is one of the words."""
-        join = self.joins[node]
-        return None if join in JOIN_WORDS else parse_join(join)
+        if node not in self._join_expressions:
+            join = self.joins[node]
+            self._join_expressions[node] = None if join in JOIN_WORDS else parse_join(join)
+        return self._join_expressions[node]
 
     def node_priority(self, node: int) -> int:
         """Return the node's own priority, or the plan's."""
@@ -241,7 +244,7 @@ def _references(template: Template) -> tuple[str, ...]:
 
 
 class ProgramCache:
-    """Programs by plan digest, the least recently used dropped: compiling again gives the same, so it is only memory."""
+    """Programs by plan digest, least recently used dropped: compiling again gives the same, so it is only memory."""
 
     def __init__(self, max_nodes: int = 500_000) -> None:
         self._programs: OrderedDict[str, Program] = OrderedDict()
