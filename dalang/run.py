@@ -6,7 +6,7 @@ Theory of operation
     ready or are skipped, the run begins to end. :meth:`Run.due` then says what to begin now: start this node with these
     inputs, stop that one; each ``Start`` is answered later by exactly one NodeSucceeded, NodeFailed or NodeStopped.
 
-    Each change is one *fact*, numbered and put into ``facts`` in the order it happened; the driver takes them from there
+    Each change is one *fact*, numbered and put into ``facts`` in the order it happened; the driver takes them there
     and has them stored. The machine reads no clock (``at`` comes in with each event), no environment and no random
     source, and walks lists in plan order only, so the same events give the same facts in every process.
 
@@ -88,6 +88,11 @@ class Run:
         self.closing = False
         self._max_in_flight = program.max_in_flight or max_in_flight
         self._at = 0
+        self._to_stop: list[int] = []
+        self._raised: deque[tuple[int, ExpressionError]] = deque()
+        self._resolved: deque[tuple[int, int]] = deque()
+        self._fatal: int | None = None
+        self._readers: list[int]
         self._index()
 
     # -- events ----------------------------------------------------------------------------------------------------
@@ -114,8 +119,12 @@ class Run:
             if number is None:
                 return ImpossibleMove(name, f"node {event.node}", "not in the plan")
             wanted = (PENDING,) if isinstance(event, SkipRequested) else IN_FLIGHT
-            if self.statuses[number] not in wanted or (isinstance(event, SkipRequested) and self.ending):
+            if self.statuses[number] not in wanted:
                 return ImpossibleMove(name, f"node {event.node}", self.statuses[number])
+            if isinstance(event, SkipRequested) and (self.ending or self.status is RunStatus.PENDING):
+                return ImpossibleMove(name, "the run", "ending" if self.ending else self.status)
+            if isinstance(event, NodeStopped) and not (self.ending and number < self.program.first_finally):
+                return ImpossibleMove(name, f"node {event.node}", f"{self.statuses[number]} and was not told to stop")
             return None
         possible = {
             Begin: self.status is RunStatus.PENDING,
@@ -139,9 +148,7 @@ class Run:
     def _begin(self, event: Begin) -> None:
         self._move_run(RunStatus.VALIDATED, EventType.PLAN_VALIDATED, {})
         self._move_run(RunStatus.RUNNING, EventType.PLAN_STARTED, {}, {"inputs": self.inputs})
-        for node in range(self.program.first_finally):
-            if not self.program.edges_in[node]:
-                self._make_ready(node)
+        self._find_ready(range(self.program.first_finally))
 
     def _succeeded(self, event: NodeSucceeded) -> None:
         node = self.program.index[event.node]
@@ -183,8 +190,9 @@ class Run:
         self._resolved.extend((edge, BLOCKED) for edge in outgoing)
         if self.error is None:
             self.error = error
-        if program.policy == FailurePolicy.FAIL_FAST or error.get("suggestedAction") == "ABORT":
-            self._fatal = node if self._fatal is None else self._fatal
+        ends_run = program.policy == FailurePolicy.FAIL_FAST or error.get("suggestedAction") == "ABORT"
+        if ends_run and self._fatal is None and node < program.first_finally:
+            self._fatal = node
 
     def _stopped(self, event: NodeStopped) -> None:
         node = self.program.index[event.node]
@@ -193,13 +201,14 @@ class Run:
 
     def _skip(self, event: SkipRequested) -> None:
         node = self.program.index[event.node]
-        body = None if event.outputs is None else {"outputs": event.outputs}
+        outputs = None if event.outputs is None else dict(event.outputs)
+        body = None if outputs is None else {"outputs": outputs}
         data = {"skipReason": "operator", "operator": event.operator, "reason": event.reason}
         self._move_node(node, SKIPPED, EventType.NODE_SKIPPED, data, body)
-        if event.outputs is None:
+        if outputs is None:
             self._resolved.extend((edge, DEAD) for edge in self.program.edges_out[node])
         else:
-            self._light(node, event.outputs)
+            self._light(node, outputs)
 
     def _pause(self, event: PauseRequested) -> None:
         self._move_run(RunStatus.PAUSED, EventType.PLAN_PAUSED, {"operator": event.operator, "reason": event.reason})
@@ -235,7 +244,8 @@ class Run:
         try:
             return LIVE if evaluate_condition(condition, context) else DEAD
         except ExpressionError as failure:
-            self._raised.append((edge, failure))
+            # A copy: the one that was raised holds its frames, and they the failure before it, all along a chain.
+            self._raised.append((edge, ExpressionError(failure.code, failure.message)))
             return BLOCKED
 
     def _settle(self) -> None:
@@ -250,7 +260,7 @@ class Run:
             edge, state = self._resolved.popleft()
             if self.edges[edge] == UNRESOLVED:
                 self._resolve(edge, state)
-        if self._fatal is not None and self.ending is None and not self.closing:
+        if self._fatal is not None and self.ending is None:
             node_id = self.program.ids[self._fatal]
             self._emit(EventType.PLAN_FAILING, None, {"status": str(self.status), "nodeId": node_id})
             self._wind_down(RunStatus.FAILED)
@@ -278,7 +288,8 @@ class Run:
             return
         verdict = self._verdict(target)
         if verdict == START:
-            self._make_ready(target)
+            if target < program.first_finally or self.closing:
+                self._make_ready(target)
         elif verdict == SKIP:
             upstream = self._blocked[target] > 0
             data = {"skipReason": "upstreamFailed" if upstream else "condition"}
@@ -419,9 +430,7 @@ class Run:
         if not self.closing:
             self.closing = True
             self.about["status"] = str(self._outcome())
-            for node in range(self.program.first_finally, len(self.statuses)):
-                if not self.program.edges_in[node]:
-                    self._make_ready(node)
+            self._find_ready(range(self.program.first_finally, len(self.statuses)))
         if self._open[1] == 0:
             self._end()
 
@@ -515,10 +524,6 @@ class Run:
         self._is_sleep = [free and kind == "sleep" for kind in program.types]
         self._ready: tuple[list[tuple[int, int, int]], ...] = ([], [])
         self._readied = bytearray(count)
-        self._to_stop: list[int] = []
-        self._raised: deque[tuple[int, ExpressionError]] = deque()
-        self._resolved: deque[tuple[int, int]] = deque()
-        self._fatal: int | None = None
         self._waiting = [0] * count
         self._live = [0] * count
         self._blocked = [0] * count
@@ -561,6 +566,7 @@ class Run:
             "ending": None if self.ending is None else str(self.ending),
             "reason": self.reason,
             "closing": self.closing,
+            "toStop": list(self._to_stop),
             "about": self.about,
         }
 
@@ -581,21 +587,19 @@ class Run:
         run.ending = None if snapshot["ending"] is None else RunStatus(snapshot["ending"])
         run.reason, run.closing = snapshot["reason"], snapshot["closing"]
         run._index()
-        run._find_ready()
+        run._to_stop = list(snapshot["toStop"])
+        if run.status is not RunStatus.PENDING:
+            run._find_ready(range(len(run.statuses) if run.closing else program.first_finally))
         return run
 
     @staticmethod
     def _letters() -> dict[NodeStatus, str]:
         return {status: chr(ord("A") + number) for number, status in enumerate(NodeStatus)}
 
-    def _find_ready(self) -> None:
-        """Put every waiting node whose join is decided into the heaps, as the events before the snapshot had done."""
-        if self.status is RunStatus.PENDING:
-            return
-        for node, status in enumerate(self.statuses):
-            if status is not PENDING or (node >= self.program.first_finally and not self.closing):
-                continue
-            if not self.program.edges_in[node] or self._verdict(node) == START:
+    def _find_ready(self, nodes: range) -> None:
+        """Put into the heaps every node of ``nodes`` that waits for nothing but a slot."""
+        for node in nodes:
+            if self.statuses[node] is PENDING and (not self.program.edges_in[node] or self._verdict(node) == START):
                 self._make_ready(node)
 
 
