@@ -21,7 +21,7 @@ from temporalio import activity
 
 from dalang.activities.failures import classify, completed, to_temporal
 from dalang.canonical import compact_json, find_unsafe
-from dalang.nodes import InvalidInput, NodeContext
+from dalang.nodes import InvalidInput, NodeContext, NodeFailure
 from dalang.wire import INLINE_BODY_BYTES, NodeResult, NodeTask
 
 logger = logging.getLogger("dalang.activities")
@@ -61,17 +61,32 @@ class HandlerLoop:
 
     async def run_in_thread(self, call: Callable[[], Any]) -> Any:
         """Call a plain function in a thread."""
-        return await asyncio.get_running_loop().run_in_executor(self.threads, call)
+        return await asyncio.get_running_loop().run_in_executor(self.threads, _surviving_exit, call)
 
     @staticmethod
     async def _call(make: Callable[[], Any]) -> Any:
-        result = make()
-        return await result if inspect.isawaitable(result) else result
+        try:
+            result = make()
+            return await result if inspect.isawaitable(result) else result
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise _no_exit(error) from None
 
     def close(self) -> None:
         """Stop the loop; what still runs there is abandoned, as at the end of the process."""
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _surviving_exit(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise _no_exit(error) from None
+
+
+def _no_exit(error: BaseException) -> NodeFailure:
+    # An exit belongs to the node that asked for it: it must not end the worker, nor the loop that others run on.
+    return NodeFailure(f"the handler raised {type(error).__name__}({error})")
 
 
 def context_of(task: NodeTask, attempt: int) -> NodeContext:
@@ -112,9 +127,10 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
         raise
     except Exception as error:
         payload = completed(classify(error), ctx.node_id, ctx.run_id, info.attempt, ctx.max_attempts)
-        logger.info("attempt %d of node %s failed: %s", info.attempt, ctx.node_id, payload["message"])
+        logger.info("attempt %d of node %s failed", info.attempt, ctx.node_id, exc_info=error)
         await recorder.failed_attempt(task, info.attempt, payload)
-        raise to_temporal(payload, task["retry"], info.attempt) from error
+        # Without its cause: the SDK would send that one's text too, which may be what no payload can hold.
+        raise to_temporal(payload, task["retry"], info.attempt) from None
     finally:
         ctx._stop.set()
         heartbeat.cancel()
@@ -131,6 +147,8 @@ async def _within_deadline(task: NodeTask, ctx: NodeContext, handler: Handler) -
     if not done:
         await _stop(work, ctx)
         raise TimeoutError(f"the handler did not end within {seconds:g} s")
+    if work.cancelled():
+        raise NodeFailure("the handler was cancelled from inside")
     return checked_outputs(work.result())
 
 

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from dalang.settings import Settings
+from dalang.stack.postgres import drop_database
+from tests.engine.kit import Engine, engine
+from tests.harness import Servers
+
+
+@pytest.fixture(scope="session")
+async def shared_engine(
+    servers: Servers, superuser: asyncpg.Connection, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Engine]:
+    """One worker and one database for all engine tests of this process: runs do not disturb each other."""
+    database = await servers.create_database(superuser)
+    home: Path = tmp_path_factory.mktemp("engine")
+    settings = Settings(
+        home=home,
+        database_url=database.url,
+        migration_database_url=database.owner_url,
+        temporal_address=servers.temporal_address,
+        task_queue=f"engine-{uuid.uuid4().hex[:8]}",
+    )
+    async with engine(settings) as running:
+        yield running
+    await drop_database(superuser, database.name)

@@ -1,0 +1,173 @@
+"""Node types for tests: they fail, hang, answer rubbish or kill their process, and leave a mark of every effect."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from dalang.nodes import NodeContext, NodeFailure, ToolError, agent, node, registry
+
+calls: Counter[str] = Counter()
+"""How often each idempotency key ran in this process."""
+
+
+def node_types() -> list[str]:
+    """Return the names of all registered types."""
+    return list(registry.node_types)
+
+
+@node("t-flaky")
+async def flaky(ctx: NodeContext, failures: int = 2, type: str = "NETWORK_ERROR") -> dict[str, Any]:
+    """Fail ``failures`` times, then succeed."""
+    calls[ctx.idempotency_key] += 1
+    if ctx.attempt <= failures:
+        raise NodeFailure(f"attempt {ctx.attempt}", type=type)
+    return {"attempt": ctx.attempt, "key": ctx.idempotency_key}
+
+
+@node("t-fail")
+async def fail(ctx: NodeContext, type: str = "TOOL_ERROR", action: str | None = None) -> None:
+    """Fail for good."""
+    raise NodeFailure("it failed", type=type, retryable=False, suggested_action=action, details={"why": "asked to"})
+
+
+@node("t-raise")
+def raise_plain(ctx: NodeContext) -> None:
+    """Raise an exception nobody classified."""
+    raise RuntimeError("surprise \ud800 \x00!")
+
+
+@node("t-exit")
+async def leave(ctx: NodeContext) -> None:
+    """Ask the process to end."""
+    raise SystemExit(3)
+
+
+@node("t-exit-thread")
+def leave_from_thread(ctx: NodeContext) -> None:
+    """Ask the process to end, from a thread."""
+    sys.exit(3)
+
+
+@node("t-cancel-itself")
+async def cancel_itself(ctx: NodeContext) -> None:
+    """Raise what a cancellation raises."""
+    raise asyncio.CancelledError
+
+
+@node("t-not-json")
+async def not_json(ctx: NodeContext, what: str = "object") -> Any:
+    """Return what is not JSON."""
+    return {
+        "object": object(),
+        "nan": {"x": float("nan")},
+        "surrogate": {"x": "\ud800"},
+        "nul": {"x": "a\x00b"},
+        "big": {"x": 2**60},
+        "keys": {1: 2},
+    }[what]
+
+
+@node("t-value")
+async def value(ctx: NodeContext, **values: Any) -> dict[str, Any]:
+    """Return its inputs."""
+    return values
+
+
+@node("t-size")
+async def size(ctx: NodeContext, kilobytes: int = 200) -> dict[str, Any]:
+    """Return a text of so many kilobytes."""
+    return {"text": "x" * kilobytes * 1024}
+
+
+@node("t-hang")
+async def hang(ctx: NodeContext) -> None:
+    """Wait for ever, stoppable."""
+    await asyncio.sleep(3600)
+
+
+@node("t-hang-thread")
+def hang_thread(ctx: NodeContext) -> dict[str, Any]:
+    """Wait in a thread until it is told to stop."""
+    while not ctx.stopping:
+        time.sleep(0.02)
+    return {"stopped": True}
+
+
+@node("t-block")
+async def block(ctx: NodeContext, seconds: float = 3) -> dict[str, Any]:
+    """Block the event loop it runs on."""
+    time.sleep(seconds)  # noqa: ASYNC251 - that is the point
+    return {}
+
+
+@node("t-wait-file")
+async def wait_file(ctx: NodeContext, path: str) -> dict[str, Any]:
+    """Wait until a file is there."""
+    while not Path(path).exists():
+        await asyncio.sleep(0.02)
+    return {}
+
+
+@node("t-effect")
+async def effect(ctx: NodeContext, folder: str, seconds: float = 0) -> dict[str, Any]:
+    """Have an effect once per idempotency key, as a careful service would, and count how often it was asked."""
+    name = ctx.idempotency_key.replace(":", "_").replace("/", "_")
+    with (Path(folder) / f"{name}.asked").open("a") as log:
+        log.write(f"{ctx.attempt}\n")
+    await asyncio.sleep(seconds)
+    try:
+        (Path(folder) / f"{name}.done").open("x").close()
+    except FileExistsError:
+        return {"again": True}
+    return {"again": False}
+
+
+@node("t-kill")
+def kill(ctx: NodeContext, folder: str, times: int = 1) -> dict[str, Any]:
+    """Kill the process it runs in, so many times in all."""
+    for number in range(times):
+        try:
+            (Path(folder) / f"killed-{number}").open("x").close()
+        except FileExistsError:
+            continue
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"survived": True}
+
+
+@node("t-context")
+def context(ctx: NodeContext) -> dict[str, Any]:
+    """Tell what the context holds."""
+    return {
+        "nodeId": ctx.node_id,
+        "name": ctx.name,
+        "run": dict(ctx.run),
+        "metadata": dict(ctx.metadata),
+        "maxAttempts": ctx.max_attempts,
+        "thread": threading.current_thread().name.split("_")[0],
+    }
+
+
+@agent("t-coder", capabilities=["t-coding", "t-testing"])
+async def coder(ctx: NodeContext) -> dict[str, Any]:
+    """An agent with two capabilities."""
+    return {"by": "t-coder"}
+
+
+@agent("t-tester", capabilities=["t-testing"])
+async def tester(ctx: NodeContext) -> dict[str, Any]:
+    """An agent with one capability."""
+    return {"by": "t-tester"}
+
+
+@agent("t-broken", capabilities=["t-broken"])
+async def broken(ctx: NodeContext) -> dict[str, Any]:
+    """An agent that fails."""
+    raise ToolError("the agent gave up")
