@@ -67,7 +67,7 @@ def _document(plan: Plan) -> dict[str, Any]:
 
 
 def _plan(shape: Shape) -> Plan:
-    """Return the plan of a shape without problems."""
+    """Return the plan of a shape without problems, whose edges have their ids."""
     parts = {
         "nodes": tuple(item.model for item in shape.nodes),
         "finally_": tuple(item.model for item in shape.finally_),

@@ -125,7 +125,7 @@ class _Checker:
             quoted = next((name for name in names for name in _prefixes(name) if name in self._draft.index), None)
             if quoted is not None:
                 hint = f" The id of this node is no identifier: write nodes['{quoted}']."
-        message = f"`{_short(source)}` does not compile ({error.code}): {_tidy(error)}{hint}"
+        message = f"`{_short(source)}` does not compile ({error.code}): {_tidy(error, bool(hint))}{hint}"
         self._problems.error("BAD_EXPRESSION", place.steps, message, place.node, place.edge)
 
     def _expression(self, expression: Expression, place: _Place) -> None:
@@ -203,11 +203,12 @@ class _Checker:
             if query.read == reader:
                 if not query.place.also:
                     self._not_upstream(query)
-            elif draft.nodes[reader].is_finally and not draft.nodes[query.read].is_finally:
                 continue
-            elif draft.nodes[reader].dangling:
+            node = draft.nodes[reader]
+            # A finally node may read every main node; what a dangling edge would bring is not known.
+            if node.dangling or (node.is_finally and not draft.nodes[query.read].is_finally):
                 continue
-            elif reader in known and not any(edge.source == query.read for edge in draft.nodes[reader].incoming[:8]):
+            if reader in known and not any(edge.source == query.read for edge in node.incoming[:8]):
                 open_queries.append(query)
         if not draft.is_complete or not open_queries:
             return
@@ -300,8 +301,10 @@ def _prefixes(name: str) -> Iterator[str]:
         name = name.rpartition(".")[0]
 
 
-def _tidy(error: ExpressionError) -> str:
-    return error.message.replace(" (in container '')", "").rstrip(".") + "."
+def _tidy(error: ExpressionError, hinted: bool) -> str:
+    """Return the engine's sentence without what means nothing here, and its general hint only for want of a better."""
+    text = error.message.replace(" (in container '')", "")
+    return (text.partition(" (an id with")[0] if hinted else text).rstrip(".") + "."
 
 
 def _short(source: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from dalang.canonical import pointer
 from dalang.graph import find_cycle
@@ -117,17 +116,20 @@ def _number_nodes(shape: Shape, problems: Problems) -> tuple[list[NodeAt], dict[
     return nodes, index, all_named
 
 
-def with_ids(edges: list[Edge]) -> list[str]:
-    """Return the edges' ids, given or derived, as the plan will have them."""
-    plan = with_derived_ids(Plan(name="plan").model_copy(update={"edges": tuple(edges)}))
-    return [str(edge.edge_id) for edge in plan.edges]
+def _derive_ids(items: list[Item[Edge]]) -> None:
+    """Give every edge its id, as the plan will have it; done once, because it copies."""
+    edges = tuple(item.model for item in items if item.model is not None)
+    derived = iter(with_derived_ids(Plan(name="plan").model_copy(update={"edges": edges})).edges)
+    for item in items:
+        if item.model is not None:
+            item.model = next(derived)
 
 
 def _number_edges(draft: Draft, items: list[Item[Edge]], problems: Problems) -> None:
-    ids = iter(with_ids([item.model for item in items if item.model is not None]))
+    _derive_ids(items)
     taken = draft.edge_ids
     for item in items:
-        edge_id = next(ids) if item.model is not None else item.text("edgeId", "edge_id")
+        edge_id = item.model.edge_id if item.model is not None else item.text("edgeId", "edge_id")
         if edge_id is not None:
             first = taken.setdefault(edge_id, item.steps)
             if first is not item.steps:
@@ -143,11 +145,11 @@ def _number_edges(draft: Draft, items: list[Item[Edge]], problems: Problems) -> 
         draft.nodes[target].incoming.append(edge)
 
 
-def _ends(draft: Draft, item: Item[Any], edge_id: str | None, problems: Problems) -> tuple[int, int] | None:
+def _ends(draft: Draft, item: Item[Edge], edge_id: str | None, problems: Problems) -> tuple[int, int] | None:
     """Return the numbers of the nodes that an edge connects, or None if it cannot be part of the graph."""
     numbers: list[int] = []
     for alias, name in (("sourceNodeId", "source_node_id"), ("targetNodeId", "target_node_id")):
-        node_id = item.text(alias, name)
+        node_id = item.text(alias, name) if item.model is None else getattr(item.model, name)
         if node_id is None and item.model is None:
             draft.is_complete = False
             return None
