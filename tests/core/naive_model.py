@@ -199,9 +199,7 @@ class NaiveRun:
             node: {"status": status, "outputs": self.outputs.get(node, {}), "error": self.errors.get(node, {})}
             for node, status in self.status.items()
         }
-        if self.closing() and self.closed_as is None:
-            self.closed_as = self.outcome()
-        run = self.about if self.closed_as is None else {**self.about, "status": self.closed_as}
+        run = {**self.about, "status": self.closed_as} if self.closing() else self.about
         return {"inputs": self.inputs, "run": run, "nodes": nodes, "outputs": {}, "error": {}}
 
     def settle(self) -> None:
@@ -340,8 +338,11 @@ class NaiveRun:
     # The end
 
     def closing(self) -> bool:
-        """Whether only ``finally`` nodes are left to run."""
-        return self.begun and not self.paused and self.ended(self.main())
+        """Whether only ``finally`` nodes are left to run; ``ready`` asks it before the first of them starts."""
+        closing = self.begun and not self.paused and self.ended(self.main())
+        if closing and self.closed_as is None:
+            self.closed_as = self.outcome()
+        return closing
 
     def outcome(self) -> str:
         if self.ending in ("cancel", "timeout"):
