@@ -1,0 +1,89 @@
+"""The composition of the API: ``create_app(settings)``. Nobody imports it but ``__main__`` and tests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic.json_schema import models_json_schema
+
+from dalang import __version__
+from dalang.api import docs, events, health, nodes, plans, problems, runs
+from dalang.api.middleware import Metrics, RequestContext
+from dalang.api.schemas import CancelRequest, ExecutePlanRequest, PauseResumeRequest, ProblemDetails
+from dalang.api.services import Services
+from dalang.settings import Settings
+
+_TAGS = [
+    {"name": "runs", "description": "Start plans, look at their runs, pause, resume and cancel them."},
+    {"name": "nodes", "description": "The nodes of a run: inputs, outputs, attempts, errors."},
+    {"name": "events", "description": "What happened in a run, as a list and as Server-Sent Events."},
+    {"name": "plans", "description": "Plans and their versions, which never change."},
+    {"name": "health", "description": "For load balancers and Prometheus."},
+]
+_DESCRIPTION = (
+    "Durable plans of agents, tools, services and people on Temporal. Every request but health carries "
+    "`Authorization: Bearer <token>`; what a token's tenant does not own is answered with 404. Errors are "
+    "`application/problem+json` (RFC 9457)."
+)
+_BODIES = (ExecutePlanRequest, PauseResumeRequest, CancelRequest, ProblemDetails)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Return the app; it connects to Postgres and Temporal when it is first needed, and starts without them."""
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        services = app.state.services = Services(settings, metrics)
+        async with services.running():
+            yield
+
+    problem = {"description": "A problem.", "content": {problems.MEDIA_TYPE: {"schema": _reference(ProblemDetails)}}}
+    app = FastAPI(
+        title="Dalang",
+        version=__version__,
+        description=_DESCRIPTION,
+        openapi_tags=_TAGS,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        responses={"4XX": problem, "5XX": problem},
+        redirect_slashes=False,
+    )
+    # The stream before the list's sibling addresses: nodes take any path that is left.
+    for router in (plans.router, runs.router, events.router, nodes.router, health.router, docs.router):
+        app.include_router(router)
+    problems.install(app)
+    app.add_middleware(RequestContext, metrics=metrics)
+    _complete_openapi(app)
+    return app
+
+
+def _reference(model: type) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{model.__name__}"}
+
+
+def _complete_openapi(app: FastAPI) -> None:
+    """Add the schemas of bodies that routes read by themselves, and drop what they never answer."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = generate()
+            _, schemas = models_json_schema(
+                [(model, "validation") for model in _BODIES], ref_template="#/components/schemas/{model}"
+            )
+            known = document.setdefault("components", {}).setdefault("schemas", {})
+            known.update(schemas["$defs"])
+            for unused in ("HTTPValidationError", "ValidationError"):
+                known.pop(unused, None)
+            for path in document["paths"].values():
+                for operation in path.values():
+                    operation["responses"].pop("422", None)
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document

@@ -1,0 +1,90 @@
+"""Who asks: ``Authorization: Bearer <token>``, looked up by its SHA-256; nothing but health and the docs is open.
+
+What a token may do is a matter of its roles: ``viewer`` reads, ``operator`` also runs and controls, ``approver`` also
+decides human tasks, ``admin`` may do everything. The tenant of a request is the token's, whatever a body says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from dalang.api.problems import Forbidden, Unauthenticated
+from dalang.store.engine import transaction
+from dalang.store.tokens import Token, verify_token
+
+CACHE_SECONDS = 5.0
+"""So long a revoked token may still be let in by a process that has just seen it."""
+CACHED_TOKENS = 10_000
+MAX_TOKEN_LENGTH = 4_096
+
+READERS = frozenset({"viewer", "operator", "approver", "admin"})
+OPERATORS = frozenset({"operator", "admin"})
+
+bearer = HTTPBearer(auto_error=False, description="A token made by `dalang token create`, or `<home>/token`.")
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who asks."""
+
+    tenant_id: str
+    subject: str
+    roles: frozenset[str]
+
+
+class Tokens:
+    """Looks tokens up, remembering for a few seconds what was found, also that nothing was."""
+
+    def __init__(self, engine: AsyncEngine, seconds: float = CACHE_SECONDS) -> None:
+        self._engine = engine
+        self.seconds = seconds
+        self._seen: OrderedDict[str, tuple[Token | None, float]] = OrderedDict()
+
+    async def principal(self, plain: str) -> Principal | None:
+        """Return whose token this is, or None when it is unknown, expired or revoked."""
+        key = hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()
+        token, at = self._seen.get(key, (None, -self.seconds))
+        if time.monotonic() - at >= self.seconds:
+            async with transaction(self._engine, None) as conn:
+                token = await verify_token(conn, plain)
+            self._seen[key] = token, time.monotonic()
+            self._seen.move_to_end(key)
+            while len(self._seen) > CACHED_TOKENS:
+                self._seen.popitem(last=False)
+        if token is None or (token.expires_at is not None and token.expires_at <= datetime.now(UTC)):
+            return None
+        return Principal(token.tenant_id, token.subject, frozenset(token.roles))
+
+
+def requires(roles: frozenset[str]) -> Callable[..., Awaitable[Principal]]:
+    """Return the dependency that lets in whoever has one of ``roles`` and says who it is."""
+
+    async def authenticate(
+        request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+    ) -> Principal:
+        if credentials is None or not credentials.credentials:
+            raise Unauthenticated("The request needs a token: Authorization: Bearer <token>.", presented=False)
+        tokens: Tokens = request.app.state.services.tokens
+        plain = credentials.credentials
+        principal = await tokens.principal(plain) if len(plain) <= MAX_TOKEN_LENGTH else None
+        if principal is None:
+            raise Unauthenticated("The token is unknown, expired or revoked.", presented=True)
+        if not principal.roles & roles:
+            raise Forbidden(f"This needs one of the roles {', '.join(sorted(roles))}.")
+        return principal
+
+    return authenticate
+
+
+Reader = Annotated[Principal, Depends(requires(READERS))]
+Operator = Annotated[Principal, Depends(requires(OPERATORS))]

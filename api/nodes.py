@@ -1,0 +1,125 @@
+"""Nodes of runs: every node of the plan, with what went in and out, its attempts, and how it stands at this moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from dalang.api.auth import Reader
+from dalang.api.live import is_retrying, live_attempts
+from dalang.api.plan_index import PlanIndex, PlannedNode
+from dalang.api.runs import found_run, status_without_row
+from dalang.api.schemas import AttemptItem, LiveAttempt, NodeDetailResponse, NodeItem, NodePage, NodeQuery
+from dalang.api.services import Service
+from dalang.errors import NotFound
+from dalang.statuses import NodeStatus
+from dalang.store.node_pages import nodes_among
+from dalang.store.nodes import NodeState, get_node, list_attempts
+from dalang.store.paging import read_cursor, write_cursor
+from dalang.store.runs import RunSummary
+
+router = APIRouter(prefix="/orchestrator/runs/{runId}/nodes", tags=["nodes"])
+
+CHUNK = 10_000
+"""Nodes looked at in one query when a list is narrowed to statuses."""
+
+
+@router.get("")
+async def get_nodes(who: Reader, runId: UUID, query: Annotated[NodeQuery, Query()], it: Service) -> NodePage:
+    """List the nodes of a run in plan order, those that nothing has happened to included."""
+    first = read_cursor(query.cursor, int)[0] if query.cursor is not None else 0
+    async with it.transaction(who.tenant_id, seconds=30) as conn:
+        run = await found_run(conn, who, runId)
+        index = await it.indexes.get(conn, who.tenant_id, run.plan_digest)
+        chosen, following = await _chosen(conn, run, index, query, max(first, 0))
+    live: Mapping[str, LiveAttempt] = {}
+    if any(state is not None and state.status == NodeStatus.RUNNING for _, state in chosen):
+        live = await live_attempts(run, it)
+    items = [NodeItem(**_common(run, planned, state, live.get(planned.node_id))) for planned, state in chosen]
+    if query.status:
+        # A node that is RUNNING in the table is RETRYING by what Temporal says, or not.
+        items = [item for item in items if item.status in query.status]
+    following_cursor = None if following is None else write_cursor(following)
+    return NodePage(run_id=runId, total=len(index.nodes), items=items, next=following_cursor)
+
+
+@router.get("/{nodeId:path}")
+async def get_one_node(who: Reader, runId: UUID, nodeId: str, it: Service) -> NodeDetailResponse:
+    """Read a node: inputs, outputs, error and failed attempts; of one that is being retried the live attempt, too.
+
+    The id stands in the address percent-encoded; it may hold slashes.
+    """
+    async with it.transaction(who.tenant_id) as conn:
+        run = await found_run(conn, who, runId)
+        index = await it.indexes.get(conn, who.tenant_id, run.plan_digest)
+        state = await get_node(conn, who.tenant_id, runId, nodeId)
+        planned = index.node(nodeId)
+        if planned is None and state is None:
+            raise NotFound(f"Run {runId} has no node {nodeId!r}.")
+        attempts = await list_attempts(conn, who.tenant_id, runId, node_id=nodeId)
+    planned = planned or PlannedNode(nodeId, nodeId, "unknown")
+    live = None
+    if state is not None and state.status == NodeStatus.RUNNING:
+        live = (await live_attempts(run, it)).get(nodeId)
+    return NodeDetailResponse(
+        **_common(run, planned, state, live),
+        run_id=runId,
+        inputs=state.inputs if state else None,
+        outputs=state.outputs if state else None,
+        error=state.error if state else None,
+        attempts=[AttemptItem.model_validate({name: vars(one)[name] for name in _ATTEMPT}) for one in attempts],
+        metadata=state.metadata if state else {},
+    )
+
+
+_ATTEMPT = tuple(AttemptItem.model_fields)
+Chosen = list[tuple[PlannedNode, NodeState | None]]
+
+
+async def _chosen(
+    conn: AsyncConnection, run: RunSummary, index: PlanIndex, query: NodeQuery, first: int
+) -> tuple[Chosen, int | None]:
+    """Return a page of nodes from place ``first`` on, and the place where the next page begins."""
+    if query.node_id:
+        planned = [index.nodes[place] for place in sorted({index.places.get(one, -1) for one in query.node_id} - {-1})]
+        rows = await nodes_among(conn, run.tenant_id, run.run_id, [one.node_id for one in planned])
+        return _fitting(run, planned, rows, query.status), None
+    if not query.status:
+        planned = index.nodes[first : first + query.limit]
+        rows = await nodes_among(conn, run.tenant_id, run.run_id, [one.node_id for one in planned])
+        following = first + query.limit
+        return _fitting(run, planned, rows, ()), following if following < len(index.nodes) else None
+    found: Chosen = []
+    for start in range(first, len(index.nodes), CHUNK):
+        planned = index.nodes[start : start + CHUNK]
+        rows = await nodes_among(conn, run.tenant_id, run.run_id, [one.node_id for one in planned])
+        found += _fitting(run, planned, rows, query.status)
+        if len(found) > query.limit:
+            return found[: query.limit], index.places[found[query.limit][0].node_id]
+    return found, None
+
+
+def _fitting(
+    run: RunSummary, planned: Sequence[PlannedNode], rows: Mapping[str, NodeState], statuses: Sequence[NodeStatus]
+) -> Chosen:
+    wanted = set(statuses) | ({NodeStatus.RUNNING} if NodeStatus.RETRYING in statuses else set())
+    untouched = status_without_row(run)
+    pairs = [(one, rows.get(one.node_id)) for one in planned]
+    return [(one, state) for one, state in pairs if not wanted or (state.status if state else untouched) in wanted]
+
+
+def _common(run: RunSummary, planned: PlannedNode, state: NodeState | None, live: LiveAttempt | None) -> dict[str, Any]:
+    common: dict[str, Any] = {"node_id": planned.node_id, "name": planned.name, "type": planned.type}
+    if state is None:
+        return {**common, "status": status_without_row(run)}
+    names = ("attempt", "max_attempts", "generation", "skip_reason", "started_at", "completed_at", "updated_at")
+    common |= {"status": state.status, **{name: getattr(state, name) for name in names}}
+    if live is not None:
+        common |= {"live": live, "attempt": live.attempt}
+        if is_retrying(live):
+            common["status"] = NodeStatus.RETRYING
+    return common

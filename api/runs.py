@@ -1,0 +1,320 @@
+"""Runs: start, look at, control, prove."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import Annotated, Any
+from urllib.parse import quote
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from dalang.api.auth import Operator, Principal, Reader
+from dalang.api.bodies import body_schema, checked, read_json, small_body
+from dalang.api.plans import GRAPH_RESPONSES, Format, drawn
+from dalang.api.problems import Malformed
+from dalang.api.schemas import (
+    CancelRequest,
+    ControlResponse,
+    ExecutePlanRequest,
+    ExecutePlanResponse,
+    ExecutionStatusResponse,
+    FindingItem,
+    Links,
+    PauseResumeRequest,
+    RunCounts,
+    RunItem,
+    RunPage,
+    RunPlan,
+    RunQuery,
+    VerificationResponse,
+)
+from dalang.api.services import Service, Services
+from dalang.canonical import compact_json
+from dalang.errors import InvalidDocument, NotFound, Problem, Unavailable
+from dalang.formats import to_plan_document
+from dalang.launch import Prepared
+from dalang.plan import Plan
+from dalang.statuses import RUN_ENDS, NodeStatus, RunStatus
+from dalang.store.nodes import list_nodes
+from dalang.store.plans import get_document, get_plan
+from dalang.store.runs import (
+    NewRun,
+    Run,
+    RunFilter,
+    RunSummary,
+    count_active,
+    count_by_status,
+    get_run,
+    list_runs,
+)
+from dalang.store.verification import verify_run
+from dalang.validation import inputs_problems, with_input_defaults
+
+router = APIRouter(prefix="/orchestrator", tags=["runs"])
+
+MAX_KEY_LENGTH = 255
+VERIFY_SECONDS = 55.0
+IdempotencyKey = Annotated[
+    str | None,
+    Header(alias="Idempotency-Key", description="The same key with the same body answers the run made before."),
+]
+
+
+@router.post("/execute", status_code=202, openapi_extra=body_schema("application/json", model=ExecutePlanRequest))
+async def execute(
+    who: Operator, request: Request, response: Response, it: Service, idempotency_key: IdempotencyKey = None
+) -> ExecutePlanResponse:
+    """Start a run of a plan: of a stored one by `planId`, or of the `plan` in the body."""
+    if idempotency_key is not None and not _is_key(idempotency_key):
+        raise Malformed(f"An Idempotency-Key has 1 to {MAX_KEY_LENGTH} printable ASCII characters.")
+    document = await read_json(request, it.settings.max_plan_bytes)
+    wanted = checked(ExecutePlanRequest, document)
+    inline, prepared = await _prepared(wanted, who, it)
+    new = NewRun(
+        tenant_id=who.tenant_id,
+        plan_id=prepared.plan_id,
+        plan_name=prepared.head.name,
+        plan_version=prepared.head.version,
+        plan_digest=prepared.digest,
+        created_by=who.subject,
+        total_nodes=prepared.nodes,
+        inputs=_inputs(prepared.head, wanted.inputs),
+        metadata=wanted.metadata,
+        priority=prepared.head.priority if wanted.priority is None else wanted.priority,
+        idempotency_key=idempotency_key,
+        request_digest=await asyncio.to_thread(_digest, document) if idempotency_key is not None else None,
+    )
+    async with asyncio.timeout(VERIFY_SECONDS):
+        run = await it.launcher.accept(new, inline)
+    response.headers["Location"] = f"/orchestrator/runs/{run.run_id}"
+    try:
+        if run.run_id == new.run_id:
+            started = await it.launcher.start(run, prepared)
+        else:  # the key was used before; what was made then may have been left without a workflow
+            started = await it.launcher.start(run)
+    except Unavailable:
+        # The row is committed, so the run will happen: a refusal now would make the caller ask for a second one.
+        message = "The run is accepted; it starts as soon as Temporal answers."
+        return ExecutePlanResponse(run_id=run.run_id, status=RunStatus(run.status), message=message)
+    if not started:
+        message = "Temporal refuses to start the run; GET it for the error."
+        return ExecutePlanResponse(run_id=run.run_id, status=RunStatus.FAILED, message=message)
+    again = "" if run.run_id == new.run_id else " before, with this Idempotency-Key"
+    return ExecutePlanResponse(
+        run_id=run.run_id, status=RunStatus(run.status), message=f"Execution started successfully{again}"
+    )
+
+
+async def _prepared(wanted: ExecutePlanRequest, who: Principal, it: Services) -> tuple[Plan | None, Prepared]:
+    """Return the plan of the request if it brings one, and what is started."""
+    preparations = it.launcher.preparations
+    if wanted.plan is not None:
+        try:
+            report = await preparations.check(to_plan_document(wanted.plan))
+            plan = report.require()
+        except InvalidDocument as error:
+            below = [one.model_copy(update={"pointer": "/plan" + one.pointer}) for one in error.problems]
+            raise InvalidDocument(below) from error
+        return plan, await preparations.of_plan(plan)
+    assert wanted.plan_id is not None
+    async with it.transaction(who.tenant_id) as conn:
+        stored = await get_plan(conn, who.tenant_id, wanted.plan_id, wanted.plan_version)
+    if stored is None:
+        version = f" in version {wanted.plan_version!r}" if wanted.plan_version is not None else ""
+        raise NotFound(f"There is no plan {wanted.plan_id}{version}.")
+    return None, await preparations.of_document(stored.digest, stored.document)
+
+
+def _inputs(head: Plan, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Return the run's inputs with the schema's defaults.
+
+    Raises:
+        InvalidDocument: they are not what the plan asks for.
+    """
+    problems: list[Problem] = [
+        one.model_copy(update={"pointer": "/inputs" + one.pointer}) for one in inputs_problems(head, inputs)
+    ]
+    if any(one.severity == "error" for one in problems):
+        raise InvalidDocument(problems, "inputs")
+    return dict(with_input_defaults(head, inputs))
+
+
+def _is_key(key: str) -> bool:
+    return 0 < len(key) <= MAX_KEY_LENGTH and key.isascii() and key.isprintable()
+
+
+def _digest(document: dict[str, Any]) -> str:
+    return hashlib.sha256(compact_json(document)).hexdigest()
+
+
+@router.get("/runs")
+async def get_runs(who: Reader, query: Annotated[RunQuery, Query()], it: Service) -> RunPage:
+    """List runs, the newest first."""
+    statuses = [status for status in query.status or RunStatus if query.active in (None, status not in RUN_ENDS)]
+    if not statuses:
+        return RunPage(items=[], next=None)
+    wanted = RunFilter(
+        statuses=statuses if query.status or query.active is not None else (),
+        plan_id=query.plan_id,
+        text=query.plan,
+        created_by=query.created_by,
+        created_from=query.from_,
+        created_until=query.to,
+    )
+    async with it.transaction(who.tenant_id) as conn:
+        page = await list_runs(conn, who.tenant_id, wanted, limit=query.limit, cursor=query.cursor)
+    items = [RunItem.model_validate(_common(run, it)) for run in page.items]
+    return RunPage(items=items, next=page.cursor)
+
+
+@router.get("/runs/counts")
+async def get_counts(who: Reader, it: Service) -> RunCounts:
+    """Count runs by status."""
+    async with it.transaction(who.tenant_id, snapshot=True) as conn:
+        counts = await count_by_status(conn, who.tenant_id)
+        active = await count_active(conn, who.tenant_id)
+    by_status = {RunStatus(status): count for status, count in counts.items()}
+    return RunCounts(counts=by_status, active=active, total=sum(counts.values()))
+
+
+@router.get("/runs/{runId}")
+async def get_one_run(who: Reader, runId: UUID, it: Service) -> ExecutionStatusResponse:
+    """Read a run."""
+    async with it.transaction(who.tenant_id) as conn:
+        run = await found_run(conn, who, runId, resolved=True)
+    return ExecutionStatusResponse(
+        **_common(run, it),
+        last_event_at=run.last_event_at,
+        last_event_id=f"{run.head_epoch}.{run.head_seq}" if run.head_seq else None,
+        inputs=run.inputs,
+        outputs=run.outputs,
+        error=run.error,
+    )
+
+
+def _control_body(model: type[Any]) -> dict[str, Any]:
+    return body_schema("application/json", model=model, required=False)
+
+
+_WAITING: dict[int | str, dict[str, Any]] = {
+    202: {"model": ControlResponse, "description": "No worker answers; it will be applied when one is back."}
+}
+PauseBody = Annotated[PauseResumeRequest, Depends(small_body(PauseResumeRequest, optional=True))]
+CancelBody = Annotated[CancelRequest, Depends(small_body(CancelRequest, optional=True))]
+
+
+@router.post("/runs/{runId}/pause", responses=_WAITING, openapi_extra=_control_body(PauseResumeRequest))
+async def pause(who: Operator, runId: UUID, body: PauseBody, response: Response, it: Service) -> ControlResponse:
+    """Pause a run: what is in flight ends, nothing new starts."""
+    return await _control("pause", "paused", who, runId, body.reason, response, it)
+
+
+@router.post("/runs/{runId}/resume", responses=_WAITING, openapi_extra=_control_body(PauseResumeRequest))
+async def resume(who: Operator, runId: UUID, body: PauseBody, response: Response, it: Service) -> ControlResponse:
+    """End a pause."""
+    return await _control("resume", "resumed", who, runId, body.reason, response, it)
+
+
+@router.post("/runs/{runId}/cancel", responses=_WAITING, openapi_extra=_control_body(CancelRequest))
+async def cancel(who: Operator, runId: UUID, body: CancelBody, response: Response, it: Service) -> ControlResponse:
+    """End a run in order: what is in flight is stopped."""
+    return await _control("cancel", "cancelled", who, runId, body.reason, response, it)
+
+
+async def _control(
+    control: str, done: str, who: Principal, run_id: UUID, reason: str | None, response: Response, it: Services
+) -> ControlResponse:
+    async with it.transaction(who.tenant_id) as conn:
+        run = await found_run(conn, who, run_id)
+    outcome = await it.controls.send(run, control, who.subject, reason)
+    message = f"Execution {done} successfully"
+    if not outcome.applied:
+        response.status_code = 202
+        message = f"No worker answers at the moment; the {control} will be applied when a worker is back."
+    return ControlResponse(run_id=run_id, status=RunStatus(outcome.status), message=message)
+
+
+@router.get("/runs/{runId}/plan")
+async def get_run_plan(who: Reader, runId: UUID, it: Service) -> RunPlan:
+    """Read the plan that a run runs."""
+    async with it.transaction(who.tenant_id) as conn:
+        run = await found_run(conn, who, runId)
+        document = await get_document(conn, who.tenant_id, run.plan_digest)
+    if document is None:
+        raise NotFound(f"The plan of run {runId} is not stored.")
+    return RunPlan(plan_id=run.plan_id, version=run.plan_version, digest=run.plan_digest, plan=dict(document))
+
+
+@router.get("/runs/{runId}/graph", response_class=Response, responses=GRAPH_RESPONSES)
+async def get_run_graph(who: Reader, runId: UUID, it: Service, format: Format = "svg") -> Response:
+    """Draw a run: its plan with the status of every node."""
+    async with it.transaction(who.tenant_id, seconds=30) as conn:
+        run = await found_run(conn, who, runId)
+        document = await get_document(conn, who.tenant_id, run.plan_digest)
+        index = await it.indexes.get(conn, who.tenant_id, run.plan_digest)
+        known = {node.node_id: node.status for node in await list_nodes(conn, who.tenant_id, runId)}
+    if document is None:
+        raise NotFound(f"The plan of run {runId} is not stored.")
+    untouched = status_without_row(run)
+    return await drawn(document, format, {one.node_id: known.get(one.node_id, untouched) for one in index.nodes})
+
+
+@router.get("/runs/{runId}/verify")
+async def verify(who: Reader, runId: UUID, it: Service) -> VerificationResponse:
+    """Prove that nobody changed, removed, added or moved an event of the run: its hash chain is computed again."""
+    async with it.transaction(who.tenant_id, seconds=VERIFY_SECONDS, snapshot=True) as conn:
+        found = await verify_run(conn, who.tenant_id, runId)
+    finding = found.finding
+    return VerificationResponse(
+        run_id=runId,
+        valid=found.valid,
+        events=found.events,
+        erased_bodies=found.erased_bodies,
+        head=dict(found.head),
+        finding=None if finding is None else FindingItem.model_validate({**vars(finding), "what": str(finding.what)}),
+    )
+
+
+async def found_run(conn: AsyncConnection, who: Principal, run_id: UUID, *, resolved: bool = False) -> Run:
+    """Return a run of the tenant.
+
+    Raises:
+        NotFound: there is none, or it belongs to another tenant.
+    """
+    run = await get_run(conn, who.tenant_id, run_id, resolved=resolved)
+    if run is None:
+        raise NotFound(f"There is no run {run_id}.")
+    return run
+
+
+def status_without_row(run: RunSummary) -> NodeStatus:
+    """Return the status of a node that nothing has happened to."""
+    return NodeStatus.CANCELLED if run.status in RUN_ENDS else NodeStatus.PENDING
+
+
+def _common(run: RunSummary, it: Services) -> dict[str, Any]:
+    names = [name for name in RunItem.model_fields if name not in ("node_status_counts", "links")]
+    return {
+        **{name: getattr(run, name) for name in names},
+        "node_status_counts": _counts(run),
+        "links": Links(temporal=_temporal_link(run, it)),
+    }
+
+
+def _counts(run: RunSummary) -> dict[str, int]:
+    counts = {status: count for status, count in run.node_status_counts.items() if count}
+    missing = run.total_nodes - sum(counts.values())
+    if missing > 0:
+        untouched = status_without_row(run)
+        counts[untouched] = counts.get(untouched, 0) + missing
+    return counts
+
+
+def _temporal_link(run: RunSummary, it: Services) -> str | None:
+    if run.workflow_id is None:
+        return None
+    namespace = quote(run.temporal_namespace or it.settings.temporal_namespace, safe="")
+    return f"{it.settings.temporal_ui_url}/namespaces/{namespace}/workflows/{quote(run.workflow_id, safe='')}"

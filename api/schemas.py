@@ -1,0 +1,385 @@
+"""What goes in and out, as the seeds name it (ExecutePlanRequest, ExecutionStatusResponse, ...), in camelCase.
+
+Requests are strict: nothing unknown, nothing coerced (``false`` is no integer).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, Strict, model_validator
+from pydantic.alias_generators import to_camel
+
+from dalang.plan import Priority
+from dalang.statuses import NodeStatus, RunStatus
+
+MAX_PAGE = 1_000
+Limit = Annotated[int, Field(ge=1, le=MAX_PAGE, description="Items of one page at most.")]
+Cursor = Annotated[str | None, Field(max_length=2_000, description="`next` of the page before.")]
+Text = Annotated[str, Field(max_length=2_000)]
+
+
+class RequestModel(BaseModel):
+    """A body, or the query of an address."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, alias_generator=to_camel)
+
+
+class QueryModel(BaseModel):
+    """The query of an address: texts, so they are converted, but nothing unknown is passed over."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+
+class Answer(BaseModel):
+    """Something that is answered."""
+
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+
+# -- requests ----------------------------------------------------------------------------------------------------------
+
+
+class ExecutePlanRequest(RequestModel):
+    """Which plan to run, with what: a stored plan by ``planId``, or the ``plan`` itself."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"planId": "3f0e6f0e-6b5a-4a9e-9d8e-0a4f3c0e8a11", "inputs": {"feature": "login"}, "priority": "high"},
+                {"plan": {"name": "hello", "nodes": [{"nodeId": "greet", "type": "noop"}]}},
+            ]
+        }
+    )
+
+    plan_id: Annotated[UUID, Strict(False)] | None = Field(None, description="A stored plan.")
+    plan_version: str | None = Field(None, min_length=1, max_length=100, description="Default: the highest version.")
+    plan: dict[str, Any] | None = Field(None, description="A plan document that is run without being stored as a plan.")
+    inputs: dict[str, Any] = Field(default_factory=dict, description="Checked against the plan's `inputs` schema.")
+    priority: Priority | None = Field(None, description="Default: the plan's. An integer or low ... critical.")
+    metadata: dict[str, Any] = Field(default_factory=dict, description="Free; reaches handlers.")
+    tenant_id: str | None = Field(None, max_length=200, description="Of the seeds; the token's tenant always wins.")
+    created_by: str | None = Field(None, max_length=500, description="Of the seeds; the token's subject always wins.")
+
+    @model_validator(mode="after")
+    def _one_plan(self) -> Self:
+        if (self.plan_id is None) == (self.plan is None):
+            raise ValueError("give either planId or plan")
+        if self.plan is not None and self.plan_version is not None:
+            raise ValueError("planVersion goes with planId; a plan has its own version")
+        return self
+
+
+class PauseResumeRequest(RequestModel):
+    """Why; ``operator`` is accepted as in the seeds, recorded is the token's subject."""
+
+    reason: Text | None = None
+    operator: Text | None = None
+
+
+class CancelRequest(RequestModel):
+    """Why; ``operator`` is accepted as in the seeds, recorded is the token's subject."""
+
+    reason: Text | None = None
+    operator: Text | None = None
+
+
+class RunQuery(QueryModel):
+    """What a list of runs is narrowed to."""
+
+    status: list[RunStatus] = Field(default_factory=list, description="Any of these; may be repeated.")
+    plan_id: UUID | None = None
+    plan: str | None = Field(None, max_length=500, description="A part of the plan's name, in any case.")
+    created_by: str | None = Field(None, max_length=500)
+    from_: AwareDatetime | None = Field(None, alias="from", description="Created at or after this time (RFC 3339).")
+    to: AwareDatetime | None = Field(None, description="Created before this time (RFC 3339).")
+    active: bool | None = Field(None, description="true: runs that have not ended; false: those that have.")
+    limit: Limit = 50
+    cursor: Cursor = None
+
+
+class PlanQuery(QueryModel):
+    """What a list of plans is narrowed to."""
+
+    name: str | None = Field(None, max_length=500, description="A part of the name, in any case.")
+    limit: Limit = 50
+    cursor: Cursor = None
+
+
+class NodeQuery(QueryModel):
+    """What a list of nodes is narrowed to."""
+
+    status: list[NodeStatus] = Field(default_factory=list, description="Any of these; may be repeated.")
+    node_id: list[str] = Field(default_factory=list, max_length=200, description="Only these nodes.")
+    limit: Limit = 200
+    cursor: Cursor = None
+
+
+class EventQuery(QueryModel):
+    """Which events of a run."""
+
+    after: str | None = Field(None, max_length=50, description="Events after this id (`epoch.seq`).")
+    type: list[str] = Field(default_factory=list, max_length=50, description="Only events of these types.")
+    node_id: str | None = Field(None, max_length=200, description="Only events of this node.")
+    bodies: bool = Field(False, description="With inputs, outputs and errors.")
+    limit: Limit = 200
+
+
+# -- answers -----------------------------------------------------------------------------------------------------------
+
+
+class ProblemItem(Answer):
+    """One thing that is wrong, or doubtful, in a document."""
+
+    pointer: str = Field(description="JSON Pointer (RFC 6901) into the document.")
+    code: str = Field(description="Stable, upper case.")
+    message: str
+    severity: str = "error"
+    node_id: str | None = None
+    edge_id: str | None = None
+
+
+class ProblemDetails(Answer):
+    """Every answer that is no success (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str | None = None
+    instance: str | None = None
+    request_id: str | None = None
+    problems: list[ProblemItem] | None = None
+
+
+class ExecutePlanResponse(Answer):
+    """The run that was made."""
+
+    run_id: UUID
+    status: RunStatus
+    message: str
+
+
+class ControlResponse(Answer):
+    """What became of a pause, resume or cancel."""
+
+    run_id: UUID
+    status: RunStatus
+    message: str
+
+
+class Links(Answer):
+    """Where else to look."""
+
+    temporal: str | None = None
+
+
+class RunItem(Answer):
+    """A run as lists show it."""
+
+    run_id: UUID
+    plan_id: UUID
+    plan_name: str
+    plan_version: str
+    status: RunStatus
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    created_by: str
+    priority: int
+    total_nodes: int
+    node_status_counts: dict[NodeStatus, int] = Field(description="Of all nodes; they sum up to totalNodes.")
+    metadata: dict[str, Any]
+    reason: str | None = None
+    error_message: str | None = None
+    links: Links = Links()
+
+
+class ExecutionStatusResponse(RunItem):
+    """A run with everything."""
+
+    last_event_at: datetime | None = None
+    last_event_id: str | None = Field(None, description="`epoch.seq` of the newest stored event.")
+    inputs: Any = None
+    outputs: Any = None
+    error: Any = Field(None, description="The ErrorPayload of the failure that ended the run.")
+
+
+class RunPage(Answer):
+    """A part of the list of runs, the newest first."""
+
+    items: list[RunItem]
+    next: str | None
+
+
+class RunCounts(Answer):
+    """How many runs there are."""
+
+    counts: dict[RunStatus, int] = Field(description="By status; statuses without runs are left out.")
+    active: int
+    total: int
+
+
+class PlanCreated(Answer):
+    """A version of a plan that was stored, now or before."""
+
+    plan_id: UUID
+    version: str
+    digest: str
+    name: str
+    nodes: int
+    edges: int
+    warnings: list[ProblemItem]
+
+
+class PlanChecked(Answer):
+    """What validation found."""
+
+    valid: bool
+    problems: list[ProblemItem]
+
+
+class PlanItem(Answer):
+    """A version of a plan as lists show it."""
+
+    plan_id: UUID
+    version: str
+    name: str
+    digest: str
+    nodes: int
+    edges: int
+    created_by: str
+    created_at: datetime
+
+
+class PlanDetail(PlanItem):
+    """A version of a plan with its document."""
+
+    plan: dict[str, Any]
+
+
+class PlanPage(Answer):
+    """A part of the list of plans, each in its highest version, by name."""
+
+    items: list[PlanItem]
+    next: str | None
+
+
+class PlanVersions(Answer):
+    """All versions of a plan, the highest first."""
+
+    items: list[PlanItem]
+
+
+class RunPlan(Answer):
+    """The plan that a run runs."""
+
+    plan_id: UUID
+    version: str
+    digest: str
+    plan: dict[str, Any]
+
+
+class LiveAttempt(Answer):
+    """What Temporal knows of a node whose activity is pending: of the attempt that is made, or waited for."""
+
+    attempt: int
+    state: str = Field(description="SCHEDULED (waits), STARTED (runs) or CANCEL_REQUESTED.")
+    last_failure: dict[str, Any] | None = Field(None, description="ErrorPayload of the attempt before.")
+    next_attempt_at: datetime | None = None
+    worker: str | None = None
+    progress: Any = Field(None, description="What the handler told by ctx.progress().")
+
+
+class NodeItem(Answer):
+    """A node of a run as lists show it. A node that nothing has happened to is PENDING."""
+
+    node_id: str
+    name: str
+    type: str
+    status: NodeStatus
+    attempt: int = 0
+    max_attempts: int = 0
+    generation: int = 0
+    skip_reason: str | None = None
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    updated_at: datetime | None = None
+    live: LiveAttempt | None = None
+
+
+class AttemptItem(Answer):
+    """A failed attempt."""
+
+    attempt: int
+    generation: int
+    error: dict[str, Any]
+    started_at: datetime | None
+    ended_at: datetime
+    worker: str
+
+
+class NodeDetailResponse(NodeItem):
+    """A node with everything."""
+
+    run_id: UUID
+    inputs: Any = None
+    outputs: Any = None
+    error: Any = None
+    attempts: list[AttemptItem] = Field(default_factory=list, description="The attempts that failed, the oldest first.")
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class NodePage(Answer):
+    """A part of a run's nodes, in plan order."""
+
+    run_id: UUID
+    total: int = Field(description="Nodes of the plan.")
+    items: list[NodeItem]
+    next: str | None
+
+
+class EventItem(Answer):
+    """One event of a run; hash = SHA-256(JCS(event) + previousHash)."""
+
+    id: str = Field(description="`epoch.seq`.")
+    epoch: int
+    seq: int
+    type: str
+    node_id: str | None
+    at: datetime
+    recorded_at: datetime
+    data: dict[str, Any]
+    body: Any = None
+    body_digest: str | None
+    previous_hash: str
+    hash: str
+    superseded: bool
+
+
+class EventPage(Answer):
+    """A part of a run's events, the oldest first; ``next`` goes into ``after``."""
+
+    items: list[EventItem]
+    next: str | None
+
+
+class FindingItem(Answer):
+    """The first event that something was done to."""
+
+    what: Literal["CHANGED", "REMOVED", "INSERTED", "REORDERED", "MARK_CHANGED", "HEAD_CHANGED"]
+    epoch: int
+    seq: int
+    message: str
+
+
+class VerificationResponse(Answer):
+    """Whether a run's events are as they were written."""
+
+    run_id: UUID
+    valid: bool
+    events: int
+    erased_bodies: int
+    head: dict[str, Any]
+    finding: FindingItem | None

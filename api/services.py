@@ -1,0 +1,77 @@
+"""What the routes work with: one of each per app, made by ``app.create_app``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from dalang.api.auth import Tokens
+from dalang.api.feed import EventFeed
+from dalang.api.middleware import Metrics
+from dalang.api.plan_index import PlanIndexes
+from dalang.controls import Controls
+from dalang.launch import Launcher, TemporalLink
+from dalang.settings import Settings
+from dalang.store.engine import create_engine, transaction
+
+DATABASE_SECONDS = 15.0
+"""How long a request waits for a database that hangs, and for a free connection."""
+
+
+class Services:
+    """Database, Temporal, and what is remembered between requests."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.engine: AsyncEngine = create_engine(settings)
+        self.temporal = TemporalLink(settings, self.engine)
+        self.launcher = Launcher(settings, self.engine, self.temporal)
+        self.controls = Controls(self.temporal, self.launcher)
+        self.tokens = Tokens(self.engine)
+        self.indexes = PlanIndexes()
+        self.feed = EventFeed(settings.require_database_url())
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Keep the background work of the process going: the reconciler and the listener."""
+        tasks = [
+            asyncio.create_task(self.launcher.reconcile_for_ever(), name="reconciler"),
+            asyncio.create_task(self.feed.listen(), name="listener"),
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            for task in tasks:
+                with suppress(asyncio.CancelledError):
+                    await task
+            await self.engine.dispose()
+
+    @asynccontextmanager
+    async def transaction(
+        self, tenant_id: str, *, seconds: float = DATABASE_SECONDS, snapshot: bool = False
+    ) -> AsyncIterator[AsyncConnection]:
+        """Open a transaction of ``tenant_id``; ``snapshot``: all its reads see one moment.
+
+        Raises:
+            TimeoutError: the database did not answer in time.
+        """
+        engine = self.engine.execution_options(isolation_level="REPEATABLE READ") if snapshot else self.engine
+        async with asyncio.timeout(seconds), transaction(engine, tenant_id) as conn:
+            yield conn
+
+
+def services(request: Request) -> Services:
+    """Return the services of the request's app."""
+    found: Services = request.app.state.services
+    return found
+
+
+Service = Annotated[Services, Depends(services)]

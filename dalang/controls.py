@@ -1,0 +1,122 @@
+"""Pause, resume and cancel of a run: asked of the workflow by an update, which answers; left as a signal if it cannot.
+
+An update needs a worker. When none takes it in time, the same request is left as a signal, which Temporal keeps until
+a worker is back: the caller is told that it will be applied, never kept waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from temporalio.client import (
+    WorkflowHandle,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+    WorkflowUpdateStage,
+)
+from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
+
+from dalang import wire
+from dalang.errors import Conflict, InvalidDocument, Problem, Unavailable
+from dalang.launch import Launcher, TemporalLink
+from dalang.statuses import RUN_ENDS
+from dalang.store.runs import Run
+from dalang.workflows.requests import INVALID_REQUEST, WRONG_STATE
+
+ACCEPT_SECONDS = 5.0
+"""How long a worker may take to look at an update before it is left as a signal."""
+ANSWER_SECONDS = 8.0
+"""How long an accepted update may take to be stored and answered."""
+SIGNAL_SECONDS = 3.0
+
+CONTROLS = (wire.UPDATE_PAUSE, wire.UPDATE_RESUME, wire.UPDATE_CANCEL)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a request; ``applied`` is False when it waits for a worker."""
+
+    status: str
+    applied: bool
+
+
+class Controls:
+    """Sends controls into runs."""
+
+    def __init__(self, link: TemporalLink, launcher: Launcher, accept_seconds: float = ACCEPT_SECONDS) -> None:
+        self._link = link
+        self._launcher = launcher
+        self.accept_seconds = accept_seconds
+
+    async def send(self, run: Run, control: str, operator: str, reason: str | None) -> Outcome:
+        """Send ``control`` (one of :data:`CONTROLS`) into ``run``.
+
+        Raises:
+            Conflict: the run has ended, or its status does not allow it.
+            InvalidDocument: the workflow finds the request malformed.
+            Unavailable: Temporal is away.
+        """
+        if run.status in RUN_ENDS:
+            raise Conflict(f"{control} is not possible: the run is {run.status}.")
+        if not await self._launcher.start(run):
+            raise Conflict(f"{control} is not possible: the run could not be started.")
+        client = await self._link.client()
+        handle = client.get_workflow_handle(f"{wire.WORKFLOW_ID_PREFIX}{run.run_id}")
+        payload = {"operator": operator, "reason": reason}
+        try:
+            status = await self._update(handle, control, payload)
+        except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
+            signal = handle.signal(control, payload, rpc_timeout=timedelta(seconds=SIGNAL_SECONDS))
+            await _answered(control, signal, SIGNAL_SECONDS)
+            return Outcome(run.status, applied=False)
+        return Outcome(status or run.status, applied=True)
+
+    async def _update(self, handle: WorkflowHandle[Any, Any], control: str, payload: dict[str, Any]) -> str | None:
+        """Return the status after the update, or None when it is applied and not stored yet."""
+        asked = handle.start_update(
+            control,
+            payload,
+            wait_for_stage=WorkflowUpdateStage.ACCEPTED,
+            result_type=dict,
+            rpc_timeout=timedelta(seconds=self.accept_seconds),
+        )
+        update = await _answered(control, asked, self.accept_seconds, silent=True)
+        try:
+            answer = await _answered(control, update.result(), ANSWER_SECONDS, silent=True)
+        except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
+            return None
+        return str(answer["status"])
+
+
+async def _answered(control: str, call: Awaitable[T], seconds: float, *, silent: bool = False) -> T:
+    """Await a call to Temporal and translate its errors; ``silent``: TimeoutError when nobody answered."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await call
+    except WorkflowUpdateFailedError as error:
+        raise _refusal(control, error.cause) from error
+    except RPCError as error:
+        if error.status == RPCStatusCode.NOT_FOUND:
+            raise Conflict(f"{control} is not possible: the run has ended.") from error
+        if error.status in (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED) and silent:
+            raise TimeoutError from error
+        raise Unavailable(f"Temporal did not take the request: {error.message}") from error
+    except TimeoutError as error:
+        if silent:
+            raise
+        raise Unavailable("Temporal did not answer in time.") from error
+
+
+def _refusal(control: str, cause: BaseException) -> Exception:
+    if isinstance(cause, ApplicationError):
+        if cause.type == INVALID_REQUEST:
+            return InvalidDocument([Problem(pointer="", code="BAD_VALUE", message=cause.message)], "request")
+        if cause.type == WRONG_STATE:
+            return Conflict(f"{cause.message}.")
+    return Conflict(f"{control} is not possible any more: the run has ended, or is ending.")

@@ -1,0 +1,356 @@
+"""Starting runs: a row first, then the workflow, so that whatever crashes in between is found and finished.
+
+Theory of operation. ``POST /execute`` writes the run's row (PENDING, with tenant, Idempotency-Key and digest of the
+request) and commits; only then Temporal is asked to start ``PlanRun`` with the id ``run-<runId>``, which starts at
+most one workflow however often it is asked; then the row notes which execution it is. A crash, or a Temporal that is
+away, leaves a row without an execution: :meth:`Launcher.reconcile` starts those. Every API process runs it, safely side
+by side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio.api.workflowservice.v1 import GetClusterInfoRequest
+from temporalio.client import Client
+from temporalio.common import (
+    SearchAttributePair,
+    TypedSearchAttributes,
+    WorkflowIDConflictPolicy,
+    WorkflowIDReusePolicy,
+)
+from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from dalang import temporal, wire
+from dalang.errors import ErrorPayload, ErrorType, InvalidDocument, NotFound, Unavailable
+from dalang.nodes import registry
+from dalang.plan import Plan
+from dalang.program import compile_plan
+from dalang.settings import Settings
+from dalang.statuses import RunStatus
+from dalang.store.blobs import PostgresBlobDriver
+from dalang.store.engine import is_connection_error, transaction
+from dalang.store.plans import get_document, put_document
+from dalang.store.runs import NewRun, Run, create_run, list_not_started, mark_start_failed, mark_started
+from dalang.validation import Report, validate
+from dalang.workflows.dispatch import temporal_priority
+
+logger = logging.getLogger("dalang.launch")
+
+CONNECT_SECONDS = 3.0
+"""How long a request waits for a Temporal that does not answer."""
+START_SECONDS = 10.0
+LEFT_SECONDS = 5.0
+"""A row so old without an execution was left by somebody: a start takes well under a second."""
+BASE_TASK_SECONDS, NODES_PER_SECOND, MAX_TASK_SECONDS = 10, 2_000, 60
+"""A workflow task replays the run; a plan of 100,000 nodes needs the most that is given."""
+CACHED_NODES = 200_000
+PREPARING_AT_ONCE = 2
+
+
+class TemporalLink:
+    """The process's one client of Temporal, connected at first use: an API answers while Temporal is away."""
+
+    def __init__(self, settings: Settings, engine: AsyncEngine) -> None:
+        self.settings = settings
+        # A request does not wait for a database as long as a node may.
+        self._driver = PostgresBlobDriver(engine, wait_seconds=CONNECT_SECONDS)
+        self._client: Client | None = None
+        self._lock = asyncio.Lock()
+        self.cluster_id: str | None = None
+
+    async def client(self) -> Client:
+        """Return the client.
+
+        Raises:
+            dalang.temporal.TemporalUnavailable: Temporal does not answer, or refuses us.
+        """
+        if self._client is not None:
+            return self._client
+        async with self._lock:
+            if self._client is None:
+                client = await temporal.connect(
+                    self.settings, storage_driver=self._driver, timeout_seconds=CONNECT_SECONDS
+                )
+                await self.prepare_namespace(client)
+                self._client = client
+        return self._client
+
+    async def prepare_namespace(self, client: Client) -> None:
+        """Register search attributes and ask which cluster this is; where that is forbidden, others have done it."""
+        with suppress(RPCError):
+            await temporal.ensure_search_attributes(client)
+        with suppress(RPCError):
+            info = await client.workflow_service.get_cluster_info(GetClusterInfoRequest())
+            self.cluster_id = info.cluster_id or None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A valid plan ready to be started: its program, and its head (without nodes and edges) for inputs and priority."""
+
+    digest: str
+    head: Plan
+    program: Mapping[str, Any]
+    nodes: int
+
+    @property
+    def plan_id(self) -> UUID:
+        """The plan's id; validation derives one from the name where the document gives none."""
+        assert self.head.plan_id is not None
+        return self.head.plan_id
+
+
+def check_plan(document: Mapping[str, Any]) -> Report:
+    """Validate a plan document against what this process knows of node types and agents."""
+    agents = [agent.capabilities for agent in registry.agents]
+    return validate(document, node_types=registry.node_types, agents=agents or None)
+
+
+def prepare(plan: Plan) -> Prepared:
+    """Compile a valid plan."""
+    head = plan.model_copy(update={"nodes": (), "edges": (), "finally_": ()})
+    program = compile_plan(plan)
+    return Prepared(plan.digest(), head, program, len(program["nodes"]))
+
+
+class Preparations:
+    """Prepared plans by digest, the least recently used dropped. Large plans take seconds, so it is done in threads."""
+
+    def __init__(self) -> None:
+        self._prepared: OrderedDict[str, Prepared] = OrderedDict()
+        self._nodes = 0
+        self._slots = asyncio.Semaphore(PREPARING_AT_ONCE)
+
+    async def check(self, document: Mapping[str, Any]) -> Report:
+        """Validate a plan document."""
+        async with self._slots:
+            return await asyncio.to_thread(check_plan, document)
+
+    async def of_plan(self, plan: Plan) -> Prepared:
+        """Prepare a plan that was validated."""
+        async with self._slots:
+            prepared = await asyncio.to_thread(prepare, plan)
+        return self._keep(prepared)
+
+    async def of_document(self, digest: str, document: Mapping[str, Any], *, known_types: bool = True) -> Prepared:
+        """Prepare a stored plan; ``known_types`` asks that this process knows its node types.
+
+        Raises:
+            InvalidDocument: this version of Dalang refuses it.
+        """
+        found = self._prepared.get(digest)
+        if found is not None:
+            self._prepared.move_to_end(digest)
+            return found
+        async with self._slots:
+            report = await asyncio.to_thread(check_plan if known_types else validate, document)
+        return await self.of_plan(report.require())
+
+    def _keep(self, prepared: Prepared) -> Prepared:
+        if prepared.digest not in self._prepared:
+            self._nodes += prepared.nodes
+        self._prepared[prepared.digest] = prepared
+        while self._nodes > CACHED_NODES and len(self._prepared) > 1:
+            _, dropped = self._prepared.popitem(last=False)
+            self._nodes -= dropped.nodes
+        return prepared
+
+
+class Launcher:
+    """Writes rows of runs and starts their workflows."""
+
+    def __init__(self, settings: Settings, engine: AsyncEngine, link: TemporalLink) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._link = link
+        self.preparations = Preparations()
+
+    async def accept(self, new: NewRun, inline: Plan | None = None) -> Run:
+        """Write the run's row and, for a plan that is stored nowhere yet, its document; committed when this returns.
+
+        The same Idempotency-Key with the same request answers the run that is there.
+
+        Raises:
+            Conflict: the key was used for another request.
+        """
+        async with transaction(self._engine, new.tenant_id) as conn:
+            if inline is not None:
+                await put_document(conn, new.tenant_id, inline)
+            run, _ = await create_run(conn, new)
+        return run
+
+    async def start(self, run: Run, prepared: Prepared | None = None) -> bool:
+        """Start the run's workflow unless it has been; False when Temporal refuses it, and the run is FAILED then.
+
+        Raises:
+            Unavailable: Temporal, or Postgres, is away; the run stays PENDING and is started later.
+        """
+        if run.temporal_run_id is not None or run.status != RunStatus.PENDING:
+            return True
+        if prepared is None:
+            prepared = await self._prepared_of(run)
+        client = await self._link.client()
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                execution = await self._start_workflow(client, run, prepared)
+        except RPCError as error:
+            if error.status != RPCStatusCode.INVALID_ARGUMENT:
+                raise Unavailable(f"Temporal did not start the run: {error.message}") from error
+            if "search attribute" in error.message.lower():
+                # The namespace was made anew beneath us: register them again, and the next try succeeds.
+                await self._link.prepare_namespace(client)
+                raise Unavailable(f"Temporal lacks search attributes: {error.message}") from error
+            await self.fail(run, f"Temporal refuses to start it: {error.message}")
+            return False
+        except Exception as error:
+            if isinstance(error, TimeoutError) or is_connection_error(error):
+                raise Unavailable("Temporal, or Postgres, did not answer in time.") from error
+            raise
+        await self._mark_started(client, run, execution)
+        return True
+
+    async def _start_workflow(self, client: Client, run: Run, prepared: Prepared) -> str:
+        """Start the workflow, or find that it has been; return the execution's id."""
+        workflow_id = f"{wire.WORKFLOW_ID_PREFIX}{run.run_id}"
+        seconds = min(BASE_TASK_SECONDS + prepared.nodes // NODES_PER_SECOND, MAX_TASK_SECONDS)
+        try:
+            handle = await client.start_workflow(
+                wire.PLAN_RUN,
+                args=[{**prepared.program, "priority": run.priority}, initial_state(run, self._settings)],
+                id=workflow_id,
+                task_queue=self._settings.task_queue,
+                task_timeout=timedelta(seconds=seconds),
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                search_attributes=_search_attributes(run),
+                static_summary=_inline_code(f"{run.plan_name} {run.plan_version}", 200),
+                static_details=_details(run, self._settings),
+                priority=temporal_priority(run.priority, run.tenant_id),
+                rpc_timeout=timedelta(seconds=START_SECONDS),
+            )
+        except WorkflowAlreadyStartedError as error:  # it has ended already
+            return error.run_id or (await client.get_workflow_handle(workflow_id).describe()).run_id
+        return handle.first_execution_run_id or handle.result_run_id or ""
+
+    async def _mark_started(self, client: Client, run: Run, execution: str) -> None:
+        try:
+            async with transaction(self._engine, run.tenant_id) as conn:
+                await mark_started(
+                    conn,
+                    run.tenant_id,
+                    run.run_id,
+                    workflow_id=f"{wire.WORKFLOW_ID_PREFIX}{run.run_id}",
+                    temporal_run_id=execution,
+                    temporal_namespace=client.namespace,
+                    temporal_cluster_id=self._link.cluster_id,
+                )
+        except Exception as error:
+            # The run is under way; its own flush, or the reconciler, notes the execution.
+            if not is_connection_error(error):
+                raise
+
+    async def fail(self, run: Run, message: str) -> None:
+        """End a run FAILED that cannot be started for good."""
+        error = ErrorPayload(type=ErrorType.VALIDATION_ERROR, message=message[:2000], origin_run_id=str(run.run_id))
+        async with transaction(self._engine, run.tenant_id) as conn:
+            if await mark_start_failed(conn, run.tenant_id, run.run_id, error.wire()):
+                logger.warning("run %s cannot be started: %s", run.run_id, message)
+
+    async def _prepared_of(self, run: Run) -> Prepared:
+        async with transaction(self._engine, run.tenant_id) as conn:
+            document = await get_document(conn, run.tenant_id, run.plan_digest)
+        if document is None:
+            raise NotFound(f"The plan {run.plan_digest} of run {run.run_id} is not stored.")
+        # It was accepted; that this process lacks a module of node types must not end it.
+        return await self.preparations.of_document(run.plan_digest, document, known_types=False)
+
+    async def reconcile(self, older_than_seconds: float = LEFT_SECONDS) -> int:
+        """Start what was left PENDING without an execution for so long; return how many were started.
+
+        Safe side by side. What can never be started ends FAILED.
+
+        Raises:
+            Unavailable: Temporal is away; the rest is for the next time.
+        """
+        async with transaction(self._engine, None) as conn:
+            left = await list_not_started(conn, older_than_seconds)
+        started = 0
+        for run in left:
+            try:
+                started += await self.start(run)
+            except (NotFound, InvalidDocument) as error:
+                await self.fail(run, str(error))
+        if started:
+            logger.info("started %d runs that were left without a workflow", started)
+        return started
+
+    async def reconcile_for_ever(self, every_seconds: float = LEFT_SECONDS) -> None:
+        """Reconcile until cancelled; what is away meanwhile is only logged."""
+        while True:
+            try:
+                await self.reconcile()
+            except Unavailable as error:
+                logger.warning("runs that were left wait: %s", error)
+            except Exception as error:
+                if not is_connection_error(error):
+                    logger.exception("reconciling failed")
+            await asyncio.sleep(every_seconds)
+
+
+def initial_state(run: Run, settings: Settings) -> dict[str, Any]:
+    """Return the second argument of ``PlanRun``: the run's state before its first event."""
+    return {
+        "engine": wire.ENGINE_VERSION,
+        "runId": str(run.run_id),
+        "tenantId": run.tenant_id,
+        "inputs": run.inputs or {},
+        "about": {
+            "id": str(run.run_id),
+            "planId": str(run.plan_id),
+            "plan": run.plan_name,
+            "planVersion": run.plan_version,
+            "tenantId": run.tenant_id,
+            "createdBy": run.created_by,
+            "priority": run.priority,
+            "metadata": run.metadata,
+        },
+        "maxInFlight": settings.max_in_flight,
+        "historyLimit": settings.history_events_limit,
+    }
+
+
+def _search_attributes(run: Run) -> TypedSearchAttributes:
+    return TypedSearchAttributes(
+        [
+            SearchAttributePair(temporal.RUN_STATUS, str(RunStatus.RUNNING)),
+            SearchAttributePair(temporal.PLAN, run.plan_name),
+            SearchAttributePair(temporal.PLAN_VERSION, run.plan_version),
+            SearchAttributePair(temporal.TENANT, run.tenant_id),
+            SearchAttributePair(temporal.PRIORITY, run.priority),
+        ]
+    )
+
+
+def _details(run: Run, settings: Settings) -> str:
+    """What the Web UI shows of a run, in Markdown."""
+    address = f"{settings.api_url}/orchestrator/runs/{run.run_id}"
+    return (
+        f"Plan {_inline_code(run.plan_name, 500)} version {_inline_code(run.plan_version, 100)}, "
+        f"requested by {_inline_code(run.created_by, 200)}\n\n[{address}]({address})"
+    )
+
+
+def _inline_code(text: str, limit: int) -> str:
+    """Return ``text`` so that Markdown shows it as it is: names come from whoever wrote the plan."""
+    return "`" + " ".join(text.replace("`", "'").split())[:limit] + "`"
