@@ -1,0 +1,134 @@
+"""The plans whose histories are kept: every node type and every control of the workflow, each as small as it can be.
+
+A plan here never changes; a new feature gets a new entry, and ``python -m tests.replay.record`` its history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.engine.kit import Started, noop_chain
+
+
+async def _nothing(started: Started) -> None:
+    """Let it run."""
+
+
+async def _pause_and_resume(started: Started) -> None:
+    await started.until("NODE_STARTED", "a")
+    await started.handle.execute_update("pause", {"operator": "ann", "reason": "look"})
+    await started.handle.signal("resume", {"operator": "ann"})
+    await started.until("PLAN_RESUMED")
+
+
+async def _cancel_by_signal(started: Started) -> None:
+    await started.until("NODE_STARTED", "a")
+    await started.handle.signal("cancel", {"reason": "enough"})
+
+
+async def _cancel_by_temporal(started: Started) -> None:
+    await started.until("NODE_STARTED", "a")
+    await started.handle.cancel()
+
+
+async def _bad_requests(started: Started) -> None:
+    await started.until("NODE_STARTED", "a")
+    await started.handle.signal("pause", args=[1, 2, 3])
+    await started.handle.signal("nonsense", "x")
+    await started.handle.signal("resume", {"reason": 5})
+    await started.handle.signal("cancel", {"typo": "x"})
+    await started.until("REQUEST_REJECTED")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A plan, what to send into its run, and the state it starts with."""
+
+    plan: dict[str, Any]
+    act: Callable[[Started], Awaitable[None]] = _nothing
+    inputs: dict[str, Any] = field(default_factory=dict)
+    state: dict[str, Any] = field(default_factory=dict)
+
+
+def _node(node_id: str, kind: str = "noop", **more: Any) -> dict[str, Any]:
+    return {"nodeId": node_id, "type": kind, **more}
+
+
+def _edge(source: str, target: str, **more: Any) -> dict[str, Any]:
+    return {"sourceNodeId": source, "targetNodeId": target, **more}
+
+
+_FLAKY = {"retryPolicy": {"initialDelayMs": 10}}
+
+PLANS: dict[str, Recorded] = {
+    "chain": Recorded(noop_chain(5)),
+    "data": Recorded(
+        {
+            "nodes": [_node("a", "t-value", inputs={"x": "${inputs.n + 1}"}), _node("b", "t-value")],
+            "edges": [_edge("a", "b", mapping={"x": "y"}, condition="outputs.x > 1")],
+            "outputs": {"y": "${nodes.b.outputs.y}"},
+        },
+        inputs={"n": 1},
+    ),
+    "retries": Recorded(
+        {
+            "nodes": [
+                _node("fixed", "t-flaky", retryPolicy={"backoffStrategy": "FIXED", "initialDelayMs": 10}),
+                _node("linear", "t-flaky", retryPolicy={"backoffStrategy": "LINEAR", "initialDelayMs": 10}),
+                _node("jitter", "t-flaky", retryPolicy={"jitter": True, "initialDelayMs": 10}),
+            ]
+        }
+    ),
+    "error-edge": Recorded(
+        {
+            "nodes": [_node("a", "t-fail"), _node("handler"), _node("after")],
+            "edges": [_edge("a", "handler", sourcePort="error"), _edge("a", "after")],
+        }
+    ),
+    "fail-fast": Recorded(
+        {
+            "nodes": [_node("a", "t-fail"), _node("b", "t-hang"), _node("c")],
+            "edges": [_edge("b", "c")],
+            "finally": [_node("f")],
+        }
+    ),
+    "continue": Recorded(
+        {
+            "failurePolicy": "continue",
+            "nodes": [_node("a", "t-fail"), _node("b"), _node("d")],
+            "edges": [_edge("a", "d"), _edge("b", "d")],
+        }
+    ),
+    "joins": Recorded(
+        {
+            "nodes": [_node("a"), _node("b", "t-fail"), _node("any", join="any"), _node("done", join="allDone")],
+            "failurePolicy": "continue",
+            "edges": [_edge("a", "any"), _edge("b", "any"), _edge("a", "done"), _edge("b", "done")],
+        }
+    ),
+    "sleep": Recorded({"nodes": [_node("s", "sleep", inputs={"duration": "50ms"})]}),
+    "agent": Recorded({"nodes": [_node("a", "agent", requirements={"capabilities": ["t-testing"]})]}),
+    "http": Recorded(
+        {"nodes": [_node("a", "http", inputs={"url": "http://127.0.0.1:9/"}, retryPolicy={"maxAttempts": 1})]}
+    ),
+    "python": Recorded({"nodes": [_node("a", "python", handler="t-value", inputs={"x": 1})]}),
+    "time-out": Recorded({"nodes": [_node("a", "t-hang", timeouts={"startToClose": "100ms"}, **_FLAKY)]}),
+    "run-time-out": Recorded({"timeout": "200ms", "nodes": [_node("a", "t-hang")]}),
+    "pause": Recorded({"nodes": [_node("a", "sleep", inputs={"duration": "1s"}), _node("b")]}, _pause_and_resume),
+    "cancel-signal": Recorded({"nodes": [_node("a", "t-hang")]}, _cancel_by_signal),
+    "cancel-temporal": Recorded({"nodes": [_node("a", "t-hang")]}, _cancel_by_temporal),
+    "bad-requests": Recorded({"nodes": [_node("a", "sleep", inputs={"duration": "1s"})]}, _bad_requests),
+    "continue-as-new": Recorded(
+        {
+            "nodes": [*noop_chain(20)["nodes"], _node("s", "sleep", inputs={"duration": "2s"})],
+            "edges": noop_chain(20)["edges"],
+            "timeout": "1h",
+        },
+        state={"historyLimit": 60},
+    ),
+    "invalid-condition": Recorded(
+        {"nodes": [_node("a"), _node("b")], "edges": [_edge("a", "b", condition="outputs.missing > 1")]}
+    ),
+}
