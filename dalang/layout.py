@@ -179,8 +179,17 @@ class _Graph:
             forward = sweep % 2 == 0
             for row in self.rows if forward else reversed(self.rows):
                 self._settle(row, forward)
+        self._centre_isolated()
         for row in self.rows:
             self._settle(row, None)
+
+    def _centre_isolated(self) -> None:
+        """Move what has no edges to the middle of what has some."""
+        isolated = [not self.before[vertex] and not self.after[vertex] for vertex in range(len(self.layer))]
+        connected = [x for x, alone in zip(self.x, isolated, strict=True) if not alone]
+        if connected:
+            middle = (min(connected) + max(connected)) / 2
+            self.x = [middle if alone else x for x, alone in zip(self.x, isolated, strict=True)]
 
     def _offsets(self, row: Sequence[int]) -> list[float]:
         """Return the least distances of a row's vertices from its first."""

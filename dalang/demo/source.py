@@ -14,6 +14,7 @@ from typing import Any
 from dalang.nodes import InvalidInput
 
 MAX_SOURCE = 100_000
+MAX_DEPTH = 100
 _BRANCHES = (ast.If, ast.For, ast.While, ast.ExceptHandler, ast.IfExp, ast.comprehension, ast.And, ast.Or, ast.Assert)
 
 SAMPLE = '''\
@@ -56,9 +57,15 @@ def parse(code: str) -> ast.Module:
     if len(code) > MAX_SOURCE:
         raise InvalidInput(f"the code is longer than {MAX_SOURCE} characters")
     try:
-        return ast.parse(code)
+        tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise InvalidInput(f"the code is no Python: {type(error).__name__}: {error}"[:300]) from None
+    level, depth = list(ast.iter_child_nodes(tree)), 0
+    while level:
+        level, depth = [child for node in level for child in ast.iter_child_nodes(node)], depth + 1
+        if depth > MAX_DEPTH:
+            raise InvalidInput(f"the code is nested deeper than {MAX_DEPTH} levels")
+    return tree
 
 
 def functions(tree: ast.AST) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -167,10 +174,7 @@ def refactor(code: str) -> tuple[str, list[str]]:
     """Return ``code`` simplified, and what was changed."""
     simplify = _Simplify()
     tree = ast.fix_missing_locations(simplify.visit(parse(code)))
-    try:
-        return ast.unparse(tree) + "\n", simplify.changes
-    except RecursionError:
-        raise InvalidInput("the code is nested too deeply") from None
+    return ast.unparse(tree) + "\n", simplify.changes
 
 
 def diff(before: str, after: str, name: str) -> str:
