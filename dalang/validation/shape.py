@@ -271,7 +271,7 @@ def _sentence(details: ErrorDetails, steps: Steps, owner: type[BaseModel], probl
         return "BAD_DURATION" if "duration" in text else "BAD_VALUE", f"{name}: {text}, not {shown(value)}."
     if kind in _WANTED:
         wanted = _WANTED[kind]
-        quote = ' Put it in quotes: "..."' if wanted == "a text" and isinstance(value, (int, float)) else ""
+        quote = " Put it in quotes." if wanted == "a text" and isinstance(value, (int, float)) else ""
         not_this = shown(value) if wanted in ("an integer", "a number") else kind_of(value)
         return "WRONG_TYPE", f"{name} is {wanted}, not {not_this}.{quote}"
     if kind in ("enum", "literal_error"):

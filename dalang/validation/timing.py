@@ -47,13 +47,13 @@ def _check_durations(node: NodeAt, model: Node, problems: Problems) -> None:
         _sensible((*node.steps, "requirements", "estimatedDuration"), estimate, node.id, problems, zero=True)
     if start and total and total < start:
         message = (
-            f"scheduleToClose ({format_duration(total)}, all attempts) is shorter than startToClose"
+            f"`scheduleToClose` ({format_duration(total)}, all attempts) is shorter than `startToClose`"
             f" ({format_duration(start)}, one attempt), which is never reached."
         )
         problems.warning("DURATION_ORDER", (*steps, "scheduleToClose"), message, node.id)
     if start and beat and beat > start:
         message = (
-            f"heartbeat ({format_duration(beat)}) is longer than startToClose ({format_duration(start)}), so it never"
+            f"`heartbeat` ({format_duration(beat)}) is longer than `startToClose` ({format_duration(start)}), so it never"
             " tells that a worker is gone."
         )
         problems.warning("DURATION_ORDER", (*steps, "heartbeat"), message, node.id)
@@ -64,12 +64,14 @@ def _check_retries(node: NodeAt, policy: RetryPolicy, problems: Problems) -> Non
     _sensible((*steps, "initialDelay"), policy.initial_delay, node.id, problems, zero=True)
     _sensible((*steps, "maxDelay"), policy.max_delay, node.id, problems, zero=True)
     if policy.max_attempts > 1 and not policy.retry_on:
-        message = f"maxAttempts is {policy.max_attempts}, but retryOn is empty: no error will be worth another attempt."
+        message = (
+            f"`maxAttempts` is {policy.max_attempts}, but `retryOn` is empty: no error will be worth another attempt."
+        )
         problems.warning("NO_RETRY_ON", (*steps, "retryOn"), message, node.id)
     if policy.max_delay < policy.initial_delay:
         message = (
-            f"maxDelay ({format_duration(policy.max_delay)}) is shorter than initialDelay"
-            f" ({format_duration(policy.initial_delay)}); the delay is initialDelay each time."
+            f"`maxDelay` ({format_duration(policy.max_delay)}) is shorter than `initialDelay`"
+            f" ({format_duration(policy.initial_delay)}); the delay is `initialDelay` each time."
         )
         problems.warning("DURATION_ORDER", (*steps, "maxDelay"), message, node.id)
 
