@@ -230,13 +230,13 @@ def test_wide_levels_are_drawn_by_type() -> None:
 
 
 def test_two_thousand_nodes_are_drawn_within_a_second() -> None:
-    """A large picture takes little time (best of three: the machine may be busy)."""
+    """A large picture takes little time (of the processor, best of three: the machine may be busy)."""
     drawn = random_plan(2000, 100)
     best = float("inf")
     for _ in range(3):
-        started = time.perf_counter()
+        started = time.process_time()
         text = svg(drawn)
-        best = min(best, time.perf_counter() - started)
+        best = min(best, time.process_time() - started)
     assert len(boxes(text)) == 2000
     assert best < 1.0
 
