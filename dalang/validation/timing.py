@@ -53,8 +53,8 @@ def _check_durations(node: NodeAt, model: Node, problems: Problems) -> None:
         problems.warning("DURATION_ORDER", (*steps, "scheduleToClose"), message, node.id)
     if start and beat and beat > start:
         message = (
-            f"`heartbeat` ({format_duration(beat)}) is longer than `startToClose` ({format_duration(start)}), so it never"
-            " tells that a worker is gone."
+            f"`heartbeat` ({format_duration(beat)}) is longer than `startToClose` ({format_duration(start)}), so"
+            " it never tells that a worker is gone."
         )
         problems.warning("DURATION_ORDER", (*steps, "heartbeat"), message, node.id)
 
