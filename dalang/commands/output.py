@@ -1,0 +1,194 @@
+"""What commands write: consoles, tables that fit, JSON for programs, texts of strangers made harmless.
+
+Names and outputs come from whoever wrote a plan; none of their characters may steer a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+STATUS_STYLES = {
+    "COMPLETED": "green",
+    "SUCCESS": "green",
+    "RUNNING": "cyan",
+    "VALIDATED": "cyan",
+    "FAILED": "red",
+    "COMPENSATION_FAILED": "red",
+    "ERROR": "yellow",
+    "RETRYING": "yellow",
+    "PAUSED": "yellow",
+    "CANCELLED": "magenta",
+    "SKIPPED": "bright_black",
+    "PENDING": "bright_black",
+}
+_WIDE = 100_000
+_STEERING = re.compile("[\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+
+
+def console(stream: IO[str]) -> Console:
+    """Return a console that writes to ``stream``: in colour on a terminal unless NO_COLOR is set, else never cut."""
+    from rich.console import Console
+
+    width = None if stream.isatty() else _WIDE
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
+
+
+def safe(value: Any) -> str:
+    """Return a text of a stranger on one line, without characters that could steer a terminal."""
+    from dalang.picture import printable
+
+    return printable(str(value))
+
+
+def safe_lines(text: str) -> str:
+    """Return a text of a stranger with its line breaks, otherwise like :func:`safe`."""
+    lines = text.expandtabs(4).splitlines()
+    return "\n".join(line[: len(line) - len(line.lstrip())] + safe(line) for line in lines)
+
+
+def to_json(value: Any, *, indent: int | None = 2) -> str:
+    """Return JSON whose texts cannot steer a terminal either."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent, default=str)
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def write_json(value: Any, *, stream: IO[str] | None = None, indent: int | None = 2) -> None:
+    """Write one JSON document and a line's end."""
+    stream = stream or sys.stdout
+    stream.write(to_json(value, indent=indent) + "\n")
+    stream.flush()
+
+
+def styled(status: Any) -> Text:
+    """Return a status in its colour."""
+    from rich.text import Text
+
+    text = safe(status)
+    return Text(text, style=STATUS_STYLES.get(text, ""))
+
+
+def table(out: Console, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, flexible: str | None = None) -> None:
+    """Print rows under headings. On a terminal the ``flexible`` column, else the last, is cut so that lines fit.
+
+    A heading that begins with ``>`` is aligned to the right. Cells are texts of strangers, or rich's Text.
+    """
+    from rich.text import Text
+
+    cells = [[cell if isinstance(cell, Text) else Text(safe(cell)) for cell in row] for row in rows]
+    heads = [name.removeprefix(">") for name in columns]
+    right = [name.startswith(">") for name in columns]
+    if not out.is_terminal:
+        _plain_table(out, heads, right, cells)
+        return
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    bends = flexible or heads[-1]
+    for at, name in enumerate(heads):
+        widest = max([len(name), *(row[at].cell_len for row in cells)])
+        made.add_column(
+            name,
+            no_wrap=True,
+            overflow="ellipsis",
+            justify="right" if right[at] else "left",
+            min_width=min(widest, 8 if name == bends else 40),
+        )
+    for row in cells:
+        made.add_row(*row)
+    out.print(made)
+
+
+def _plain_table(out: Console, heads: Sequence[str], right: Sequence[bool], cells: Sequence[Sequence[Text]]) -> None:
+    widths = [max([len(head), *(row[at].cell_len for row in cells)]) for at, head in enumerate(heads)]
+    for row in [list(heads), *([cell.plain for cell in line] for line in cells)]:
+        parts = [
+            text.rjust(width) if to_right else text.ljust(width)
+            for text, width, to_right in zip(row, widths, right, strict=True)
+        ]
+        out.file.write("  ".join(parts).rstrip() + "\n")
+
+
+def instant(value: Any) -> datetime | None:
+    """Return a point in time as the API gives it: an RFC 3339 text, or milliseconds since the epoch."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return datetime.fromtimestamp(value / 1000, UTC)
+    if isinstance(value, str):
+        try:
+            found = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return None
+
+
+def clock(value: Any) -> str:
+    """Return the local time of day with milliseconds."""
+    at = instant(value)
+    return at.astimezone().strftime("%H:%M:%S.%f")[:-3] if at else "-"
+
+
+def moment(value: Any) -> str:
+    """Return date and local time to the second."""
+    at = instant(value)
+    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S") if at else "-"
+
+
+def age(value: Any) -> str:
+    """Return how long ago it was, as ``kubectl`` does."""
+    at = instant(value)
+    return "-" if at is None else rough(max((datetime.now(UTC) - at).total_seconds(), 0))
+
+
+def span(start: Any, end: Any) -> str:
+    """Return how long it took, or has taken so far."""
+    began = instant(start)
+    if began is None:
+        return "-"
+    return seconds(max(((instant(end) or datetime.now(UTC)) - began).total_seconds(), 0))
+
+
+def seconds(value: float) -> str:
+    """Return a measured time: ``0.42s``, ``12.3s``, ``4m05s``, ``2h07m``."""
+    if value < 10:
+        return f"{value:.2f}s"
+    if value < 60:
+        return f"{value:.1f}s"
+    whole = round(value)
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def rough(value: float) -> str:
+    """Return a time in its largest unit: ``42s``, ``7m``, ``3h``, ``12d``."""
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if value >= 2 * size:
+            return f"{int(value // size)}{unit}"
+    return f"{int(value)}s"
+
+
+def estimate(ms: float) -> str:
+    """Return a planned time to three digits at most: ``1h50m``, ``2.35s``; 0 is ``0``."""
+    if ms <= 0:
+        return "0"
+    if ms < 1000:
+        return f"{ms:.0f}ms"
+    if ms < 60_000:
+        return f"{ms / 1000:.3g}s"
+    minutes = round(ms / 1000) // 60
+    if minutes < 60:
+        rest = round(ms / 1000) % 60
+        return f"{minutes}m" + (f"{rest:02d}s" if rest else "")
+    hours, minutes = divmod(round(ms / 60_000), 60)
+    if hours < 48:
+        return f"{hours}h" + (f"{minutes:02d}m" if minutes else "")
+    return f"{hours / 24:.3g}d"

@@ -1,0 +1,131 @@
+"""How far a run is: a fold over its events. Pure: it reads no clock and draws nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dalang.commands.output import instant
+
+FINISHED = frozenset({"SUCCESS", "ERROR", "FAILED", "SKIPPED", "CANCELLED", "COMPENSATED", "COMPENSATION_FAILED"})
+UNDER_WAY = frozenset({"RUNNING", "RETRYING", "QUEUED", "AWAITING_HITL", "COMPENSATING"})
+
+
+@dataclass(slots=True)
+class NodeProgress:
+    """One node: what the plan says of it, and what has happened. Times are seconds since the epoch."""
+
+    node_id: str
+    name: str
+    type: str
+    level: int
+    status: str = "PENDING"
+    started: float | None = None
+    ended: float | None = None
+    attempts: int = 1
+    note: str = ""
+
+
+class RunProgress:
+    """A run as its events tell it; ``nodes`` are in the order in which they can start."""
+
+    def __init__(self, plan: Mapping[str, Any]) -> None:
+        self.name = str(plan.get("name", ""))
+        self.version = str(plan.get("version", ""))
+        self.status = "PENDING"
+        self.reason = ""
+        self.started: float | None = None
+        self.ended: float | None = None
+        self.nodes = sorted(_nodes(plan), key=lambda node: node.level)
+        self.by_id = {node.node_id: node for node in self.nodes}
+        self.counts: Counter[str] = Counter({"PENDING": len(self.nodes)})
+        self.levels = 1 + max((node.level for node in self.nodes), default=-1)
+        self.grouped: dict[tuple[int, str], Counter[str]] = {}
+        self.away: str | None = None
+        for node in self.nodes:
+            self.grouped.setdefault((node.level, node.type), Counter())["PENDING"] += 1
+
+    @property
+    def done(self) -> int:
+        """How many nodes have ended."""
+        return sum(count for status, count in self.counts.items() if status in FINISHED)
+
+    @property
+    def running(self) -> int:
+        """How many nodes are under way."""
+        return sum(count for status, count in self.counts.items() if status in UNDER_WAY)
+
+    def apply(self, event: Mapping[str, Any]) -> None:
+        """Take the next event."""
+        at = instant(event.get("at"))
+        seconds = at.timestamp() if at else None
+        data = event.get("data") or {}
+        status = data.get("status")
+        node = self.by_id.get(event.get("nodeId") or "")
+        if node is not None and isinstance(status, str):
+            self._node(node, status, data, event, seconds)
+        elif event.get("nodeId") is None and isinstance(status, str):
+            self.status = status
+            self.reason = str(data.get("reason") or "")
+            if status == "RUNNING" and self.started is None:
+                self.started = seconds
+            if status in ("COMPLETED", "FAILED", "CANCELLED"):
+                self.ended = seconds
+
+    def _node(
+        self, node: NodeProgress, status: str, data: Mapping[str, Any], event: Mapping[str, Any], at: float | None
+    ) -> None:
+        group = self.grouped[node.level, node.type]
+        for counts in (self.counts, group):
+            counts[node.status] -= 1
+            counts[status] += 1
+        node.status = status
+        if status == "RUNNING":
+            node.started, node.ended = at, None
+        elif status in FINISHED:
+            node.ended = at
+        if isinstance(data.get("attempt"), int):
+            node.attempts = data["attempt"]
+        node.note = note_of(event)
+
+
+def note_of(event: Mapping[str, Any]) -> str:
+    """Return what is worth saying of an event beside its type: an error, a reason, repeated attempts."""
+    data = event.get("data") or {}
+    body = event.get("body")
+    error = body.get("error") if isinstance(body, Mapping) else None
+    if isinstance(error, Mapping):
+        return f"{error.get('type', 'ERROR')}: {error.get('message', '')}"
+    parts = [str(data[key]) for key in ("errorType", "skipReason", "reason", "request") if data.get(key)]
+    if data.get("operator") and not data.get("nodeId"):
+        parts.append(f"by {data['operator']}")
+    if isinstance(data.get("attempt"), int) and data["attempt"] > 1:
+        parts.append(f"attempt {data['attempt']}")
+    return ", ".join(parts)
+
+
+def _nodes(plan: Mapping[str, Any]) -> list[NodeProgress]:
+    from dalang.graph import levels
+
+    plain: Sequence[Mapping[str, Any]] = plan.get("nodes") or ()
+    final: Sequence[Mapping[str, Any]] = plan.get("finally") or ()
+    ids = {node["nodeId"] for node in plain}
+    finals = {node["nodeId"] for node in final}
+    level: dict[str, int] = {}
+    last = 0
+    for members in (ids, finals):
+        order = [node["nodeId"] for node in (*plain, *final) if node["nodeId"] in members]
+        edges = [
+            (edge["sourceNodeId"], edge["targetNodeId"])
+            for edge in plan.get("edges") or ()
+            if edge["sourceNodeId"] in members and edge["targetNodeId"] in members
+        ]
+        for names in levels(order, edges):
+            level.update(dict.fromkeys(names, last))
+            last += 1
+    return [
+        NodeProgress(node["nodeId"], node.get("name") or node["nodeId"], node["type"], level.get(node["nodeId"], 0))
+        for node in (*plain, *final)
+    ]

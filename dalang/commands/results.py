@@ -1,0 +1,191 @@
+"""What is said of a run when it is looked at, and when it has ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dalang.commands.live import symbol
+from dalang.commands.output import STATUS_STYLES, moment, safe, seconds, span, styled, table, to_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dalang.commands.client import ApiClient
+
+EXIT_CODES = {"COMPLETED": 0, "FAILED": 1, "CANCELLED": 3}
+MAX_OUTPUT_LINES = 40
+MAX_FAILED = 10
+
+
+def outcome(out: Console, client: ApiClient, run: dict[str, Any]) -> None:
+    """Print how a run ended: outputs, or what failed and where to look."""
+    from rich.text import Text
+
+    status = run["status"]
+    mark = symbol({"COMPLETED": "SUCCESS"}.get(status, status), out.options.ascii_only)
+    lasted = span(run.get("startedAt"), run["completedAt"]) if run.get("startedAt") and run.get("completedAt") else ""
+    reason = f" ({safe(run['reason'])})" if run.get("reason") else ""
+    style = f"bold {STATUS_STYLES.get(status, '')}"
+    line = Text.assemble(
+        (f"{mark} {status}{reason}", style), f" in {lasted}" if lasted else "", f"  run {run['runId']}"
+    )
+    out.print(line, soft_wrap=True)
+    if status == "FAILED":
+        failed(out, client, run)
+    outputs(out, run.get("outputs"), run["runId"])
+
+
+def failed(out: Console, client: ApiClient, run: dict[str, Any]) -> None:
+    """Print which nodes failed, each with its error."""
+    from rich.text import Text
+
+    error = run.get("error") or {}
+    items = client.get(f"/runs/{run['runId']}/nodes", status="FAILED", limit=MAX_FAILED)["items"]
+    for node in items:
+        detail = client.get(f"/runs/{run['runId']}/nodes/{_quoted(node['nodeId'])}")
+        cause = detail.get("error") or {}
+        attempts = f", {detail['attempt']} attempts" if detail.get("attempt", 0) > 1 else ""
+        out.print(
+            Text.assemble(
+                (f"  {safe(node['nodeId'])}", "bold"),
+                (f"  {safe(cause.get('type', 'FAILED'))}{attempts}: ", "red"),
+                safe(cause.get("message", "")),
+            ),
+            soft_wrap=True,
+        )
+    if not items and (error or run.get("errorMessage")):
+        message = safe(error.get("message") or run.get("errorMessage"))
+        out.print(Text.assemble((f"  {safe(error.get('type', 'error'))}: ", "red"), message), soft_wrap=True)
+    if items:
+        out.print(
+            Text(f"  dalang nodes {run['runId'][:8]} NODE shows inputs, attempts and errors", style="dim"),
+            soft_wrap=True,
+        )
+
+
+def outputs(out: Console, value: Any, run_id: str) -> None:
+    """Print a run's outputs, cut when they are long."""
+    from rich.text import Text
+
+    if not value:
+        return
+    out.print(Text("outputs", style="bold"))
+    lines = to_json(value).splitlines()
+    for line in lines[:MAX_OUTPUT_LINES]:
+        out.print(Text("  " + line), soft_wrap=not out.is_terminal, overflow="ellipsis", no_wrap=True)
+    if len(lines) > MAX_OUTPUT_LINES:
+        rest = len(lines) - MAX_OUTPUT_LINES
+        out.print(Text(f"  ... {rest} more lines: dalang status {run_id[:8]} --json", style="dim"), soft_wrap=True)
+
+
+def status(out: Console, client: ApiClient, run: dict[str, Any]) -> None:
+    """Print a run with everything."""
+    from rich.text import Text
+
+    counts = ", ".join(f"{count:,} {safe(name)}" for name, count in (run.get("nodeStatusCounts") or {}).items())
+    facts = [
+        ("run", run["runId"]),
+        ("plan", f"{safe(run.get('planName', ''))} {safe(run.get('planVersion', ''))}"),
+        ("status", styled(run["status"])),
+        ("nodes", f"{run.get('totalNodes', 0):,}: {counts}" if counts else f"{run.get('totalNodes', 0):,}"),
+        ("created", f"{moment(run.get('createdAt'))} by {safe(run.get('createdBy', ''))}"),
+        ("started", moment(run.get("startedAt"))),
+        ("ended", moment(run.get("completedAt"))),
+        ("lasted", span(run.get("startedAt"), run.get("completedAt"))),
+    ]
+    if run.get("reason"):
+        facts.append(("reason", safe(run["reason"])))
+    temporal = (run.get("links") or {}).get("temporal")
+    if temporal:
+        facts.append(("temporal", safe(temporal)))
+    for name, value in facts:
+        if str(value) not in ("-", ""):
+            out.print(Text.assemble((f"{name:<9}", "dim"), value), soft_wrap=True)
+    if run["status"] == "FAILED":
+        failed(out, client, run)
+    outputs(out, run.get("outputs"), run["runId"])
+
+
+def nodes(out: Console, items: list[dict[str, Any]]) -> None:
+    """Print nodes, one line each."""
+    rows = []
+    for node in items:
+        live = node.get("live") or {}
+        attempt = max(node.get("attempt") or 0, live.get("attempt") or 0)
+        most = node.get("maxAttempts") or 0
+        note = node.get("skipReason") or (live.get("lastFailure") or {}).get("message") or ""
+        attempts = "-" if not attempt else f"{attempt}/{most}" if most else str(attempt)
+        lasted = span(node.get("startedAt"), node.get("completedAt"))
+        name = node["nodeId"] if node.get("name") in (None, node["nodeId"]) else f"{node['nodeId']}  ({node['name']})"
+        rows.append([name, node.get("type", ""), styled(node["status"]), attempts, lasted, note])
+    heads = ["NODE", "TYPE", "STATUS", ">ATTEMPT", ">TIME", "NOTE"]
+    if not any(row[-1] for row in rows):
+        heads, rows = heads[:-1], [row[:-1] for row in rows]
+    table(out, heads, rows, flexible="NODE" if len(heads) == 5 else "NOTE")
+
+
+def node(out: Console, found: dict[str, Any]) -> None:
+    """Print a node with inputs, outputs, attempts and error."""
+    from rich.text import Text
+
+    live = found.get("live") or {}
+    facts: list[tuple[str, Any]] = [
+        ("node", safe(found["nodeId"])),
+        ("name", safe(found.get("name") or "")),
+        ("type", safe(found.get("type", ""))),
+        ("status", styled(found["status"])),
+        ("attempt", f"{live.get('attempt') or found.get('attempt') or 0} of {found.get('maxAttempts') or '?'}"),
+        ("started", moment(found.get("startedAt"))),
+        ("ended", moment(found.get("completedAt"))),
+        ("lasted", span(found.get("startedAt"), found.get("completedAt"))),
+        ("skipped", safe(found.get("skipReason") or "")),
+        ("progress", safe(to_json(live["progress"], indent=None)) if live.get("progress") is not None else ""),
+        ("next try", moment(live.get("nextAttemptAt"))),
+    ]
+    for name, value in facts:
+        if str(value) not in ("-", "", "0 of ?"):
+            out.print(Text.assemble((f"{name:<9}", "dim"), value), soft_wrap=True)
+    for failure in found.get("attempts") or ():
+        cause = failure.get("error") or {}
+        line = f"  attempt {failure.get('attempt')}: {safe(cause.get('type', ''))}: {safe(cause.get('message', ''))}"
+        out.print(Text(line, style="yellow"), soft_wrap=True)
+    for name in ("inputs", "outputs", "error"):
+        if found.get(name):
+            out.print(Text(name, style="bold red" if name == "error" else "bold"))
+            for line in to_json(found[name]).splitlines():
+                out.print(Text("  " + line), soft_wrap=True)
+
+
+def runs(out: Console, items: list[dict[str, Any]]) -> None:
+    """Print runs, one line each."""
+    from dalang.commands.output import age
+
+    rows = []
+    for run in items:
+        counts = run.get("nodeStatusCounts") or {}
+        done = sum(counts.get(name, 0) for name in ("SUCCESS", "ERROR", "SKIPPED"))
+        failures = counts.get("FAILED", 0)
+        nodes_text = f"{done:,}/{run.get('totalNodes', 0):,}" + (f" ({failures} failed)" if failures else "")
+        lasted = span(run.get("startedAt"), run.get("completedAt"))
+        version = run.get("planVersion", "")
+        rows.append(
+            [
+                run["runId"][:8],
+                styled(run["status"]),
+                run.get("planName", ""),
+                version,
+                nodes_text,
+                lasted,
+                age(run["createdAt"]),
+            ]
+        )
+    table(out, ["RUN", "STATUS", "PLAN", "VERSION", ">NODES", ">TIME", ">AGE"], rows, flexible="PLAN")
+
+
+def _quoted(text: str) -> str:
+    from urllib.parse import quote
+
+    return quote(text, safe="")
+
+
+__all__ = ["EXIT_CODES", "failed", "node", "nodes", "outcome", "outputs", "runs", "seconds", "status"]
