@@ -186,7 +186,7 @@ async def _start_servers(running: Stack, home: Path, parts: frozenset[str], dura
     running.settings = Settings.of({**settings.model_dump(), **found, "home": home})
     if migrate and running.settings.migration_database_url:
         await _migrate(running.settings)
-    await _ensure_token(running.settings)
+    await _ensure_token(running.settings, known_to_database=migrate and bool(running.settings.database_url))
     _write_addresses(running.settings)
 
 
@@ -204,11 +204,24 @@ async def _migrate(settings: Settings) -> None:
     await asyncio.to_thread(upgrade, settings.require_migration_database_url())
 
 
-async def _ensure_token(settings: Settings) -> None:
-    """Make ``<home>/token`` on first use, and tell the database its hash."""
+async def _ensure_token(settings: Settings, *, known_to_database: bool) -> None:
+    """Make ``<home>/token`` on first use, and tell the database its hash: an admin of the tenant ``default``."""
     if settings.read_token() is None:
         write_private(settings.home / "token", secrets.token_urlsafe(32) + "\n")
-    # dalang.store.tokens is called here once it exists: ensure_token(database, token).
+    token = settings.read_token()
+    if not known_to_database or token is None:
+        return
+    from dalang.store.engine import create_engine, transaction
+    from dalang.store.tokens import ensure_token
+
+    engine = create_engine(settings.database_url, pooled=False)
+    try:
+        async with transaction(engine, None) as conn:
+            await ensure_token(conn, token, "default", "local", ["admin"], name="dalang up")
+    except ValueError as error:
+        raise StackError(f"the API token of {settings.home} cannot be used: {error}") from None
+    finally:
+        await engine.dispose()
 
 
 def _write_addresses(settings: Settings) -> None:
