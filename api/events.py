@@ -93,6 +93,7 @@ async def stream_events(
 
     Each has its `epoch.seq` as id, its type as event name, and its JSON as data.
     """
+    it.feed.require_room()
     after = _position(last_event_id or lastEventId)
     async with it.transaction(who.tenant_id) as conn:
         run = await found_run(conn, who, runId)

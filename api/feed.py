@@ -33,15 +33,14 @@ class EventFeed:
         self._count = 0
         self.listening = asyncio.Event()
 
+    def require_room(self) -> None:
+        """Raise :class:`Unavailable` when this process has as many streams as it takes."""
+        if self._count >= MAX_STREAMS:
+            raise Unavailable(f"This server has {self._count} streams open; try again.")
+
     @contextmanager
     def subscribed(self, run_id: str) -> Iterator[asyncio.Event]:
-        """Return an event that is set whenever something of the run was stored; clear it *before* reading.
-
-        Raises:
-            Unavailable: this process has as many streams as it takes.
-        """
-        if self._count >= MAX_STREAMS:
-            raise Unavailable(f"This server has {MAX_STREAMS} streams open; try again.")
+        """Return an event that is set whenever something of the run was stored; clear it *before* reading."""
         wake = asyncio.Event()
         self._waiting.setdefault(run_id, set()).add(wake)
         self._count += 1

@@ -57,13 +57,14 @@ class RequestContext:
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
-        begun, status = time.perf_counter(), 0
+        begun, status, running = time.perf_counter(), 0, True
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                deadline.reschedule(None)
+                if running:
+                    deadline.reschedule(None)  # a stream may last
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
                 headers["X-Content-Type-Options"] = "nosniff"
@@ -76,6 +77,7 @@ class RequestContext:
                 _check_address(scope)
                 await self._app(scope, receive, send_with_headers)
         except Exception as error:
+            running = False
             if status:  # the answer has begun: all that is left is to break it off
                 logger.exception("request %s broke off", request_id)
                 raise

@@ -23,6 +23,7 @@ from dalang.errors import Conflict, DalangError, InvalidDocument, NotFound, Prob
 from dalang.graph import GraphError
 from dalang.store.engine import is_connection_error, is_refused_value
 from dalang.store.paging import InvalidCursor
+from dalang.temporal import TemporalUnavailable
 
 logger = logging.getLogger("dalang.api")
 
@@ -150,6 +151,8 @@ _ANSWERS: tuple[tuple[type[Exception], Answer], ...] = (
     (InvalidCursor, _simple(422, "invalid-cursor")),
     (GraphError, _simple(422, "invalid-plan")),
     (Malformed, _simple(400, "malformed-request")),
+    # Its text is for the operator who starts a process: it names addresses.
+    (TemporalUnavailable, lambda request, error: _unavailable(request, "Temporal does not answer at the moment.")),
     (Unavailable, lambda request, error: _unavailable(request, str(error))),
 )
 

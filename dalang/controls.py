@@ -7,6 +7,7 @@ a worker is back: the caller is told that it will be applied, never kept waiting
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -33,6 +34,8 @@ ACCEPT_SECONDS = 5.0
 ANSWER_SECONDS = 8.0
 """How long an accepted update may take to be stored and answered."""
 SIGNAL_SECONDS = 3.0
+
+logger = logging.getLogger("dalang.controls")
 
 CONTROLS = (wire.UPDATE_PAUSE, wire.UPDATE_RESUME, wire.UPDATE_CANCEL)
 T = TypeVar("T")
@@ -106,7 +109,8 @@ async def _answered(control: str, call: Awaitable[T], seconds: float, *, silent:
             raise Conflict(f"{control} is not possible: the run has ended.") from error
         if error.status in (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED) and silent:
             raise TimeoutError from error
-        raise Unavailable(f"Temporal did not take the request: {error.message}") from error
+        logger.warning("%s was not taken: %s", control, error.message)
+        raise Unavailable("Temporal did not take the request; try again.") from error
     except TimeoutError as error:
         if silent:
             raise

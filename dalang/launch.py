@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
@@ -49,6 +50,8 @@ logger = logging.getLogger("dalang.launch")
 
 CONNECT_SECONDS = 3.0
 """How long a request waits for a Temporal that does not answer."""
+SILENCE_SECONDS = 1.0
+"""For so long after a failed connection the next ones fail at once."""
 START_SECONDS = 10.0
 LEFT_SECONDS = 5.0
 """A row so old without an execution was left by somebody: a start takes well under a second."""
@@ -67,6 +70,8 @@ class TemporalLink:
         self._driver = PostgresBlobDriver(engine, wait_seconds=CONNECT_SECONDS)
         self._client: Client | None = None
         self._lock = asyncio.Lock()
+        self._silence: Exception | None = None
+        self._silent_until = 0.0
         self.cluster_id: str | None = None
 
     async def client(self) -> Client:
@@ -79,12 +84,24 @@ class TemporalLink:
             return self._client
         async with self._lock:
             if self._client is None:
+                if self._silence is not None and time.monotonic() < self._silent_until:
+                    raise self._silence  # whoever waited behind the one that tried does not wait once more
+                self._client = await self._connect()
+        return self._client
+
+    async def _connect(self) -> Client:
+        try:
+            async with asyncio.timeout(START_SECONDS):
                 client = await temporal.connect(
                     self.settings, storage_driver=self._driver, timeout_seconds=CONNECT_SECONDS
                 )
                 await self.prepare_namespace(client)
-                self._client = client
-        return self._client
+        except (TimeoutError, Unavailable) as error:
+            known = isinstance(error, Unavailable)
+            self._silence = error if known else temporal.TemporalUnavailable("Temporal does not answer in time.")
+            self._silent_until = time.monotonic() + SILENCE_SECONDS
+            raise self._silence from error
+        return client
 
     async def prepare_namespace(self, client: Client) -> None:
         """Register search attributes and ask which cluster this is; where that is forbidden, others have done it."""
@@ -206,11 +223,12 @@ class Launcher:
                 execution = await self._start_workflow(client, run, prepared)
         except RPCError as error:
             if error.status != RPCStatusCode.INVALID_ARGUMENT:
-                raise Unavailable(f"Temporal did not start the run: {error.message}") from error
+                logger.warning("run %s was not started: %s", run.run_id, error.message)
+                raise Unavailable("Temporal did not start the run.") from error
             if "search attribute" in error.message.lower():
                 # The namespace was made anew beneath us: register them again, and the next try succeeds.
                 await self._link.prepare_namespace(client)
-                raise Unavailable(f"Temporal lacks search attributes: {error.message}") from error
+                raise Unavailable("Temporal lacked search attributes.") from error
             await self.fail(run, f"Temporal refuses to start it: {error.message}")
             return False
         except Exception as error:
