@@ -19,7 +19,7 @@ from dalang.validation.structure import Draft, EdgeAt, NodeAt
 
 NODE_PARTS = ("outputs", "status", "error")
 """What an expression can read of a node."""
-_BATCH = 4096
+_BATCH = 8192
 """How many nodes are followed through the graph at once: one bit each of an integer per node."""
 
 
@@ -216,9 +216,10 @@ class _Checker:
         by_read: dict[int, list[_Query]] = {}
         for query in open_queries:
             by_read.setdefault(query.read, []).append(query)
+        targets = [list(dict.fromkeys(edge.target for edge in node.outgoing)) for node in draft.nodes]
         for start in range(0, len(wanted), _BATCH):
             batch = wanted[start : start + _BATCH]
-            reached = _reachable(draft, batch)
+            reached = _reachable(draft.order, targets, batch)
             for bit, read in enumerate(batch):
                 for query in by_read[read]:
                     assert query.place.reader is not None
@@ -242,16 +243,16 @@ class _Checker:
         self._problems.error("REFERENCE_NOT_UPSTREAM", place.steps, message, place.node, place.edge)
 
 
-def _reachable(draft: Draft, batch: list[int]) -> list[int]:
+def _reachable(order: list[int], targets: list[list[int]], batch: list[int]) -> list[int]:
     """Return for every node, as bits, which nodes of ``batch`` it is or is reached from."""
-    reached = [0] * len(draft.nodes)
+    reached = [0] * len(targets)
     for bit, number in enumerate(batch):
         reached[number] = 1 << bit
-    for number in draft.order:
+    for number in order:
         bits = reached[number]
         if bits:
-            for edge in draft.nodes[number].outgoing:
-                reached[edge.target] |= bits
+            for target in targets[number]:
+                reached[target] |= bits
     return reached
 
 
