@@ -12,7 +12,6 @@ import sys
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
-from dalang.store.blobs import PostgresBlobDriver
 from temporalio.client import Client
 from temporalio.service import RPCError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
@@ -23,6 +22,7 @@ from dalang.activities.http import Http
 from dalang.activities.projection import Projection, StoreRecorder
 from dalang.errors import DalangError
 from dalang.settings import Settings, SettingsError
+from dalang.store.blobs import PostgresBlobDriver
 from dalang.store.engine import create_engine
 from dalang.temporal import connect, ensure_search_attributes
 from dalang.workflows.interceptor import GuardInterceptor

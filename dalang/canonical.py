@@ -40,7 +40,7 @@ def _is_plain(value: Any) -> bool:
     if kind is str or value is None or kind is bool:
         return True
     if kind is int:
-        return -MAX_INTEGER <= value <= MAX_INTEGER
+        return bool(-MAX_INTEGER <= value <= MAX_INTEGER)
     if kind is dict:
         return all(type(key) is str and key.isascii() and _is_plain(item) for key, item in value.items())
     if kind is list:
@@ -93,11 +93,11 @@ def _is_safe(value: Any, depth: int) -> bool:
     """Tell quickly that nothing is wrong, which is nearly always so; False only means that it is worth a close look."""
     kind = type(value)
     if kind is str:
-        return value.isascii() and "\x00" not in value
+        return bool(value.isascii()) and "\x00" not in value
     if value is None or kind is bool:
         return True
     if kind is int:
-        return -MAX_INTEGER <= value <= MAX_INTEGER
+        return bool(-MAX_INTEGER <= value <= MAX_INTEGER)
     if kind is float:
         return math.isfinite(value)
     if depth == 0:

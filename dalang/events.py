@@ -115,7 +115,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Stop the activity or timer of a node that is in flight; answered by NodeStopped, or by its end if that was first."""
+    """Stop the activity or timer of a node in flight; answered by NodeStopped, or by its end if that was first."""
 
     node_id: str
 

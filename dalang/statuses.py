@@ -118,7 +118,7 @@ IN_FLIGHT = frozenset({NodeStatus.RUNNING, NodeStatus.RETRYING, NodeStatus.AWAIT
 
 
 class ImpossibleMove(Exception):
-    """The event does not fit the status it met; nothing was changed. ``event`` is its name: ``pause``, ``node failed``."""
+    """The event does not fit the status it met; nothing was changed. ``event`` names it: ``pause``, ``node failed``."""
 
     def __init__(self, event: str, subject: str, status: str) -> None:
         self.event = event

@@ -1,0 +1,182 @@
+"""The state of a run: one status per node, one state per edge, and the facts that say how it came to be.
+
+Everything else here is an index that :meth:`RunState._index` derives again from those: counts, slots in use, how many
+edges of a node wait, are live or blocked, the heaps of ready nodes, and how many readers an output still has. A
+property test holds each equal to its naive derivation after every event. What follows from an event is ``run.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from heapq import heappush
+from typing import Any
+
+from dalang.program import Program
+from dalang.statuses import IN_FLIGHT, NODE_ENDS, NODE_MOVES, RUN_MOVES, ImpossibleMove, NodeStatus, RunStatus
+from dalang.wire import EventType, Fact
+
+UNRESOLVED, LIVE, DEAD, BLOCKED = range(4)
+"""States of an edge."""
+
+PENDING = NodeStatus.PENDING
+
+
+class RunState:
+    """What a run is, without what follows from it."""
+
+    def __init__(
+        self, program: Program, inputs: Mapping[str, Any], about: Mapping[str, Any], max_in_flight: int = 50
+    ) -> None:
+        count = len(program.ids)
+        self.program = program
+        self.inputs = inputs
+        self.about = dict(about)
+        self.status = RunStatus.PENDING
+        self.seq = 0
+        self.facts: list[Fact] = []
+        self.statuses: list[NodeStatus] = [PENDING] * count
+        self.edges = bytearray(len(program.edge_ids))
+        self.outputs: dict[int, Mapping[str, Any]] = {}
+        self.errors: dict[int, Mapping[str, Any]] = {}
+        self.result: Mapping[str, Any] | None = None
+        self.error: Mapping[str, Any] | None = None
+        self.ending: RunStatus | None = None
+        self.reason: str | None = None
+        self.closing = False
+        self._max_in_flight = program.max_in_flight or max_in_flight
+        self._at = 0
+        self._to_stop: list[int] = []
+        self._readers: list[int]
+        self._index()
+
+    # -- moves and facts -------------------------------------------------------------------------------------------
+
+    def _move_run(
+        self, to: RunStatus, kind: EventType, data: dict[str, Any], body: dict[str, Any] | None = None
+    ) -> None:
+        if to not in RUN_MOVES[self.status]:
+            raise ImpossibleMove(kind, "the run", self.status)
+        self.status = to
+        self._emit(kind, None, _with_status(to, data), body)
+
+    def _move_node(
+        self, node: int, to: NodeStatus, kind: EventType, data: Mapping[str, Any], body: dict[str, Any] | None = None
+    ) -> None:
+        source = self.statuses[node]
+        if to not in NODE_MOVES[source]:
+            raise ImpossibleMove(kind, f"node {self.program.ids[node]}", source)
+        self.statuses[node] = to
+        self.counts[source] -= 1
+        self.counts[to] = self.counts.get(to, 0) + 1
+        change = (to in IN_FLIGHT) - (source in IN_FLIGHT)
+        if change:
+            self._busy[self._is_sleep[node]] += change
+        if to in NODE_ENDS:
+            self._open[node >= self.program.first_finally] -= 1
+        if source is PENDING:
+            self._drop_unread(self.program.reads[node])
+        self._emit(kind, node, _with_status(to, data), body)
+
+    def _emit(
+        self, kind: EventType, node: int | None, data: dict[str, Any], body: dict[str, Any] | None = None
+    ) -> None:
+        self.seq += 1
+        fact: Fact = {"seq": self.seq, "type": str(kind), "at": self._at, "data": data}
+        if node is not None:
+            fact["nodeId"] = self.program.ids[node]
+        if body is not None:
+            fact["body"] = body
+        self.facts.append(fact)
+
+    def _make_ready(self, node: int) -> None:
+        self._readied[node] = True
+        program = self.program
+        key = (-program.node_priority(node), -program.ranks[node], node)
+        heappush(self._ready[self._is_sleep[node]], key)
+
+    def _drop_unread(self, sources: tuple[int, ...]) -> None:
+        """One reader of these nodes' outputs is done; drop what nobody may read any more."""
+        for source in sources:
+            self._readers[source] -= 1
+            if not self._readers[source]:
+                self.outputs.pop(source, None)
+                self.errors.pop(source, None)
+
+    # -- indexes, snapshot, restore --------------------------------------------------------------------------------
+
+    def _index(self) -> None:
+        """Build every index from statuses and edge states."""
+        program = self.program
+        count = len(program.ids)
+        free = program.max_in_flight is None
+        self._is_sleep = [free and kind == "sleep" for kind in program.types]
+        self._ready: tuple[list[tuple[int, int, int]], ...] = ([], [])
+        self._readied = bytearray(count)
+        self._waiting = [0] * count
+        self._live = [0] * count
+        self._blocked = [0] * count
+        for edge, state in enumerate(self.edges):
+            target = program.targets[edge]
+            self._waiting[target] += state == UNRESOLVED
+            self._live[target] += state == LIVE
+            self._blocked[target] += state == BLOCKED
+        self.counts: dict[NodeStatus, int] = {}
+        self._busy = [0, 0]
+        self._open = [0, 0]
+        self._readers = [0] * count
+        for node, status in enumerate(self.statuses):
+            self.counts[status] = self.counts.get(status, 0) + 1
+            self._busy[self._is_sleep[node]] += status in IN_FLIGHT
+            if status not in NODE_ENDS:
+                self._open[node >= program.first_finally] += 1
+            if status is PENDING:
+                for source in program.reads[node]:
+                    self._readers[source] += 1
+        for edge, references in program.edge_reads.items():
+            if self.edges[edge] == UNRESOLVED:
+                for source in references:
+                    self._readers[source] += 1
+        for source in program.kept:
+            self._readers[source] += 1
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the state as compact JSON, for continue-as-new: everything but facts and indexes."""
+        letters = self._letters()
+        return {
+            "status": str(self.status),
+            "seq": self.seq,
+            "statuses": "".join(letters[status] for status in self.statuses),
+            "edges": "".join(map(str, self.edges)),
+            "outputs": [[node, value] for node, value in self.outputs.items()],
+            "errors": [[node, value] for node, value in self.errors.items()],
+            "result": self.result,
+            "error": self.error,
+            "ending": None if self.ending is None else str(self.ending),
+            "reason": self.reason,
+            "closing": self.closing,
+            "toStop": list(self._to_stop),
+            "about": self.about,
+        }
+
+    def _load(self, snapshot: Mapping[str, Any]) -> None:
+        """Take over the state that :meth:`snapshot` gave."""
+        statuses = {letter: status for status, letter in self._letters().items()}
+        self.status = RunStatus(snapshot["status"])
+        self.seq = snapshot["seq"]
+        self.statuses = [statuses[letter] for letter in snapshot["statuses"]]
+        self.edges = bytearray(map(int, snapshot["edges"]))
+        self.outputs = {node: value for node, value in snapshot["outputs"]}
+        self.errors = {node: value for node, value in snapshot["errors"]}
+        self.result, self.error = snapshot["result"], snapshot["error"]
+        self.ending = None if snapshot["ending"] is None else RunStatus(snapshot["ending"])
+        self.reason, self.closing = snapshot["reason"], snapshot["closing"]
+        self._index()
+        self._to_stop = list(snapshot["toStop"])
+
+    @staticmethod
+    def _letters() -> dict[NodeStatus, str]:
+        return {status: chr(ord("A") + number) for number, status in enumerate(NodeStatus)}
+
+
+def _with_status(status: RunStatus | NodeStatus, data: Mapping[str, Any]) -> dict[str, Any]:
+    return {"status": str(status), **{key: value for key, value in data.items() if value is not None}}
