@@ -23,7 +23,7 @@ app = typer.Typer()
 PLAN = "feature-development.yaml"
 NODE_MODULE = "dalang.demo"
 MAX_DETAILS = 30
-MAX_RESULT = 400
+BAR = 20
 
 
 @app.command()
@@ -92,9 +92,12 @@ def _running_stack(session: Session) -> bool:
 
 def _show(session: Session, path: str, document: dict[str, Any], *, joined: bool) -> int:
     """Run the plan, show it live, then what came of it and what to do next; return the run's exit code."""
+    from dalang.commands.output import safe
     from dalang.commands.runs import watch_to_end
 
     settings = session.settings
+    size = f"  {path}, {len(document['nodes'])} nodes"
+    _say(session, (safe(document["name"]), "bold"), (size, "dim"))
     begun = session.client.post("/execute", {"plan": document, "inputs": {}})
     found: dict[str, Any] = {}
     code = watch_to_end(session, begun["runId"], document, into=found)
@@ -103,46 +106,77 @@ def _show(session: Session, path: str, document: dict[str, Any], *, joined: bool
     session.out.print()
     _nodes(session, begun["runId"])
     session.out.print()
-    _links(
-        session,
-        ("API reference", f"{settings.api_url}/docs"),
-        ("Temporal Web UI", (found.get("links") or {}).get("temporal") or settings.temporal_ui_url),
-    )
+    here = (found.get("links") or {}).get("temporal") or settings.temporal_ui_url
+    for name, address, leads in (
+        ("API reference", f"{settings.api_url}/docs", f"{settings.api_url}/docs"),
+        ("Temporal Web UI", settings.temporal_ui_url, here),
+    ):
+        _say(session, (f"{name:<16} ", "dim"), (address, f"underline link {leads}"))
+    session.out.print()
     _next(session, path, joined)
     return code
 
 
 def _nodes(session: Session, run_id: str) -> None:
     """Print the run's nodes with what came out of each."""
-    from dalang.commands.output import span, styled, table
+    from rich.text import Text
+
+    from dalang.commands.output import instant, span, styled, table
 
     items = session.client.pages(f"/runs/{run_id}/nodes", limit=MAX_DETAILS)["items"]
+    begins = [at.timestamp() for node in items if (at := instant(node["startedAt"]))]
+    ends = [at.timestamp() for node in items if (at := instant(node["completedAt"]))]
+    first, last = min(begins, default=0.0), max(ends, default=0.0)
     rows = []
     for node in items:
         detail = session.client.get(f"/runs/{run_id}/nodes/{quote(node['nodeId'], safe='')}")
-        result = _result(detail.get("outputs") or {}) or (detail.get("error") or {}).get("message", "")
-        rows.append([node["name"], styled(node["status"]), span(node["startedAt"], node["completedAt"]), result])
-    table(session.out, ["NODE", "STATUS", ">TIME", "RESULT"], rows)
+        result = _result(detail) or (detail.get("error") or {}).get("message", "")
+        bar = Text(_bar(node, first, last, "#" if session.out.options.ascii_only else "━"), style="cyan")
+        lasted = span(node["startedAt"], node["completedAt"]) if node["startedAt"] else "-"
+        rows.append([node["name"], styled(node["status"]), lasted, bar, result])
+    table(session.out, ["NODE", "STATUS", ">TIME", "WHEN".ljust(BAR), "RESULT"], rows)
 
 
-def _result(outputs: dict[str, Any]) -> str:
-    """Return what a person wants to see of outputs: a summary if there is one, else the first values."""
-    for key in ("summary", "result", "message", "text"):
-        if isinstance(outputs.get(key), str):
-            return str(outputs[key])[:MAX_RESULT]
-    plain = [f"{key}: {value}" for key, value in outputs.items() if isinstance(value, (str, int, float, bool))]
-    return ", ".join(plain)[:MAX_RESULT]
+def _bar(node: dict[str, Any], first: float, last: float, mark: str) -> str:
+    """Return when a node ran, between the first start and the last end."""
+    from dalang.commands.output import instant
+
+    began, ended = instant(node["startedAt"]), instant(node["completedAt"])
+    if began is None or ended is None or last <= first:
+        return ""
+    start = min(int((began.timestamp() - first) / (last - first) * BAR), BAR - 1)
+    end = max(round((ended.timestamp() - first) / (last - first) * BAR), start + 1)
+    return " " * start + mark * (end - start)
+
+
+def _result(node: dict[str, Any]) -> str:
+    """Return what is new in a node's outputs, each value in a word or two."""
+    outputs, inputs = node.get("outputs") or {}, node.get("inputs") or {}
+    new = {key: value for key, value in outputs.items() if inputs.get(key) != value}
+    return ", ".join(f"{key} {_brief(value)}" for key, value in new.items() if value not in (None, "", [], {}))
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, str):
+        lines = value.count("\n") + (not value.endswith("\n"))
+        return f"({lines} lines)" if lines > 1 else repr(value[:40])
+    if isinstance(value, dict):
+        return f"({', '.join(list(value)[:4])})"
+    if isinstance(value, list):
+        return f"({len(value)})"
+    return f"{value:g}" if isinstance(value, float) else str(value).lower()
 
 
 def _next(session: Session, path: str, joined: bool) -> None:
     from rich.text import Text
 
-    lines = [("dalang plan show " + path, "levels, critical path, slack")]
+    dalang = _program()
+    lines = [(f"{dalang} plan show {path}", "levels, critical path, slack")]
     if not joined:
         lines = [
-            ("dalang demo --keep", "the same, and the stack runs on until Ctrl-C"),
-            (f"dalang up --node-modules {NODE_MODULE}", "a stack of your own, its data in .dalang; then"),
-            (f"dalang run {path}", "run a plan on it"),
+            (f"{dalang} demo --keep", "the same, and the stack runs on until Ctrl-C"),
+            (f"{dalang} up --node-modules {NODE_MODULE}", "a stack of your own, its data in .dalang; then"),
+            (f"{dalang} run {path}", "run a plan on it"),
             *lines,
         ]
         session.out.print(
@@ -155,13 +189,12 @@ def _next(session: Session, path: str, joined: bool) -> None:
         session.out.print(Text.assemble((f"  {command:<{width}}", "cyan"), (f"  {meaning}", "dim")), soft_wrap=True)
 
 
-def _links(session: Session, *links: tuple[str, str]) -> None:
-    from rich.text import Text
+def _program() -> str:
+    """Return what to type for ``dalang``: `make demo` runs it from a virtual environment that is not on the path."""
+    import shutil
+    import sys
 
-    for name, address in links:
-        session.out.print(
-            Text.assemble((f"{name:<16} ", "dim"), (address, f"underline link {address}")), soft_wrap=True
-        )
+    return "dalang" if shutil.which("dalang") else sys.argv[0]
 
 
 def _say(session: Session, *parts: tuple[str, str]) -> None:

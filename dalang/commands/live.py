@@ -44,7 +44,10 @@ class Dashboard:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Draw the run as it is now, so that it fits the terminal."""
         plain = options.ascii_only
-        yield self._heading(plain)
+        if self.ended and self.run.ended is not None:
+            yield _text((safe(self.run.name), "bold"), (f"  {safe(self.run.version)}", "bright_black"))
+        else:
+            yield self._heading(plain)
         room = max(options.size.height - 4, 5)
         if len(self.run.nodes) <= room:
             width = min(max((len(safe(node.name)) for node in self.run.nodes), default=0), options.max_width // 2)
@@ -61,9 +64,8 @@ class Dashboard:
         now = run.ended or time.time()
         lasted = seconds(max(now - run.started, 0)) if run.started else ""
         status = run.status if run.status != "RUNNING" or not run.reason else f"{run.status} ({safe(run.reason)})"
-        mark = "" if self.ended else f"{_spin(plain)} "
         return _text(
-            (mark, "cyan"),
+            ("" if self.ended else f"{_spin(plain)} ", "cyan"),
             (safe(run.name), "bold"),
             (f"  {status}", STATUS_STYLES.get(run.status, "")),
             (f"  {run.done:,}/{len(run.nodes):,} nodes  {lasted}", ""),
@@ -107,15 +109,18 @@ class Dashboard:
 
 
 @contextlib.contextmanager
-def shown(out: Console, run: RunProgress, run_id: str) -> Iterator[Any]:
-    """Show a run for the time of the block; yields what takes each event, after ``run`` took it."""
+def shown(out: Console, run: RunProgress, run_id: str, *, transient: bool = False) -> Iterator[Any]:
+    """Show a run for the time of the block; yields what takes each event, after ``run`` took it.
+
+    ``transient``: nothing of it stays on a terminal.
+    """
     if not out.is_terminal:
         yield lambda event: out.file.write(event_line(event) + "\n") and out.file.flush()
         return
     from rich.live import Live
 
     dashboard = Dashboard(run, run_id)
-    with Live(dashboard, console=out, refresh_per_second=10, transient=False, vertical_overflow="crop") as live:
+    with Live(dashboard, console=out, refresh_per_second=10, transient=transient, vertical_overflow="crop") as live:
         try:
             yield lambda event: None
         finally:

@@ -83,38 +83,32 @@ def table(out: Console, columns: Sequence[str], rows: Iterable[Sequence[Any]], *
     """
     from rich.text import Text
 
-    cells = [[cell if isinstance(cell, Text) else Text(safe(cell)) for cell in row] for row in rows]
     heads = [name.removeprefix(">") for name in columns]
-    right = [name.startswith(">") for name in columns]
-    if not out.is_terminal:
-        _plain_table(out, heads, right, cells)
-        return
-    from rich.table import Table
-
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    bends = flexible or heads[-1]
-    for at, name in enumerate(heads):
-        widest = max([len(name), *(row[at].cell_len for row in cells)])
-        made.add_column(
-            name,
-            no_wrap=True,
-            overflow="ellipsis",
-            justify="right" if right[at] else "left",
-            min_width=min(widest, 8 if name == bends else 40),
-        )
-    for row in cells:
-        made.add_row(*row)
-    out.print(made)
-
-
-def _plain_table(out: Console, heads: Sequence[str], right: Sequence[bool], cells: Sequence[Sequence[Text]]) -> None:
+    cells = [[cell.copy() if isinstance(cell, Text) else Text(safe(cell)) for cell in row] for row in rows]
     widths = [max([len(head), *(row[at].cell_len for row in cells)]) for at, head in enumerate(heads)]
-    for row in [list(heads), *([cell.plain for cell in line] for line in cells)]:
-        parts = [
-            text.rjust(width) if to_right else text.ljust(width)
-            for text, width, to_right in zip(row, widths, right, strict=True)
-        ]
-        out.file.write("  ".join(parts).rstrip() + "\n")
+    if out.is_terminal:
+        _narrow(widths, out.width, heads.index(flexible or heads[-1]))
+    for row in [[Text(head, style="bold") for head in heads], *cells]:
+        line = Text()
+        for at, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            cell.truncate(width, overflow="ellipsis" if out.is_terminal else "ignore")
+            space = " " * (width - cell.cell_len)
+            line.append("  " if at else "")
+            line.append_text(Text.assemble(space, cell) if columns[at].startswith(">") else Text.assemble(cell, space))
+        line.rstrip()
+        out.print(line, no_wrap=True, overflow="ignore", crop=False)
+
+
+def _narrow(widths: list[int], room: int, flexible: int) -> None:
+    """Take from the flexible column what does not fit, and what that cannot give from the widest of the others."""
+    over = sum(widths) + 2 * (len(widths) - 1) - room
+    taken = min(max(over, 0), max(widths[flexible] - 12, 0))
+    widths[flexible] -= taken
+    for _ in range(over - taken):
+        widest = max(range(len(widths)), key=lambda at: widths[at])
+        if widths[widest] <= 4:
+            break
+        widths[widest] -= 1
 
 
 def instant(value: Any) -> datetime | None:

@@ -142,9 +142,9 @@ def graph(
 def schema(session: Session, output: Output = None) -> None:
     """Print the JSON Schema of plans, which editors complete from."""
     from dalang.commands.output import to_json
-    from dalang.plan import Plan
+    from dalang.plan_schema import plan_schema
 
-    text = to_json(Plan.model_json_schema()) + "\n"
+    text = to_json(plan_schema()) + "\n"
     if output is None:
         session.out.file.write(text)
     else:

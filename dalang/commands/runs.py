@@ -309,7 +309,10 @@ def begin(
 def watch_to_end(
     session: Session, run_id: str, document: dict[str, Any] | None, *, into: dict[str, Any] | None = None
 ) -> int:
-    """Show a run until it has ended; return the exit code that its end means. ``into`` receives the ended run."""
+    """Show a run until it has ended; return the exit code that its end means.
+
+    ``into`` receives the ended run; then what was shown live does not stay.
+    """
     from dalang.commands import results
     from dalang.commands.live import shown
     from dalang.commands.progress import RunProgress
@@ -328,7 +331,7 @@ def watch_to_end(
                     session.note(text or "connected again")
                 progress.away = text
 
-            with shown(session.out, progress, run_id) as show:
+            with shown(session.out, progress, run_id, transient=into is not None) as show:
                 for event in follow(client, run_id, say=say):
                     progress.apply(event)
                     show(event)
