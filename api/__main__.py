@@ -22,6 +22,7 @@ def main() -> int:
         settings = Settings.load()
         settings.require_database_url()
         logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+        logging.getLogger("alembic").setLevel(logging.WARNING)  # readiness asks for the revision all the time
         load_node_modules(settings.node_modules)  # so that validation knows their node types
     except DalangError as error:
         sys.stderr.write(f"dalang api: {error}\n")

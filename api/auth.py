@@ -6,6 +6,7 @@ decides human tasks, ``admin`` may do everything. The tenant of a request is the
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections import OrderedDict
@@ -24,6 +25,7 @@ from dalang.store.tokens import Token, verify_token
 
 CACHE_SECONDS = 5.0
 """So long a revoked token may still be let in by a process that has just seen it."""
+DATABASE_SECONDS = 5.0
 CACHED_TOKENS = 10_000
 MAX_TOKEN_LENGTH = 4_096
 
@@ -55,7 +57,7 @@ class Tokens:
         key = hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()
         token, at = self._seen.get(key, (None, -self.seconds))
         if time.monotonic() - at >= self.seconds:
-            async with transaction(self._engine, None) as conn:
+            async with asyncio.timeout(DATABASE_SECONDS), transaction(self._engine, None) as conn:
                 token = await verify_token(conn, plain)
             self._seen[key] = token, time.monotonic()
             self._seen.move_to_end(key)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 from uuid import UUID
 
+import anyio
 from fastapi import APIRouter, Header, Query, Request, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
@@ -35,6 +36,8 @@ LOOK_SECONDS = 3.0
 KEEP_ALIVE_SECONDS = 15
 SEND_SECONDS = 60.0
 """A client that takes nothing for so long is let go."""
+STOP_SECONDS = 2.0
+"""What a stream gets to end in order when the server stops; its reader resumes elsewhere."""
 _ID = re.compile(r"(\d{1,9})\.(\d{1,18})", re.ASCII)
 Position = tuple[int, int]
 
@@ -99,8 +102,11 @@ async def stream_events(
         run = await found_run(conn, who, runId)
     if _is_over(run, after):
         return Response(status_code=204)
+    stopping = anyio.Event()
     return EventSourceResponse(
-        _stream(it, who, runId, after, bodies),
+        _stream(it, who, runId, after, bodies, stopping),
+        shutdown_event=stopping,
+        shutdown_grace_period=STOP_SECONDS,
         ping=KEEP_ALIVE_SECONDS,
         ping_message_factory=lambda: ServerSentEvent(comment="keep-alive"),
         send_timeout=SEND_SECONDS,
@@ -109,12 +115,12 @@ async def stream_events(
 
 
 async def _stream(
-    it: Services, who: Principal, run_id: UUID, after: Position | None, bodies: bool
+    it: Services, who: Principal, run_id: UUID, after: Position | None, bodies: bool, stopping: anyio.Event
 ) -> AsyncIterator[ServerSentEvent]:
     # Subscribed before the first read: what is stored in between wakes us.
     with it.feed.subscribed(str(run_id)) as wake:
         position = after
-        while True:
+        while not stopping.is_set():
             wake.clear()
             try:
                 async with it.transaction(who.tenant_id) as conn:
@@ -136,11 +142,17 @@ async def _stream(
                 continue
             if not events and _is_over(run, position):
                 return
-            try:
-                async with asyncio.timeout(LOOK_SECONDS):
-                    await wake.wait()
-            except TimeoutError:
-                continue
+            await _any(wake, stopping, seconds=LOOK_SECONDS)
+
+
+async def _any(*events: asyncio.Event | anyio.Event, seconds: float) -> None:
+    """Wait until one of ``events`` is set, at most so long."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in waiting:
+            one.cancel()
 
 
 def _is_over(run: Run, position: Position | None) -> bool:

@@ -9,7 +9,7 @@ import time
 import uuid
 from urllib.parse import unquote_to_bytes
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,6 +27,7 @@ class Metrics:
     """Counters of this process, in a registry of its own, so that two apps in one process do not mix."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # twice the series, and nobody reads them
         self.registry = CollectorRegistry()
         labels = ["method", "route", "status"]
         self.requests = Counter("dalang_http_requests", "Requests answered.", labels, registry=self.registry)

@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Scope
 
 from dalang.canonical import pointer, safe_text
@@ -29,6 +30,7 @@ logger = logging.getLogger("dalang.api")
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
+_PAGES = ("/", "/docs", "/docs/docs.js", "/docs/docs.css", "/openapi.json")
 _TYPE = "urn:dalang:problem:"
 Answer = Callable[[Request | None, Any], Response]
 
@@ -129,9 +131,21 @@ def _http(request: Request | None, error: Any) -> Response:
     detail = error.detail if error.detail != HTTPStatus(error.status_code).phrase else None
     if error.status_code == 404 and detail is None:
         detail = "There is no such address; /docs lists all."
-    elif error.status_code == 405 and detail is None:
-        detail = "This address does not take this method."
+    elif error.status_code == 405 and request is not None:
+        allowed = ", ".join(_methods(request))
+        detail = f"This address takes {allowed}, not {request.method[:20]}."
+        return problem(request, 405, detail, headers={"Allow": allowed})
     return problem(request, error.status_code, detail, headers=error.headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """Return the methods of the request's address; the router names those of one route only."""
+    found = {"GET"} if request.scope["path"] in _PAGES else set()
+    for template, item in request.app.openapi()["paths"].items():
+        pattern, _, _ = compile_path(template.replace("{nodeId}", "{nodeId:path}"))
+        if pattern.match(request.scope["path"]):
+            found |= {method.upper() for method in item}
+    return sorted(found)
 
 
 def _simple(status: int, kind: str) -> Answer:

@@ -56,6 +56,7 @@ from dalang.validation import inputs_problems, with_input_defaults
 router = APIRouter(prefix="/orchestrator", tags=["runs"])
 
 MAX_KEY_LENGTH = 255
+ACCEPT_SECONDS = 30.0
 VERIFY_SECONDS = 55.0
 IdempotencyKey = Annotated[
     str | None,
@@ -87,7 +88,7 @@ async def execute(
         idempotency_key=idempotency_key,
         request_digest=await asyncio.to_thread(_digest, document) if idempotency_key is not None else None,
     )
-    async with asyncio.timeout(VERIFY_SECONDS):
+    async with asyncio.timeout(ACCEPT_SECONDS):
         run = await it.launcher.accept(new, inline)
     response.headers["Location"] = f"/orchestrator/runs/{run.run_id}"
     try:

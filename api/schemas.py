@@ -5,11 +5,12 @@ Requests are strict: nothing unknown, nothing coerced (``false`` is no integer).
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, Strict, model_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 from pydantic.alias_generators import to_camel
 
 from dalang.plan import Priority
@@ -18,6 +19,17 @@ from dalang.statuses import NodeStatus, RunStatus
 MAX_PAGE = 1_000
 Limit = Annotated[int, Field(ge=1, le=MAX_PAGE, description="Items of one page at most.")]
 Cursor = Annotated[str | None, Field(max_length=2_000, description="`next` of the page before.")]
+
+
+def _rfc_3339(value: Any) -> Any:
+    if isinstance(value, str) and _DATE.match(value) is None:
+        raise ValueError("a time looks like 2026-01-31T12:00:00Z")
+    return value
+
+
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]", re.ASCII)
+Time = Annotated[AwareDatetime, BeforeValidator(_rfc_3339)]
+"""Pydantic's own would take 0.5 for half a second after 1970."""
 Text = Annotated[str, Field(max_length=2_000)]
 
 
@@ -93,8 +105,8 @@ class RunQuery(QueryModel):
     plan_id: UUID | None = None
     plan: str | None = Field(None, max_length=500, description="A part of the plan's name, in any case.")
     created_by: str | None = Field(None, max_length=500)
-    from_: AwareDatetime | None = Field(None, alias="from", description="Created at or after this time (RFC 3339).")
-    to: AwareDatetime | None = Field(None, description="Created before this time (RFC 3339).")
+    from_: Time | None = Field(None, alias="from", description="Created at or after this time (RFC 3339).")
+    to: Time | None = Field(None, description="Created before this time (RFC 3339).")
     active: bool | None = Field(None, description="true: runs that have not ended; false: those that have.")
     limit: Limit = 50
     cursor: Cursor = None

@@ -19,7 +19,7 @@ from dalang.launch import Launcher, TemporalLink
 from dalang.settings import Settings
 from dalang.store.engine import create_engine, transaction
 
-DATABASE_SECONDS = 15.0
+DATABASE_SECONDS = 10.0
 """How long a request waits for a database that hangs, and for a free connection."""
 
 

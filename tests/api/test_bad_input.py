@@ -163,8 +163,12 @@ async def test_addresses_are_checked_too(api: Api) -> None:
     allowed = await api("DELETE", "/orchestrator/runs")
     problem(allowed, 405)
     assert allowed.headers["allow"] == "GET"
+    allowed = await api("PUT", "/orchestrator/plans")
+    problem(allowed, 405)
+    assert allowed.headers["allow"] == "GET, POST"
+    problem(await api("POST", "/docs"), 405)
     problem(await api("GET", "/orchestrator/runs/seven"), 422)
-    for query in ("limit=0", "limit=9999", "limit=x", "status=GONE", "from=yesterday", "colour=red", "cursor=!!!"):
+    for query in ("limit=0", "limit=9999", "limit=x", "status=GONE", "from=0.5", "colour=red", "cursor=!!!"):
         found = problem(await api("GET", f"/orchestrator/runs?{query}"), 422)
         assert "problems" in found or query.startswith("cursor")
     problem(await api("GET", "/orchestrator/plans?name=%00"), 400)
