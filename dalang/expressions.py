@@ -174,7 +174,8 @@ def _compile_error(text: str, source: str) -> ExpressionError:
     hint = ""
     if code == "UNKNOWN_NAME" and re.search(r"\bnodes\.\w+-", source):
         hint = " (an id with other characters than letters, digits and _ is written nodes['the-id'])"
-    return ExpressionError(code, f"{message.replace(' (in container )', '')}{hint}", position)
+    message = re.sub(r" \(in container '[^']*'\)", "", message)
+    return ExpressionError(code, message + hint, position)
 
 
 def _tree(paths: tuple[tuple[str, ...], ...]) -> Tree:

@@ -70,7 +70,12 @@ class Model(BaseModel):
     """The base of every part of a plan: frozen, camelCase, nothing unknown, nothing coerced."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, strict=False, use_enum_values=False
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        strict=False,
+        use_enum_values=False,
     )
 
     @model_validator(mode="wrap")
@@ -81,7 +86,13 @@ class Model(BaseModel):
             data = dict(data)
             for key in [key for key in data if isinstance(key, str) and key.endswith("Ms")]:
                 value, name = data[key], key[:-2]
-                if name in cls._duration_fields() and isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+                if (
+                    name in cls._duration_fields()
+                    and name not in data  # both spellings: the Ms one stays and is refused as unknown
+                    and isinstance(value, int)
+                    and not isinstance(value, bool)
+                    and value >= 0
+                ):
                     data[name] = Milliseconds(value)
                     del data[key]
         return handler(data)
@@ -201,7 +212,9 @@ class Node(Model):
     timeouts: Timeouts = Timeouts()
     priority: Priority | None = Field(None, description="Among ready nodes, larger first; default: the plan's.")
     join: str = Field(
-        "allLive", max_length=4000, description="allLive, all, any, allDone, or a boolean over edge ids: (e1 && e2) || !e3."
+        "allLive",
+        max_length=4000,
+        description="allLive, all, any, allDone, or a boolean over edge ids: (e1 && e2) || !e3.",
     )
     metadata: dict[str, Any] = Field(default_factory=dict, description="Free; reaches the handler.")
 
@@ -217,7 +230,9 @@ class Edge(Model):
     target_node_id: str
     target_port: str | None = Field(None, description="The input of the target that takes the source port's value.")
     mapping: dict[str, str] | None = Field(None, description="Output key of the source: input key of the target.")
-    condition: str | None = Field(None, description="CEL over outputs (or error), inputs, nodes, run; true lights the edge.")
+    condition: str | None = Field(
+        None, description="CEL over outputs (or error), inputs, nodes, run; true lights the edge."
+    )
 
 
 class PlanHead(Model):
@@ -228,11 +243,17 @@ class PlanHead(Model):
     version: str = Field("1.0.0", min_length=1, max_length=100, description="A stored version never changes.")
     description: str | None = None
     tenant_id: str | None = Field(None, description="Of the seeds; the token's tenant always wins.")
-    priority: Priority = Field(0, description="Of the run; larger is served first. low -1, medium 0, high 1, critical 2.")
+    priority: Priority = Field(
+        0, description="Of the run; larger is served first. low -1, medium 0, high 1, critical 2."
+    )
     timeout: Duration | None = Field(None, description="Of the whole run; then it is cancelled with reason TIMEOUT.")
     failure_policy: FailurePolicy = Field(FailurePolicy.FAIL_FAST, description="What an unhandled failure means.")
-    max_retries: int | None = Field(None, ge=1, le=1000, strict=True, description="maxAttempts of nodes without retryPolicy.")
-    max_in_flight: int | None = Field(None, ge=1, le=1000, strict=True, description="Nodes RUNNING at once; 1 is sequential.")
+    max_retries: int | None = Field(
+        None, ge=1, le=1000, strict=True, description="maxAttempts of nodes without retryPolicy."
+    )
+    max_in_flight: int | None = Field(
+        None, ge=1, le=1000, strict=True, description="Nodes RUNNING at once; 1 is sequential."
+    )
     inputs: dict[str, Any] | None = Field(None, description="JSON Schema of the run's inputs.")
     outputs: dict[str, Any] | None = Field(None, description="The run's outputs; ${...} is CEL.")
     metadata: dict[str, Any] = Field(default_factory=dict)
@@ -241,7 +262,7 @@ class PlanHead(Model):
 class Plan(PlanHead):
     """A directed acyclic graph of nodes.
 
-    ``finally`` nodes run when the run has otherwise ended, whatever the end; edges may connect them with each other only.
+    ``finally`` nodes run when the run has otherwise ended, whatever the end; edges connect them with each other only.
     """
 
     nodes: tuple[Node, ...] = ()
