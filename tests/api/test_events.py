@@ -117,7 +117,8 @@ async def test_a_stream_survives_the_loss_of_the_listening_connection(
     await api.reached(run_id, "n1", "RUNNING")
     engine = create_engine(settings.database_url, pooled=False)
     async with engine.begin() as conn:
-        cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
+        mine = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()"
+        cut = f"SELECT count(pg_terminate_backend(pid)) FROM ({mine}) AS listeners"
         assert (await conn.exec_driver_sql(cut)).scalar_one() == 1
     gate.set()
     assert "event: PLAN_COMPLETED" in (await watching).text
