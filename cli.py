@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 
@@ -9,6 +10,9 @@ def main() -> None:
     """Run the command line of this process and exit."""
     from dalang.commands.app import run
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name in Javanese must not fail on a terminal that knows ASCII only
+            stream.reconfigure(errors="replace")
     sys.exit(run(sys.argv[1:]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from dalang import __version__
-from dalang.commands import audit, demo, plans, runs, services, tokens
+from dalang.commands import audit, demo, events, plans, runs, services, tokens
 from dalang.commands.failures import FAILED, INTERRUPTED, CommandFailure, Usage, of_exception
 
 # Typer brings its own click in some versions; its errors are found through what it exports in all.
@@ -45,7 +46,7 @@ def _root(
 
 _PANELS = {
     RUN: (demo.app, ("demo",), runs.app, ("run", "start", "watch")),
-    LOOK: (runs.app, ("list", "status", "nodes", "events")),
+    LOOK: (runs.app, ("list", "status", "nodes"), events.app, ("events",)),
     DO: (runs.app, ("pause", "resume", "cancel")),
     SERVE: (services.app, ("up", "worker", "api")),
 }
@@ -81,8 +82,8 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output (`| head`) has enough; nothing more is written, not at the end either.
-        sys.stdout = sys.stderr
+        # Whoever read our output (`| head`) has enough; Python must not try to write the rest at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except Exception as error:
         failure = of_exception(error)

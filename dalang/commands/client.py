@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -106,7 +106,7 @@ class ApiClient:
             if not answer.is_success:
                 answer.read()
                 raise self.refused(answer)
-            yield from _server_sent(answer.iter_lines())
+            yield from server_sent(answer.iter_bytes())
 
     def run_id(self, text: str) -> str:
         """Return the run id that ``text`` means: an id, the unique beginning of one, or ``latest``."""
@@ -197,11 +197,14 @@ def _query(query: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in query.items() if value is not None}
 
 
-def _server_sent(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
-    """Read Server-Sent Events: (id, data) of each message that has data."""
+def server_sent(chunks: Iterable[bytes]) -> Iterator[tuple[str, str]]:
+    """Read Server-Sent Events: (id, data) of each message that has data.
+
+    Lines end with LF, CRLF or CR and with nothing else: texts of strangers may hold U+2028 and the like.
+    """
     identity = ""
     data: list[str] = []
-    for line in lines:
+    for line in _lines(chunks):
         if not line:
             if data:
                 yield identity, "\n".join(data)
@@ -213,3 +216,15 @@ def _server_sent(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
                 identity = value
             elif name == "data":
                 data.append(value)
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
+    rest = b""
+    for chunk in chunks:
+        whole = rest + chunk
+        # The LF of a CRLF may come with the next chunk.
+        held = b"\r" if whole.endswith(b"\r") else b""
+        *lines, rest = whole.removesuffix(held).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        rest += held
+        for line in lines:
+            yield line.decode("utf-8", "replace")

@@ -49,9 +49,15 @@ def demo(
         code = _show(session, path, document, joined=True)
         raise typer.Exit(code)
     import shutil
+    import signal
     import tempfile
     import threading
 
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)  # a closed terminal must not leave a stack and its folder behind either
     folder = Path(tempfile.mkdtemp(prefix="dalang-demo-"))
     try:
         with _stack(session, folder) as settings:

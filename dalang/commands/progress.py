@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dalang.commands.output import instant
+from dalang.statuses import IN_FLIGHT, NODE_ENDS, RUN_ENDS, NodeStatus
 
-FINISHED = frozenset({"SUCCESS", "ERROR", "FAILED", "SKIPPED", "CANCELLED", "COMPENSATED", "COMPENSATION_FAILED"})
-UNDER_WAY = frozenset({"RUNNING", "RETRYING", "QUEUED", "AWAITING_HITL", "COMPENSATING"})
+UNDER_WAY = IN_FLIGHT | {NodeStatus.COMPENSATING}
 
 
 @dataclass(slots=True)
@@ -50,7 +50,7 @@ class RunProgress:
     @property
     def done(self) -> int:
         """How many nodes have ended."""
-        return sum(count for status, count in self.counts.items() if status in FINISHED)
+        return sum(count for status, count in self.counts.items() if status in NODE_ENDS)
 
     @property
     def running(self) -> int:
@@ -71,7 +71,7 @@ class RunProgress:
             self.reason = str(data.get("reason") or "")
             if status == "RUNNING" and self.started is None:
                 self.started = seconds
-            if status in ("COMPLETED", "FAILED", "CANCELLED"):
+            if status in RUN_ENDS:
                 self.ended = seconds
 
     def _node(
@@ -84,7 +84,7 @@ class RunProgress:
         node.status = status
         if status == "RUNNING":
             node.started, node.ended = at, None
-        elif status in FINISHED:
+        elif status in NODE_ENDS:
             node.ended = at
         if isinstance(data.get("attempt"), int):
             node.attempts = data["attempt"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -13,6 +13,7 @@ import typer
 from dalang.commands.failures import FAILED, INTERRUPTED, Usage
 from dalang.commands.plans import FileOrPlan, From, Select, TimeScale, loaded
 from dalang.commands.session import Session, online
+from dalang.statuses import NodeStatus, RunStatus
 
 app = typer.Typer()
 
@@ -34,21 +35,6 @@ IdempotencyKey = Annotated[
     str | None, typer.Option("--idempotency-key", help="The same key with the same plan and inputs is the same run.")
 ]
 Reason = Annotated[str | None, typer.Option("--reason", "-r", help="Why; it is recorded.")]
-
-
-class RunStatusName(StrEnum):
-    """Statuses of runs."""
-
-    PENDING = "PENDING"
-    VALIDATED = "VALIDATED"
-    RUNNING = "RUNNING"
-    PAUSED = "PAUSED"
-    AWAITING_HITL = "AWAITING_HITL"
-    REPLANNING = "REPLANNING"
-    COMPENSATING = "COMPENSATING"
-    COMPLETED = "COMPLETED"
-    FAILED = "FAILED"
-    CANCELLED = "CANCELLED"
 
 
 @app.command()
@@ -118,7 +104,7 @@ def watch(session: Session, run: RunArgument) -> None:
 def list_(
     session: Session,
     status: Annotated[
-        list[RunStatusName] | None,
+        list[RunStatus] | None,
         typer.Option("--status", "-s", case_sensitive=False, help="Only runs with this status; may be repeated."),
     ] = None,
     plan: Annotated[
@@ -169,7 +155,8 @@ def nodes(
     run: RunArgument,
     node: Annotated[str | None, typer.Argument(metavar="[NODE]", help="Only this node, with everything.")] = None,
     status: Annotated[
-        list[str] | None, typer.Option("--status", "-s", help="Only nodes with this status; may be repeated.")
+        list[NodeStatus] | None,
+        typer.Option("--status", "-s", case_sensitive=False, help="Only nodes with this status; may be repeated."),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="At most so many.")] = 1_000,
 ) -> None:
@@ -181,7 +168,7 @@ def nodes(
         found = session.client.get(f"/runs/{run_id}/nodes/{quote(node, safe='')}")
         session.emit(found, lambda: results.node(session.out, found))
         return
-    wanted = [one.upper() for one in status] if status else None
+    wanted = [str(one) for one in status] if status else None
     page = session.client.pages(f"/runs/{run_id}/nodes", limit=limit, status=wanted)
 
     def show() -> None:
@@ -211,57 +198,6 @@ def resume(session: Session, run: RunArgument, reason: Reason = None) -> None:
 def cancel(session: Session, run: RunArgument, reason: Reason = None) -> None:
     """Cancel a run: what is in flight is stopped, and it ends CANCELLED."""
     _control(session, "cancel", run, reason)
-
-
-@app.command()
-@online
-def events(
-    session: Session,
-    run: RunArgument,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
-    after: Annotated[
-        str | None, typer.Option("--after", metavar="EPOCH.SEQ", help="Only events after this one.")
-    ] = None,
-    limit: Annotated[
-        int, typer.Option("--limit", "-n", min=1, max=1_000_000, help="At most so many; not with --follow.")
-    ] = 1_000,
-    bodies: Annotated[
-        bool, typer.Option("--bodies", help="With inputs, outputs and errors; not with --follow.")
-    ] = False,
-) -> None:
-    """Print what happened in a run; with --follow --json one JSON object per line."""
-    from dalang.commands.live import event_line
-    from dalang.commands.output import write_json
-    from dalang.commands.watching import follow as follow_run
-
-    run_id = session.client.run_id(run)
-    if follow:
-        for event in follow_run(
-            session.client, run_id, after=after, say=lambda text: session.note(text or "connected again")
-        ):
-            if session.json:
-                write_json(event, indent=None)
-            else:
-                session.out.file.write(event_line(event) + "\n")
-                session.out.file.flush()
-        return
-    found: list[Any] = []
-    place = after
-    while len(found) < limit:
-        size = min(500, limit - len(found))
-        page = session.client.get(f"/runs/{run_id}/events", after=place, limit=size, bodies="true" if bodies else None)
-        found += page["items"]
-        place = page.get("next")
-        if place is None or not page["items"]:
-            break
-
-    def show() -> None:
-        for event in found:
-            session.out.file.write(event_line(event) + "\n")
-        if place is not None:
-            session.note(f"... and more (--after {place})")
-
-    session.emit({"runId": run_id, "items": found, "next": place}, show)
 
 
 def begin(
@@ -314,6 +250,7 @@ def watch_to_end(
     ``into`` receives the ended run; then what was shown live does not stay.
     """
     from dalang.commands import results
+    from dalang.commands.attempts import looked_at
     from dalang.commands.live import shown
     from dalang.commands.progress import RunProgress
     from dalang.commands.watching import follow
@@ -331,7 +268,10 @@ def watch_to_end(
                     session.note(text or "connected again")
                 progress.away = text
 
-            with shown(session.out, progress, run_id, transient=into is not None) as show:
+            with contextlib.ExitStack() as around:
+                if session.out.is_terminal:
+                    around.enter_context(looked_at(client, run_id, progress))
+                show = around.enter_context(shown(session.out, progress, run_id, transient=into is not None))
                 for event in follow(client, run_id, say=say):
                     progress.apply(event)
                     show(event)

@@ -11,8 +11,8 @@ import httpx
 
 from dalang.commands.client import ApiClient
 from dalang.commands.failures import Unreachable
+from dalang.statuses import RUN_ENDS
 
-ENDS = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 PATIENCE_SECONDS = 300.0
 """How long an API may be away before watching gives up; the run does not notice."""
 Event = dict[str, Any]
@@ -50,7 +50,7 @@ def follow(
                 yield event
                 if is_end(event):
                     return
-            if client.get(f"/runs/{run_id}")["status"] in ENDS and not _unread(client, run_id, after):
+            if client.get(f"/runs/{run_id}")["status"] in RUN_ENDS and not _unread(client, run_id, after):
                 return
             reason: Exception = Unreachable("the stream ended")
         except httpx.TransportError as error:
@@ -72,7 +72,7 @@ def follow(
 
 def is_end(event: Event) -> bool:
     """Tell whether this event is the run's last."""
-    return event.get("nodeId") is None and (event.get("data") or {}).get("status") in ENDS
+    return event.get("nodeId") is None and (event.get("data") or {}).get("status") in RUN_ENDS
 
 
 def _unread(client: ApiClient, run_id: str, after: str | None) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dalang import __version__
+from dalang.commands.client import server_sent
 from tests.cli.conftest import Dalang
 from tests.harness import ROOT, requires_shared, shared_dir
 
@@ -240,6 +241,34 @@ def test_names_cannot_steer_the_terminal(dalang: Dalang, write: Write) -> None:
     for arguments in (["plan", "show", path], ["plan", "show", path, "--json"]):
         out = dalang(*arguments).out
         assert not set(out) & {"\x1b", "\x9b", "\u202e"}
+
+
+def test_streams_are_split_at_the_ends_of_lines_alone() -> None:
+    """Whatever the pieces in which they arrive, and whatever ends their lines."""
+    first, second, third = (
+        ": hello\r\nid: 0.1\ndata: a\u2028b\u0085c\n\n",
+        "id: 0.2\r\ndata: d\r\ndata: e\r\n\r\n",
+        "id: 0.3\rdata: f\r\r\n",
+    )
+    text = f"{first}{second}{third}".encode()
+    expected = [("0.1", "a\u2028b\u0085c"), ("0.2", "d\ne"), ("0.3", "f")]
+    for size in (1, 2, 3, 7, len(text)):
+        assert list(server_sent(text[at : at + size] for at in range(0, len(text), size))) == expected
+
+
+def test_output_that_nobody_reads_or_can_encode_is_no_error() -> None:
+    """`dalang ... | head` ends quietly, and so does a terminal that knows ASCII only."""
+    command = f"{sys.executable} -m dalang.cli plan schema | head -1"
+    answer = subprocess.run(["/bin/sh", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (answer.stdout, answer.stderr) == ("{\n", "")
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    plan = '{"name": "ꦢꦭꦁ", "nodes": [{"nodeId": "x", "type": "noop"}]}'
+    command_line = [sys.executable, "-m", "dalang.cli", "plan", "show", "-"]
+    shown = subprocess.run(
+        command_line, cwd=ROOT, env=environment, input=plan.encode(), capture_output=True, timeout=60
+    )
+    assert (shown.returncode, shown.stderr) == (0, b"")
+    assert shown.stdout.startswith(b"???")
 
 
 @requires_shared

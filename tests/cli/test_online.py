@@ -187,9 +187,23 @@ def test_events_as_lines_and_as_json(dalang: Dalang, write: Write) -> None:
     assert any(one["body"] for one in found)
     rest = dalang("events", run_id, "--after", found[2]["id"]).out.splitlines()
     assert len(rest) == len(found) - 3
+    narrowed = dalang("events", run_id, "--node", "greet", "--type", "node_started", "--json").json["items"]
+    assert [(one["type"], one["nodeId"]) for one in narrowed] == [("NODE_STARTED", "greet")]
+    same = dalang("events", run_id, "--follow", "--node", "greet", "--type", "NODE_STARTED", "--json").json
+    assert same["id"] == narrowed[0]["id"]
     page = dalang("events", run_id, "--limit", "2", "--json").json
     assert len(page["items"]) == 2
     assert page["next"] == found[1]["id"]
+
+
+def test_reasons_with_separators_of_unicode_arrive_whole(dalang: Dalang, write: Write) -> None:
+    """They are text, in streams as elsewhere, and cannot break a line of the terminal."""
+    run_id = dalang("start", write(sleeping("1h"))).out.strip()
+    reason = "a\u2028b\u0085c\x0bd\re"
+    assert dalang("cancel", run_id, "--reason", reason).code == 0
+    followed = [json.loads(line) for line in dalang("events", run_id, "--follow", "--json").out.split("\n") if line]
+    assert next(one["data"]["reason"] for one in followed if "reason" in one["data"]) == reason
+    assert not set(dalang("watch", run_id).out) & set("\u2028\u0085\x0b\r")
 
 
 async def test_the_chain_is_verified(dalang: Dalang, write: Write, here: Stack, servers: Servers) -> None:
@@ -276,6 +290,15 @@ async def test_watching_goes_on_after_a_restart_of_the_api(here: Stack, write: W
     types = [line.split()[2] for line in out.decode().splitlines() if line[2:3] == ":"]
     assert types == ["NODE_COMPLETED", "PLAN_COMPLETED"]
     assert "connecting again" in err.decode()
+
+
+def test_the_demo_joins_a_stack_that_runs(dalang: Dalang) -> None:
+    """And does not stop it."""
+    said = dalang("demo", ROOT / "examples" / "feature-development.yaml")
+    assert said.code == 0
+    assert "Running on the stack of" in said.out
+    assert "stack stops" not in said.out
+    assert dalang("list").code == 0
 
 
 def on_a_terminal(*arguments: object, **environment: str) -> str:

@@ -1,0 +1,83 @@
+"""``dalang events``: what happened in a run, as a list or while it happens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from dalang.commands.runs import RunArgument
+from dalang.commands.session import Session, online
+from dalang.wire import EventType
+
+app = typer.Typer()
+
+PAGE = 500
+
+
+@app.command()
+@online
+def events(
+    session: Session,
+    run: RunArgument,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
+    node: Annotated[str | None, typer.Option("--node", help="Only events of this node.")] = None,
+    type_: Annotated[
+        list[EventType] | None,
+        typer.Option("--type", case_sensitive=False, metavar="TYPE", help="Only events of this type; may be repeated."),
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option("--after", metavar="EPOCH.SEQ", help="Only events after this one.")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=1_000_000, help="At most so many; not with --follow.")
+    ] = 1_000,
+    bodies: Annotated[
+        bool, typer.Option("--bodies", help="With inputs, outputs and errors (in JSON); not with --follow.")
+    ] = False,
+) -> None:
+    """Print what happened in a run; with --follow --json one JSON object per line."""
+    from dalang.commands.live import event_line
+    from dalang.commands.output import write_json
+
+    run_id = session.client.run_id(run)
+    types = [str(one) for one in type_ or ()]
+    if follow:
+        for event in _followed(session, run_id, after, node, types):
+            if session.json:
+                write_json(event, indent=None)
+            else:
+                session.out.file.write(event_line(event) + "\n")
+                session.out.file.flush()
+        return
+    found: list[Any] = []
+    place = after
+    while len(found) < limit:
+        query = {"nodeId": node, "type": types or None, "bodies": "true" if bodies else None}
+        page = session.client.get(f"/runs/{run_id}/events", after=place, limit=min(PAGE, limit - len(found)), **query)
+        found += page["items"]
+        place = page.get("next")
+        if place is None:
+            break
+
+    def show() -> None:
+        for event in found:
+            session.out.file.write(event_line(event) + "\n")
+        if place is not None:
+            session.note(f"... and more (--after {place})")
+
+    session.emit({"runId": run_id, "items": found, "next": place}, show)
+
+
+def _followed(
+    session: Session, run_id: str, after: str | None, node: str | None, types: list[str]
+) -> Iterator[dict[str, Any]]:
+    from dalang.commands.watching import follow
+
+    def say(text: str | None) -> None:
+        session.note(text or "connected again")
+
+    for event in follow(session.client, run_id, after=after, say=say):
+        if node in (None, event.get("nodeId")) and (not types or event["type"] in types):
+            yield event
