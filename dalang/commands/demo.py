@@ -81,7 +81,8 @@ def _example() -> Path:
     for path in (here, beside, inside):
         if path.is_file():
             return path
-    raise Usage(f"There is no {here} here.", hint="Give a plan: dalang demo PLAN", code="NO_FILE")
+    hint = "Examples come with the source, not with an installed Dalang. Give a plan: dalang demo PLAN"
+    raise Usage(f"There is no {here} here.", hint=hint, code="NO_FILE")
 
 
 def _running_stack(session: Session) -> bool:
@@ -159,7 +160,11 @@ def _result(node: dict[str, Any]) -> str:
     """Return what is new in a node's outputs, each value in a word or two."""
     outputs, inputs = node.get("outputs") or {}, node.get("inputs") or {}
     new = {key: value for key, value in outputs.items() if inputs.get(key) != value}
-    return ", ".join(f"{key} {_brief(value)}" for key, value in new.items() if value not in (None, "", [], {}))
+    told = [(key, value) for key, value in new.items() if value not in (None, "", [], {})]
+    told.sort(
+        key=lambda item: not isinstance(item[1], (bool, int, float))
+    )  # numbers and verdicts are not to be cut off
+    return ", ".join(f"{key} {_brief(value)}" for key, value in told)
 
 
 def _brief(value: Any) -> str:
@@ -177,12 +182,12 @@ def _next(session: Session, path: str, joined: bool) -> None:
     from rich.text import Text
 
     dalang = _program()
-    lines = [(f"{dalang} plan show {path}", "levels, critical path, slack")]
+    lines = [(f"{dalang} plan show {path}", "look at a plan")]
     if not joined:
         lines = [
-            (f"{dalang} demo --keep", "the same, and the stack runs on until Ctrl-C"),
-            (f"{dalang} up --node-modules {NODE_MODULE}", "a stack of your own, its data in .dalang; then"),
-            (f"{dalang} run {path}", "run a plan on it"),
+            (f"{dalang} demo --keep", "keep the stack"),
+            (f"{dalang} up --node-modules {NODE_MODULE}", "start your own"),
+            (f"{dalang} run {path}", "and run on it"),
             *lines,
         ]
         session.out.print(
