@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import sys
 from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from temporalio import activity
@@ -26,9 +28,16 @@ class NodeModuleError(DalangError):
 def load_node_modules(names: Iterable[str]) -> None:
     """Import the named modules and those of the entry-point group ``dalang.nodes``, which register node types.
 
+    Modules of the current folder are found, whatever their names.
+
     Raises:
         NodeModuleError: one of them cannot be imported.
     """
+    here = str(Path.cwd())
+    if here not in sys.path:
+        # The commands are installed scripts, which do not see the folder they are started in. It comes first: a project
+        # may have an `activities` of its own, and of ours nothing is outside of the package `dalang`.
+        sys.path.insert(0, here)
     points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
     for name in dict.fromkeys([*names, *(point.value for point in points)]):
         try:

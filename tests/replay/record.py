@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import sys
@@ -37,10 +38,8 @@ def _anonymous(value: Any) -> Any:
 async def _record(running: Engine, name: str, recorded: Recorded) -> None:
     started = await running.start({"name": name, **recorded.plan}, recorded.inputs, **recorded.state)
     await recorded.act(started)
-    try:
+    with contextlib.suppress(WorkflowFailureError):  # how it ended is in the history
         await started.handle.result()
-    except WorkflowFailureError:
-        pass  # how it ended is in the history
     executions = [one async for one in running.client.list_workflows(f"WorkflowId = '{started.handle.id}'")]
     executions.sort(key=lambda one: one.start_time)
     for number, execution in enumerate(executions, start=1):
