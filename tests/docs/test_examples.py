@@ -1,0 +1,93 @@
+"""Every plan in ``examples/`` runs on the real engine: validated, stored, run by a worker, verified."""
+
+from __future__ import annotations
+
+import runpy
+import threading
+from collections.abc import AsyncIterator, Iterator
+from http.server import ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+import dalang.demo  # noqa: F401 - registers the agents that the examples need
+from dalang.loading import load_plan
+from dalang.plan import Plan
+from dalang.settings import Settings
+from dalang.validation import inputs_problems, with_input_defaults
+from tests.engine.kit import Engine, engine
+from tests.harness import ROOT
+
+EXAMPLES = ROOT / "examples"
+PLANS = sorted(path.name for path in EXAMPLES.iterdir() if path.suffix in (".yaml", ".json"))
+
+
+@pytest.fixture
+async def running(settings: Settings) -> AsyncIterator[Engine]:
+    async with engine(settings) as ready:
+        yield ready
+
+
+@pytest.fixture
+def shop() -> Iterator[str]:
+    """The service of ``examples/service.py`` on a port of its own."""
+    handler = runpy.run_path(str(EXAMPLES / "service.py"))["Shop"]
+    handler.log_message = lambda *_: None
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+async def run(running: Engine, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
+    plan: Plan = load_plan((EXAMPLES / name).read_bytes(), name=name).require()
+    assert not inputs_problems(plan, inputs)
+    started = await running.start_plan(plan, dict(with_input_defaults(plan, inputs)))
+    ended = await started.end()
+    assert ended["run"]["status"] == "COMPLETED", ended["run"]
+    assert await running.chain_problem(started.run_id) is None
+    return ended
+
+
+async def test_every_example_is_run(running: Engine, shop: str) -> None:
+    """Each ends COMPLETED with nothing but its defaults, and its chain of events verifies."""
+    for name in PLANS:
+        inputs = {"service": shop} if name == "http.yaml" else {}
+        ended = await run(running, name, inputs)
+        statuses = {node["status"] for node in ended["nodes"].values()}
+        assert statuses <= {"SUCCESS", "SKIPPED", "ERROR"}, name
+
+
+@pytest.mark.parametrize(
+    ("item", "statuses", "attempts"),
+    [
+        ("lamp", {"stock": "SUCCESS", "order": "SUCCESS", "sold_out": "SKIPPED", "unknown": "SKIPPED"}, 3),
+        ("chair", {"stock": "SUCCESS", "order": "SKIPPED", "sold_out": "SUCCESS", "unknown": "SKIPPED"}, 3),
+        ("unicorn", {"stock": "ERROR", "order": "SKIPPED", "sold_out": "SKIPPED", "unknown": "SUCCESS"}, 3),
+    ],
+)
+async def test_the_http_example_takes_each_way(
+    running: Engine, shop: str, item: str, statuses: dict[str, str], attempts: int
+) -> None:
+    """503 is tried again, 404 goes to the error edge, and what was found decides what is done."""
+    ended = await run(running, "http.yaml", {"service": shop, "item": item})
+    assert {name: node["status"] for name, node in ended["nodes"].items()} == statuses
+    assert ended["nodes"]["stock"]["attempt"] == attempts
+    outputs = ended["result"]["outputs"]
+    assert (outputs["order"] is not None, outputs["text"] is not None) == (item == "lamp", item != "lamp")
+
+
+async def test_both_ways_through_the_conditions_example(running: Engine) -> None:
+    """Legacy code is reworked before it is published."""
+    ended = await run(running, "conditions.yaml", {"legacy": True})
+    assert ended["nodes"]["rework"]["status"] == "SUCCESS"
+    assert ended["nodes"]["write"]["status"] == "SKIPPED"
+
+
+def test_there_are_plans() -> None:
+    """A suffix that is not looked for would hide an example."""
+    known = {*PLANS, "README.md", *(path.name for path in EXAMPLES.glob("*.py"))}
+    assert {path.name for path in EXAMPLES.iterdir() if path.name != "__pycache__"} == known
+    assert "hello.yaml" in PLANS
