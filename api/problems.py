@@ -115,7 +115,7 @@ def _forbidden(request: Request | None, error: Any) -> Response:
 
 def _invalid(request: Request | None, error: Any) -> Response:
     count = sum(one.severity == "error" for one in error.problems)
-    detail = f"The {error.what} has {count} error{'' if count == 1 else 's'}."
+    detail = f"There {'is 1 error' if count == 1 else f'are {count} errors'} in the {error.what}."
     if count == 1:
         detail += f" {next(one.message for one in error.problems if one.severity == 'error')}"
     listed = [wire(one) for one in error.problems]

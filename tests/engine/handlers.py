@@ -104,7 +104,7 @@ def hang_thread(ctx: NodeContext) -> dict[str, Any]:
 @node("t-block")
 async def block(ctx: NodeContext, seconds: float = 3) -> dict[str, Any]:
     """Block the event loop it runs on."""
-    time.sleep(seconds)  # noqa: ASYNC251 - that is the point
+    time.sleep(seconds)
     return {}
 
 

@@ -64,7 +64,7 @@ async def test_search_attributes_are_registered_once(temporal_client: Client) ->
     await ensure_search_attributes(temporal_client)
     await ensure_search_attributes(temporal_client)
     for key in SEARCH_ATTRIBUTES:
-        value = "1" if key.indexed_value_type.name == "INT" else '"none"'
+        value = "987654" if key.indexed_value_type.name == "INT" else '"none"'
         assert [run async for run in temporal_client.list_workflows(f"{key.name} = {value}")] == []
 
 
