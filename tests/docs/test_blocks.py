@@ -1,8 +1,8 @@
 """What the documentation tells people to type is typed here, on one real stack; what it shows as plans is validated.
 
-Shell and Python blocks of a file run in order in one shell, in a folder like a checkout: ``examples/``, ``.venv/bin``
-and the ``.dalang`` of a running stack, where the addresses of the documentation (127.0.0.1:8400 and Temporal's) are led
-to that stack's. Each file has a tenant of its own, so that files run side by side and ``latest`` is their own run.
+Shell and Python blocks of a file run in order in one shell, in a folder like a checkout: ``examples/`` and the
+``.dalang`` of a running stack, where the addresses of the documentation (127.0.0.1:8400 and Temporal's) are led to that
+stack's. Each file has a tenant of its own, so that files run side by side and ``latest`` is their own run.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import shlex
 import shutil
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,9 @@ NOT_RUN = {
 
 ALL = [block for path in documents() for block in blocks(path)]
 RUNNABLE = [block for block in ALL if block.language in ("sh", "python") and not {"not run", "file"} & set(block.marks)]
+if shutil.which("curl") is None:
+    warnings.warn("there is no curl here: the blocks that need it are not run", stacklevel=1)
+    RUNNABLE = [block for block in RUNNABLE if not re.search(r"\bcurl ", block.text)]
 SECONDS = 150
 """For one file: a bound for what hangs, not what is expected."""
 AT_ONCE = 3
@@ -168,9 +172,7 @@ async def _run(path: Path, folder: Path, settings: Settings, slots: asyncio.Sema
 
 
 async def _prepare(path: Path, place: Path, tenant: str, settings: Settings) -> None:
-    (place / ".venv").mkdir(parents=True)
-    (place / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
-    (place / "curl").mkdir()
+    (place / "curl").mkdir(parents=True)
     api = settings.api_url.removeprefix("http://")
     (place / "curl" / ".curlrc").write_text(f'connect-to = "127.0.0.1:8400:{api}"\nsilent\nshow-error\nmax-time = 30\n')
     shutil.copytree(ROOT / "examples", place / "examples")
