@@ -24,8 +24,16 @@ from dalang.wire import RECORD, NodeTask, RecordInput
 
 logger = logging.getLogger("dalang.projection")
 
+BEAT_SECONDS = 1.5
 AWAY_SECONDS = 1.0
 """Pause before a large body is stored again while Postgres is away."""
+
+
+async def _beat() -> None:
+    """Tell Temporal that this worker is alive; without it a killed one is noticed only at the end of the activity."""
+    while True:
+        await asyncio.sleep(BEAT_SECONDS)
+        activity.heartbeat()
 
 
 class Projection:
@@ -48,6 +56,7 @@ class Projection:
             latest = await self._client.get_workflow_handle(workflow_id).describe()
             return latest.run_id == execution
 
+        alive = asyncio.create_task(_beat())
         try:
             head = await record(
                 self._engine, batch, temporal_run_id=execution, workflow_id=workflow_id, is_current=is_current
@@ -55,6 +64,8 @@ class Projection:
         except (NotCurrentExecution, MalformedBatch, NotFound) as error:
             # Trying again cannot help: the execution was replaced, its run was deleted, or the workflow has a defect.
             raise ApplicationError(str(error), type=type(error).__name__, non_retryable=True) from error
+        finally:
+            alive.cancel()
         return dict(head)
 
 

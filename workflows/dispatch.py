@@ -19,8 +19,10 @@ with workflow.unsafe.imports_passed_through():
     from dalang.program import Program
     from dalang.wire import NodeTask
 
-GRACE = timedelta(seconds=4)
-"""How much longer than the handler Temporal waits: the wrapper stops a handler first and says what happened."""
+GRACE = timedelta(minutes=15)
+"""How much longer than the handler Temporal waits. The wrapper stops a handler in its time and says so, and a worker
+that is gone is noticed by its heartbeat; but what a handler returned may have to wait for Postgres: no failed attempt.
+"""
 
 TIMEOUT_CAUSES = ["TemporalTimeout:StartToClose", "TemporalTimeout:Heartbeat"]
 MAX_SLEEP_MS = 366 * 86_400_000

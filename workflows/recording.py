@@ -29,6 +29,8 @@ MAX_WAITING_FACTS = 5_000
 """With so many facts not stored nothing more is started: a run does not outgrow its memory while Postgres is away."""
 FACT_OVERHEAD_BYTES = 160
 
+_HEARTBEAT = timedelta(seconds=5)
+"""A worker that was killed while it stored holds up the next batch, and the end of the run, for so long."""
 _RETRY = RetryPolicy(
     initial_interval=timedelta(milliseconds=200), backoff_coefficient=2, maximum_interval=timedelta(seconds=5)
 )
@@ -132,6 +134,7 @@ class FactFlow:
             request,
             result_type=dict,
             start_to_close_timeout=timedelta(seconds=30),
+            heartbeat_timeout=_HEARTBEAT,
             retry_policy=_RETRY,
             summary=f"{len(facts)} events",
         )
