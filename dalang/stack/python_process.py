@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from dalang.errors import Unavailable
 from dalang.settings import PREFIX, Settings
 from dalang.stack import ports
 from dalang.stack.errors import StackError
@@ -97,7 +98,12 @@ def worker(settings: Settings, name: str = "worker") -> PythonProcess:
     """A worker; it is ready when Temporal sees it poll (see :func:`polls` for its identity)."""
 
     async def ready(pid: int) -> bool:
-        return await polls(settings, pid)
+        from temporalio.service import RPCError
+
+        try:
+            return await polls(settings, pid)
+        except (Unavailable, RPCError):
+            return False  # Temporal is away for the moment; the worker waits for it too
 
     return PythonProcess(name, "dalang.worker", settings, ready)
 

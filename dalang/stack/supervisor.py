@@ -111,8 +111,8 @@ class Stack:
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
                 try:
                     await part.start()
-                except StackError as e:
-                    what = str(e)
+                except Exception as e:  # whatever it is (Temporal that is away too): nobody else starts it again
+                    what = f"{part.name} cannot be started: {e}"
                 else:
                     self._say(f"{part.name} runs again (pid {part.pid})")
                     break

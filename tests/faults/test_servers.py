@@ -6,12 +6,17 @@ import asyncio
 import contextlib
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dalang.stack import ports
+from dalang.stack.postgres import EmbeddedPostgres
+from dalang.stack.private_files import make_home
 from dalang.stack.supervisor import Stack
+from dalang.stack.system_user import remove_data
 from tests.faults.site import Site, Watch, chain, edge, effect, mixed_plan, until
 
 GATE = "gate"
@@ -131,6 +136,27 @@ async def test_a_database_restored_from_an_older_copy_shows_it(exposed: Site, se
     assert await exposed.engine.chain_problem(started.run_id) is None
     assert end["run"]["node_status_counts"] == {"SUCCESS": 13}
     assert {len(attempts) for attempts in exposed.effects.asked(started.run_id).values()} == {1}
+
+
+async def test_a_crash_of_a_throw_away_database_loses_no_commit() -> None:
+    """Only a crash of the machine may: tests kill such a server and count on what was stored."""
+    home = make_home(Path(tempfile.mkdtemp(prefix="dalang-faults-")))
+    server = EmbeddedPostgres(home, ports.free_port(), durable=False)
+    await server.start()
+    try:
+        connection = await server.connect()
+        await connection.execute("create table t (n int)")
+        for n in range(20):
+            await connection.execute("insert into t values ($1)", n)
+        await server.kill()
+        await server.start()
+        connection = await server.connect()
+        assert await connection.fetchval("select count(*) from t") == 20
+        await connection.close()
+    finally:
+        await server.stop()
+        remove_data(home / "postgres")
+        shutil.rmtree(home)
 
 
 def gate(folder: Path, *, opened: bool = False) -> str:
