@@ -37,6 +37,8 @@ def classify(error: BaseException) -> ErrorPayload:
 def _kind(error: BaseException) -> tuple[ErrorType, bool]:
     if isinstance(error, (TimeoutError, httpx.TimeoutException)):
         return ErrorType.TIMEOUT, True
+    if isinstance(error, httpx.LocalProtocolError):
+        return ErrorType.VALIDATION_ERROR, False  # what it was asked to send is no HTTP
     if isinstance(error, (ConnectionError, httpx.TransportError)):
         return ErrorType.NETWORK_ERROR, True
     if isinstance(error, ValidationError):

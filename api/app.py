@@ -11,8 +11,9 @@ from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
 from dalang import __version__
-from dalang.api import docs, events, health, nodes, plans, problems, runs
+from dalang.api import decisions, docs, events, health, nodes, plans, problems, runs, schedules
 from dalang.api.middleware import Metrics, RequestContext
+from dalang.api.schedule_schemas import BackfillRequest, CreateScheduleRequest, TriggerRequest, UpdateScheduleRequest
 from dalang.api.schemas import CancelRequest, ExecutePlanRequest, PauseResumeRequest, ProblemDetails
 from dalang.api.services import Services
 from dalang.settings import Settings
@@ -22,6 +23,7 @@ _TAGS = [
     {"name": "nodes", "description": "The nodes of a run: inputs, outputs, attempts, errors."},
     {"name": "events", "description": "What happened in a run, as a list and as Server-Sent Events."},
     {"name": "plans", "description": "Plans and their versions, which never change."},
+    {"name": "schedules", "description": "Start runs of stored plans by cron, interval and calendar."},
     {"name": "health", "description": "For load balancers and Prometheus."},
 ]
 _DESCRIPTION = (
@@ -29,7 +31,8 @@ _DESCRIPTION = (
     "`Authorization: Bearer <token>`; what a token's tenant does not own is answered with 404. Errors are "
     "`application/problem+json` (RFC 9457)."
 )
-_BODIES = (ExecutePlanRequest, PauseResumeRequest, CancelRequest, ProblemDetails)
+_SCHEDULE_BODIES = (CreateScheduleRequest, UpdateScheduleRequest, TriggerRequest, BackfillRequest)
+_BODIES = (*_SCHEDULE_BODIES, ExecutePlanRequest, PauseResumeRequest, CancelRequest, ProblemDetails)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -56,7 +59,8 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     # The stream before the list's sibling addresses: nodes take any path that is left.
-    for router in (plans.router, runs.router, events.router, nodes.router, health.router, docs.router):
+    resources = (plans, runs, events, decisions, nodes, schedules, health, docs)
+    for router in (resource.router for resource in resources):
         app.include_router(router)
     problems.install(app)
     app.add_middleware(RequestContext, metrics=metrics)

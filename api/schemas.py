@@ -98,6 +98,22 @@ class CancelRequest(RequestModel):
     operator: Text | None = None
 
 
+class RetryNodeRequest(RequestModel):
+    """Why, and what to change: ``inputs`` replace the node's inputs key by key."""
+
+    inputs: dict[str, Any] | None = None
+    reason: Text | None = None
+    operator: Text | None = None
+
+
+class SkipNodeRequest(RequestModel):
+    """Why, and the ``outputs`` that stand in for the node's; without them what follows it is skipped, too."""
+
+    outputs: dict[str, Any] | None = None
+    reason: Text | None = None
+    operator: Text | None = None
+
+
 class RunQuery(QueryModel):
     """What a list of runs is narrowed to."""
 
@@ -105,6 +121,7 @@ class RunQuery(QueryModel):
     plan_id: UUID | None = None
     plan: str | None = Field(None, max_length=500, description="A part of the plan's name, in any case.")
     created_by: str | None = Field(None, max_length=500)
+    schedule_id: str | None = Field(None, max_length=100, description="Only runs that this schedule started.")
     from_: Time | None = Field(None, alias="from", description="Created at or after this time (RFC 3339).")
     to: Time | None = Field(None, description="Created before this time (RFC 3339).")
     active: bool | None = Field(None, description="true: runs that have not ended; false: those that have.")

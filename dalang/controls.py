@@ -38,6 +38,8 @@ SIGNAL_SECONDS = 3.0
 logger = logging.getLogger("dalang.controls")
 
 CONTROLS = (wire.UPDATE_PAUSE, wire.UPDATE_RESUME, wire.UPDATE_CANCEL)
+DECISIONS = (wire.UPDATE_RETRY_NODE, wire.UPDATE_SKIP_NODE)
+"""What an operator decides about one node; an update only, since it has to be checked against the node's status."""
 T = TypeVar("T")
 
 
@@ -78,6 +80,24 @@ class Controls:
             signal = handle.signal(control, payload, rpc_timeout=timedelta(seconds=SIGNAL_SECONDS))
             await _answered(control, signal, SIGNAL_SECONDS)
             return Outcome(run.status, applied=False)
+        return Outcome(status or run.status, applied=True)
+
+    async def decide(self, run: Run, decision: str, payload: dict[str, Any]) -> Outcome:
+        """Send ``decision`` (one of :data:`DECISIONS`) about a node into ``run``.
+
+        Raises:
+            Conflict: the run has ended, or the node's status does not allow it.
+            InvalidDocument: the workflow finds the request malformed.
+            Unavailable: Temporal is away, or no worker took it: nothing was decided.
+        """
+        if run.status in RUN_ENDS:
+            raise Conflict(f"{decision} is not possible: the run is {run.status}.")
+        client = await self._link.client()
+        handle = client.get_workflow_handle(f"{wire.WORKFLOW_ID_PREFIX}{run.run_id}")
+        try:
+            status = await self._update(handle, decision, payload)
+        except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
+            raise Unavailable("No worker answers at the moment; nothing was decided.") from None
         return Outcome(status or run.status, applied=True)
 
     async def _update(self, handle: WorkflowHandle[Any, Any], control: str, payload: dict[str, Any]) -> str | None:

@@ -72,8 +72,21 @@ class TimedOut:
 
 
 @dataclass(frozen=True, slots=True)
+class RetryRequested:
+    """An operator has a failed node that waits for a decision run again; ``inputs`` replace its inputs key by key."""
+
+    node: str
+    inputs: Mapping[str, Any] | None = None
+    operator: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SkipRequested:
-    """An operator skips a node that has not started; with ``outputs`` its edges light as after a success."""
+    """An operator skips a node that has not started, or that failed and waits for a decision.
+
+    With ``outputs`` its edges light as after a success, else they are dead.
+    """
 
     node: str
     outputs: Mapping[str, Any] | None = None
@@ -98,6 +111,7 @@ Event = (
     | ResumeRequested
     | CancelRequested
     | TimedOut
+    | RetryRequested
     | SkipRequested
     | Rejected
 )
@@ -105,12 +119,16 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Begin node number ``node`` with ``inputs``; it is RUNNING from now on."""
+    """Begin node number ``node`` with ``inputs``; it is RUNNING from now on.
+
+    ``generation`` is part of the idempotency key: the same work is asked for again under the same one.
+    """
 
     node: int
     node_id: str
     type: str
     inputs: Mapping[str, Any]
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)

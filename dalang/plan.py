@@ -49,6 +49,8 @@ class FailurePolicy(StrEnum):
     """Cancel what is in flight, start nothing more, end FAILED."""
     CONTINUE = "continue"
     """Finish what does not depend on the failed node, then end FAILED."""
+    PAUSE = "pause"
+    """Start nothing more until an operator has decided about the failed node: retry it, skip it, or cancel the run."""
 
 
 def _priority(value: Any) -> Any:
@@ -207,6 +209,9 @@ class Node(Model):
     )
     descriptor: Descriptor | None = None
     inputs: dict[str, Any] = Field(default_factory=dict, description="Values; ${...} in texts is CEL.")
+    fallback: dict[str, Any] | None = Field(
+        None, description="Outputs that stand in when the handler fails for good and suggests FALLBACK."
+    )
     requirements: Requirements = Requirements()
     retry_policy: RetryPolicy | None = Field(None, description="Default: the plan's maxRetries, else 3 attempts.")
     timeouts: Timeouts = Timeouts()

@@ -85,6 +85,7 @@ def _node_document(node: Node, retry: int) -> dict[str, Any]:
         "name": node.name,
         "handler": node.handler,
         "inputs": node.inputs or None,
+        "fallback": node.fallback,
         "priority": node.priority,
         "join": None if node.join == JOIN_WORDS[0] else node.join,
         "estimate": node.requirements.estimated_duration,

@@ -41,6 +41,7 @@ from dalang.events import (
     PauseRequested,
     Rejected,
     ResumeRequested,
+    RetryRequested,
     SkipRequested,
     Start,
     Step,
@@ -56,6 +57,9 @@ from dalang.wire import EventType
 
 WAIT, START, SKIP = range(3)
 """Verdicts on a join."""
+
+PERSON_WANTED = ("HUMAN_REVIEW", "ESCALATE")
+"""Suggested actions with which a handler wants a person to decide about its failure."""
 
 MAX_SLEEPING = 500
 """Timers of one run at once, when the plan does not say: they hold no slot, but each is an event when it fires."""
@@ -104,15 +108,14 @@ class Run(RunState):
     def refusal(self, event: Event) -> ImpossibleMove | None:
         """Return why ``event`` is not possible now, or None: validators of updates and :meth:`apply` ask the same."""
         name = _NAMES[type(event)]
-        if isinstance(event, (NodeSucceeded, NodeFailed, NodeStopped, SkipRequested)):
+        if isinstance(event, (NodeSucceeded, NodeFailed, NodeStopped, RetryRequested, SkipRequested)):
             number = self.program.index.get(event.node)
             if number is None:
                 return ImpossibleMove(name, f"node {event.node}", "not in the plan")
-            wanted = (PENDING,) if isinstance(event, SkipRequested) else IN_FLIGHT
-            if self.statuses[number] not in wanted:
+            if isinstance(event, (SkipRequested, RetryRequested)):
+                return self._decision_refusal(name, event, number)
+            if self.statuses[number] not in IN_FLIGHT:
                 return ImpossibleMove(name, f"node {event.node}", self.statuses[number])
-            if isinstance(event, SkipRequested) and (self.ending or self.status is RunStatus.PENDING):
-                return ImpossibleMove(name, "the run", "ending" if self.ending else self.status)
             if isinstance(event, NodeStopped) and not (self.ending and number < self.program.first_finally):
                 return ImpossibleMove(name, f"node {event.node}", f"{self.statuses[number]} and was not told to stop")
             return None
@@ -124,9 +127,23 @@ class Run(RunState):
             TimedOut: self._cancellable(),
             Rejected: True,
         }[type(event)]
+        if isinstance(event, ResumeRequested) and self.awaiting:
+            names = ", ".join(self.program.ids[node] for node in self.awaiting[:5])
+            return ImpossibleMove(name, "the run", f"{self.status} until somebody retries or skips {names}")
         if possible:
             return None
         return ImpossibleMove(name, "the run", "ending" if self.ending and self.status not in RUN_ENDS else self.status)
+
+    def _decision_refusal(self, name: str, event: Event, node: int) -> ImpossibleMove | None:
+        """Return why an operator may not retry or skip ``node`` now, or None."""
+        if self.ending or self.status is RunStatus.PENDING:
+            return ImpossibleMove(name, "the run", "ending" if self.ending else self.status)
+        if node in self.awaiting or (isinstance(event, SkipRequested) and self.statuses[node] is PENDING):
+            return None
+        status = str(self.statuses[node])
+        if self.statuses[node] is NodeStatus.FAILED:
+            status += " and its failure has taken effect"
+        return ImpossibleMove(name, f"node {self.program.ids[node]}", status)
 
     def _cancellable(self) -> bool:
         return (
@@ -148,6 +165,7 @@ class Run(RunState):
             self._fail(node, validation_error(invalid.message, invalid.details, event.node))
             return
         data: dict[str, Any] = {"attempt": event.attempt, **event.notes}
+        self.given.pop(node, None)
         self._move_node(node, NodeStatus.SUCCESS, EventType.NODE_COMPLETED, data, {"outputs": outputs})
         self._light(node, outputs)
 
@@ -175,26 +193,95 @@ class Run(RunState):
         if LIVE in weighed.values():
             self._move_node(node, NodeStatus.ERROR, EventType.NODE_ERROR, data, {"error": error})
             self._resolved.extend((edge, weighed.get(edge, DEAD)) for edge in outgoing)
+            self._let_go(node)
+            return
+        fallback = program.nodes[node].get("fallback")
+        if fallback is not None and error.get("suggestedAction") == "FALLBACK":
+            body = {"error": error, "outputs": fallback}
+            self._move_node(node, NodeStatus.ERROR, EventType.NODE_ERROR, {**data, "fallback": True}, body)
+            self._let_go(node)
+            self._light(node, fallback)
+            return
+        if self._needs_decision(node, error):
+            self._move_node(
+                node, NodeStatus.FAILED, EventType.NODE_FAILED, {**data, "awaiting": True}, {"error": error}
+            )
+            self.awaiting.append(node)
+            self._hold(node)
             return
         self._move_node(node, NodeStatus.FAILED, EventType.NODE_FAILED, data, {"error": error})
-        self._resolved.extend((edge, BLOCKED) for edge in outgoing)
+        self._let_go(node)
+        self._give_up(node, error)
+
+    def _give_up(self, node: int, error: Mapping[str, Any]) -> None:
+        """Let a failure that nothing handles take its effect on what depends on the node, and on the run."""
+        program = self.program
+        self._resolved.extend((edge, BLOCKED) for edge in program.edges_out[node])
         if self.error is None:
             self.error = error
         ends_run = program.policy == FailurePolicy.FAIL_FAST or error.get("suggestedAction") == "ABORT"
         if ends_run and self._fatal is None and node < program.first_finally:
             self._fatal = node
 
+    def _let_go(self, node: int) -> None:
+        """The node will not start again: its inputs, or the outputs it might have read for them, are not kept."""
+        if self.given.pop(node, None) is None:
+            self._drop_unread(self.program.reads[node])
+
+    def _needs_decision(self, node: int, error: Mapping[str, Any]) -> bool:
+        """Whether an operator decides about this failure: by the plan's policy, or since the handler wants a person."""
+        if self.ending or self.closing or node >= self.program.first_finally or self._fatal is not None:
+            return False
+        action = error.get("suggestedAction")
+        return action in PERSON_WANTED or (self.program.policy == FailurePolicy.PAUSE and action != "ABORT")
+
+    def _hold(self, node: int) -> None:
+        """Hold the run because of a failed node, unless an operator holds it already."""
+        if self.status is RunStatus.RUNNING:
+            self.held_by_failure = True
+            node_id = self.program.ids[node]
+            data = {"nodeId": node_id, "reason": f"node {node_id} failed; retry or skip it, or cancel the run"}
+            self._move_run(RunStatus.PAUSED, EventType.PLAN_PAUSED, data)
+
+    def _decided(self, node: int, operator: str | None) -> None:
+        """An operator decided about a failed node; after the last one a run that was held for them goes on."""
+        self.awaiting.remove(node)
+        if not self.awaiting and self.held_by_failure:
+            self.held_by_failure = False
+            self._move_run(RunStatus.RUNNING, EventType.PLAN_RESUMED, {"operator": operator})
+
+    def _retry(self, event: RetryRequested) -> None:
+        node = self.program.index[event.node]
+        body = None
+        if event.inputs:
+            # Other inputs are other work: a service that remembers the key must not answer with the old result.
+            self.generations[node] = self.generations.get(node, 0) + 1
+            self.overrides[node] = {**self.overrides.get(node, {}), **event.inputs}
+            body = {"inputs": dict(event.inputs)}
+        else:
+            self.generations.setdefault(node, 0)
+        data = {"generation": self.generations[node], "operator": event.operator, "reason": event.reason}
+        self._move_node(node, PENDING, EventType.NODE_RETRY_REQUESTED, data, body)
+        self.errors.pop(node, None)
+        self._make_ready(node)
+        self._decided(node, event.operator)
+
     def _stopped(self, event: NodeStopped) -> None:
         node = self.program.index[event.node]
+        self.given.pop(node, None)
         self._move_node(node, CANCELLED, EventType.NODE_CANCELLED, event.notes)
         self._resolved.extend((edge, BLOCKED) for edge in self.program.edges_out[node])
 
     def _skip(self, event: SkipRequested) -> None:
         node = self.program.index[event.node]
+        failed = node in self.awaiting
         outputs = None if event.outputs is None else dict(event.outputs)
         body = None if outputs is None else {"outputs": outputs}
         data = {"skipReason": "operator", "operator": event.operator, "reason": event.reason}
         self._move_node(node, SKIPPED, EventType.NODE_SKIPPED, data, body)
+        self._let_go(node)
+        if failed:
+            self._decided(node, event.operator)
         if outputs is None:
             self._resolved.extend((edge, DEAD) for edge in self.program.edges_out[node])
         else:
@@ -243,18 +330,25 @@ class Run(RunState):
 
         It is a loop over queues, not a recursion: a chain of skips may be as long as the plan.
         """
-        while self._raised or self._resolved:
+        while True:
             if self._raised:
                 self._fail_target(*self._raised.popleft())
-                continue
-            edge, state = self._resolved.popleft()
-            if self.edges[edge] == UNRESOLVED:
-                self._resolve(edge, state)
-        if self._fatal is not None and self.ending is None:
-            node_id = self.program.ids[self._fatal]
-            self._emit(EventType.PLAN_FAILING, None, {"status": str(self.status), "nodeId": node_id})
-            self._wind_down(RunStatus.FAILED)
+            elif self._resolved:
+                edge, state = self._resolved.popleft()
+                if self.edges[edge] == UNRESOLVED:
+                    self._resolve(edge, state)
+            elif self._fatal is not None:
+                self._end_early(self._fatal)
+            else:
+                return
+
+    def _end_early(self, node: int) -> None:
+        """End the run because of a failed node, after everything that its failure decides by itself."""
         self._fatal = None
+        if self.ending is None:
+            data = {"status": str(self.status), "nodeId": self.program.ids[node]}
+            self._emit(EventType.PLAN_FAILING, None, data)
+            self._wind_down(RunStatus.FAILED)
 
     def _fail_target(self, edge: int, failure: ExpressionError) -> None:
         target = self.program.targets[edge]
@@ -284,6 +378,7 @@ class Run(RunState):
             upstream = self._blocked[target] > 0
             data = {"skipReason": "upstreamFailed" if upstream else "condition"}
             self._move_node(target, SKIPPED, EventType.NODE_SKIPPED, data)
+            self._let_go(target)
             self._resolved.extend((out, BLOCKED if upstream else DEAD) for out in program.edges_out[target])
 
     def _verdict(self, node: int) -> int:
@@ -363,26 +458,34 @@ class Run(RunState):
 
     def _start(self, node: int) -> Start | None:
         program, node_id = self.program, self.program.ids[node]
-        references = program.input_references.get(node, ())
-        carried = [
-            edge_values(program, edge, self.outputs.get(program.sources[edge], {}), self._carried_error(edge))
-            for edge in program.edges_in[node]
-            if self.edges[edge] == LIVE
-        ]
+        again = node in self.given
         try:
-            inputs = render_inputs(program, node, self._context(references), carried)
+            inputs = {**(self.given[node] if again else self._inputs(node)), **self.overrides.get(node, {})}
         except ExpressionError as failure:
             error = expression_error(f"inputs{failure.pointer or ''} of node {node_id}", failure, node_id)
         except InvalidInputs as invalid:
             error = validation_error(invalid.message, invalid.details, node_id)
         else:
             attempts = program.retries[program.nodes[node]["retry"]]["attempts"]
-            data = {"attempt": 1, "maxAttempts": attempts, "generation": 0}
+            generation = self.generations.get(node, 0)
+            data = {"attempt": 1, "maxAttempts": attempts, "generation": generation}
             self._move_node(node, RUNNING, EventType.NODE_STARTED, data, {"inputs": inputs})
-            return Start(node, node_id, program.types[node], inputs)
+            if not again:
+                self._drop_unread(program.reads[node])
+            self.given[node] = inputs
+            return Start(node, node_id, program.types[node], inputs, generation)
         self._fail(node, error)
         self._settle()
         return None
+
+    def _inputs(self, node: int) -> dict[str, Any]:
+        program = self.program
+        carried = [
+            edge_values(program, edge, self.outputs.get(program.sources[edge], {}), self._carried_error(edge))
+            for edge in program.edges_in[node]
+            if self.edges[edge] == LIVE
+        ]
+        return render_inputs(program, node, self._context(program.input_references.get(node, ())), carried)
 
     def _carried_error(self, edge: int) -> Mapping[str, Any] | None:
         return self.errors.get(self.program.sources[edge]) if self.program.is_error_port(edge) else None
@@ -406,10 +509,17 @@ class Run(RunState):
         self.ending = ending
         if already:
             return
+        if self.held_by_failure and self.status is RunStatus.PAUSED:
+            self._move_run(RunStatus.RUNNING, EventType.PLAN_RESUMED, {"reason": "the run is ending"})
+        awaiting, self.awaiting, self.held_by_failure = self.awaiting, [], False
+        for node in awaiting:  # nobody decides about them any more
+            self._let_go(node)
+            self._give_up(node, self.errors.get(node, {}))
         for node in range(self.program.first_finally):
             status = self.statuses[node]
             if status is PENDING:
                 self._move_node(node, CANCELLED, EventType.NODE_CANCELLED, {})
+                self._let_go(node)
             elif status in IN_FLIGHT:
                 self._to_stop.append(node)
 
@@ -463,6 +573,7 @@ _HANDLERS: dict[type, Callable[[Run, Any], None]] = {
     ResumeRequested: Run._resume,
     CancelRequested: Run._cancel,
     TimedOut: Run._time_out,
+    RetryRequested: Run._retry,
     SkipRequested: Run._skip,
     Rejected: Run._reject,
 }
@@ -476,6 +587,7 @@ _NAMES: dict[type, str] = {
     ResumeRequested: "resume",
     CancelRequested: "cancel",
     TimedOut: "time-out",
+    RetryRequested: "retry",
     SkipRequested: "skip",
     Rejected: "reject",
 }

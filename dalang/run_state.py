@@ -43,6 +43,11 @@ class RunState:
         self.ending: RunStatus | None = None
         self.reason: str | None = None
         self.closing = False
+        self.awaiting: list[int] = []
+        self.held_by_failure = False
+        self.given: dict[int, Mapping[str, Any]] = {}
+        self.generations: dict[int, int] = {}
+        self.overrides: dict[int, Mapping[str, Any]] = {}
         self._max_in_flight = program.max_in_flight or max_in_flight
         self._at = 0
         self._to_stop: list[int] = []
@@ -71,10 +76,7 @@ class RunState:
         change = (to in IN_FLIGHT) - (source in IN_FLIGHT)
         if change:
             self._busy[self._is_sleep[node]] += change
-        if to in NODE_ENDS:
-            self._open[node >= self.program.first_finally] -= 1
-        if source is PENDING:
-            self._drop_unread(self.program.reads[node])
+        self._open[node >= self.program.first_finally] += (source in NODE_ENDS) - (to in NODE_ENDS)
         self._emit(kind, node, _with_status(to, data), body)
 
     def _emit(
@@ -129,7 +131,7 @@ class RunState:
             self._busy[self._is_sleep[node]] += status in IN_FLIGHT
             if status not in NODE_ENDS:
                 self._open[node >= program.first_finally] += 1
-            if status is PENDING:
+            if (status is PENDING or node in self.awaiting) and node not in self.given:
                 for source in program.reads[node]:
                     self._readers[source] += 1
         for edge, references in program.edge_reads.items():
@@ -155,6 +157,11 @@ class RunState:
             "reason": self.reason,
             "closing": self.closing,
             "toStop": list(self._to_stop),
+            "awaiting": list(self.awaiting),
+            "heldByFailure": self.held_by_failure,
+            "given": [[node, value] for node, value in self.given.items()],
+            "generations": [[node, value] for node, value in self.generations.items()],
+            "overrides": [[node, value] for node, value in self.overrides.items()],
             "about": self.about,
         }
 
@@ -170,6 +177,11 @@ class RunState:
         self.result, self.error = snapshot["result"], snapshot["error"]
         self.ending = None if snapshot["ending"] is None else RunStatus(snapshot["ending"])
         self.reason, self.closing = snapshot["reason"], snapshot["closing"]
+        self.awaiting = list(snapshot["awaiting"])
+        self.held_by_failure = snapshot["heldByFailure"]
+        self.given = {node: value for node, value in snapshot["given"]}
+        self.generations = {node: value for node, value in snapshot["generations"]}
+        self.overrides = {node: value for node, value in snapshot["overrides"]}
         self._index()
         self._to_stop = list(snapshot["toStop"])
 

@@ -19,9 +19,17 @@ RECORD = "record"
 """The activity that stores transitions (``activities/projection.py``)."""
 WORKFLOW_ID_PREFIX = "run-"
 
+SCHEDULED_RUN = "ScheduledRun"
+"""The type of the workflow that a schedule starts; it starts a run and ends with it."""
+START_SCHEDULED_RUN = "start_scheduled_run"
+AWAIT_SCHEDULED_RUN = "await_scheduled_run"
+"""Its activities (``activities/scheduled_run.py``)."""
+
 SIGNAL_PAUSE = UPDATE_PAUSE = "pause"
 SIGNAL_RESUME = UPDATE_RESUME = "resume"
 SIGNAL_CANCEL = UPDATE_CANCEL = "cancel"
+UPDATE_RETRY_NODE = "retry_node"
+UPDATE_SKIP_NODE = "skip_node"
 QUERY_STATUS = "status"
 QUERY_NODES = "nodes"
 QUERY_PLAN = "plan"
@@ -35,9 +43,9 @@ class EventType(StrEnum):
     PLAN_STARTED = "PLAN_STARTED"
     """The run is RUNNING; the body holds its inputs."""
     PLAN_PAUSED = "PLAN_PAUSED"
-    """An operator paused the run: nothing more is started, what is in flight ends."""
+    """An operator, or a failure under the policy pause, holds the run: nothing is started, what is in flight ends."""
     PLAN_RESUMED = "PLAN_RESUMED"
-    """An operator ended the pause."""
+    """An operator ended the pause, or decided about the last failed node that waited for it."""
     PLAN_CANCEL_REQUESTED = "PLAN_CANCEL_REQUESTED"
     """An operator, or the run's timeout, asked for the end; what is in flight is being stopped."""
     PLAN_FAILING = "PLAN_FAILING"
@@ -48,14 +56,16 @@ class EventType(StrEnum):
     """The end: a node failed unhandled, or the outputs could not be computed; the body holds the error."""
     PLAN_CANCELLED = "PLAN_CANCELLED"
     """The end after a cancel or the run's timeout."""
+    NODE_RETRY_REQUESTED = "NODE_RETRY_REQUESTED"
+    """An operator has a failed node run again; the node is PENDING, the body holds the inputs that were changed."""
     NODE_STARTED = "NODE_STARTED"
     """The node's activity or timer was begun; the body holds its inputs."""
     NODE_COMPLETED = "NODE_COMPLETED"
     """The node succeeded; the body holds its outputs."""
     NODE_ERROR = "NODE_ERROR"
-    """The node failed for good and at least one error edge took it; the body holds the error."""
+    """The node failed for good and an error edge, or its fallback outputs, took it; the body holds the error."""
     NODE_FAILED = "NODE_FAILED"
-    """The node failed for good and nothing handled it; the body holds the error."""
+    """The node failed for good and nothing handled it; data.awaiting says that an operator has to decide about it."""
     NODE_SKIPPED = "NODE_SKIPPED"
     """The node's join can no longer be met; data.skipReason is condition or upstreamFailed."""
     NODE_CANCELLED = "NODE_CANCELLED"
@@ -137,6 +147,43 @@ class NodeResult(TypedDict):
     outputs: dict[str, Any]
     attempt: NotRequired[int]
     worker: NotRequired[str]
+
+
+class ScheduledStart(TypedDict):
+    """Input of ``ScheduledRun``, in Temporal's schedule; which plan is started with what stands in Postgres.
+
+    ``key`` and ``revision`` are those of the schedule's row when Temporal's schedule was made from it.
+    """
+
+    tenantId: str
+    scheduleId: str
+    key: str
+    revision: int
+
+
+class ScheduledStartAt(ScheduledStart):
+    """Input of ``start_scheduled_run``: ``at`` is the scheduled time, in milliseconds since the epoch."""
+
+    at: int
+
+
+class ScheduledStarted(TypedDict):
+    """Result of ``start_scheduled_run``, and input of ``await_scheduled_run``.
+
+    Without ``runId`` nothing was started, and ``skipped`` says why.
+    """
+
+    tenantId: str
+    runId: NotRequired[str]
+    skipped: NotRequired[str]
+
+
+class ScheduledEnd(TypedDict):
+    """Result of ``await_scheduled_run``: how the run ended, with the type and message of its error."""
+
+    status: str
+    errorType: NotRequired[str]
+    message: NotRequired[str]
 
 
 INLINE_BODY_BYTES = 8 * 1024

@@ -32,6 +32,9 @@ def current_details(run: Run, state: Mapping[str, Any]) -> str:
     failed = run.counts.get(NodeStatus.FAILED, 0)
     if failed:
         lines += ["", "**Failed:** " + _names(run, frozenset({NodeStatus.FAILED}), failed)]
+    if run.awaiting:
+        waiting = ", ".join(f"`{run.program.ids[node]}`" for node in run.awaiting[:MAX_SHOWN])
+        lines += ["", f"**Waiting for a decision (retry or skip):** {waiting}"]
     if run.reason:
         lines += ["", f"Ending: {run.reason}"]
     return "\n".join(lines)

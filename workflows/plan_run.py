@@ -29,6 +29,8 @@ with workflow.unsafe.imports_passed_through():
         PauseRequested,
         Rejected,
         ResumeRequested,
+        RetryRequested,
+        SkipRequested,
         Start,
         Stop,
         TimedOut,
@@ -39,7 +41,7 @@ with workflow.unsafe.imports_passed_through():
     from dalang.workflows.details import current_details
     from dalang.workflows.dispatch import Dispatcher, sleep_ms, success
     from dalang.workflows.recording import FactFlow
-    from dalang.workflows.requests import Control, Malformed, check, parse
+    from dalang.workflows.requests import Control, Malformed, check, checked, parse
 
 MAX_REJECTIONS = 100
 """So many bad signals are recorded one by one; more only count, so that they cannot fill a history by themselves."""
@@ -388,6 +390,24 @@ class PlanRun:
     def _may_resume(self, request: Any = None) -> None:
         self._validate(ResumeRequested, request)
 
+    @workflow.update(name=wire.UPDATE_RETRY_NODE)
+    async def retry_node(self, request: Any = None) -> dict[str, Any]:
+        """Run a failed node again that waits for a decision, with changed inputs if wanted."""
+        return await self._updated(RetryRequested, request)
+
+    @retry_node.validator
+    def _may_retry_node(self, request: Any = None) -> None:
+        self._validate(RetryRequested, request)
+
+    @workflow.update(name=wire.UPDATE_SKIP_NODE)
+    async def skip_node(self, request: Any = None) -> dict[str, Any]:
+        """Skip a node that has not started, or that failed and waits, with substituted outputs if wanted."""
+        return await self._updated(SkipRequested, request)
+
+    @skip_node.validator
+    def _may_skip_node(self, request: Any = None) -> None:
+        self._validate(SkipRequested, request)
+
     @workflow.update(name=wire.UPDATE_CANCEL)
     async def update_cancel(self, request: Any = None) -> dict[str, Any]:
         """Cancel, and answer with the status."""
@@ -399,7 +419,7 @@ class PlanRun:
 
     def _validate(self, kind: type[Control], payload: Any) -> None:
         if self._invalid is None and self._run.status is RunStatus.PENDING:
-            parse(kind, payload)  # asked before the first pass: the handler waits for it and then checks the rest
+            checked(kind, payload)  # asked before the first pass: the handler waits for it and then checks the rest
         else:
             self._check(kind, payload)
 
@@ -416,6 +436,7 @@ class PlanRun:
             "planVersion": self._program.document["version"],
             "nodeStatusCounts": counts,
             "ending": None if self._run.ending is None else str(self._run.ending),
+            "awaiting": [self._program.ids[node] for node in self._run.awaiting[:100]],
             "lastEvent": self._run.seq,
             "stored": self._flow.head["seq"],
             "rejectedRequests": self._rejections,

@@ -18,7 +18,7 @@ from temporalio.common import RetryPolicy
 
 with workflow.unsafe.imports_passed_through():
     from dalang.canonical import body_reference, compact_json
-    from dalang.wire import INLINE_BODY_BYTES, RECORD, Fact, Head, RecordInput
+    from dalang.wire import INLINE_BODY_BYTES, RECORD, EventType, Fact, Head, RecordInput
 
 MAX_BATCH_FACTS = 500
 MAX_BATCH_BYTES = 40 * 1024
@@ -28,6 +28,7 @@ for each; what people see of a run is at most this old."""
 MAX_WAITING_FACTS = 5_000
 """With so many facts not stored nothing more is started: a run does not outgrow its memory while Postgres is away."""
 FACT_OVERHEAD_BYTES = 160
+_SEEN_BY_WORKER = (EventType.NODE_STARTED, EventType.NODE_COMPLETED)
 
 _HEARTBEAT = timedelta(seconds=5)
 """A worker that was killed while it stored holds up the next batch, and the end of the run, for so long."""
@@ -62,12 +63,14 @@ class FactFlow:
             size = FACT_OVERHEAD_BYTES
             body = fact.get("body")
             if body:
-                (key, value), *_ = body.items()
-                encoded = compact_json(value)
-                if len(encoded) >= INLINE_BODY_BYTES and "nodeId" in fact and stored_by_worker(fact["nodeId"]):
-                    fact["body"] = {key: body_reference(encoded)}
-                else:
-                    size += len(encoded)
+                by_worker = "nodeId" in fact and stored_by_worker(fact["nodeId"])
+                for key, value in body.items():
+                    encoded = compact_json(value)
+                    # What a worker did not see - an operator's words, a plan's fallback - nobody else has stored.
+                    if len(encoded) >= INLINE_BODY_BYTES and by_worker and fact["type"] in _SEEN_BY_WORKER:
+                        fact["body"] = {**fact["body"], key: body_reference(encoded)}
+                    else:
+                        size += len(encoded)
             self._waiting.append((fact, size))
             self._waiting_bytes += size
 

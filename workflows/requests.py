@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
-    from dalang.canonical import find_unsafe
-    from dalang.events import CancelRequested, PauseRequested, ResumeRequested
+    from dalang.canonical import compact_json, find_unsafe
+    from dalang.events import CancelRequested, PauseRequested, ResumeRequested, RetryRequested, SkipRequested
     from dalang.run import Run
     from dalang.statuses import ImpossibleMove
 
@@ -19,35 +21,85 @@ WRONG_STATE = "WRONG_STATE"
 """Type of the error that answers an update that does not fit the run's status (HTTP 409)."""
 
 MAX_TEXT = 2_000
-Control = PauseRequested | ResumeRequested | CancelRequested
+MAX_VALUES_BYTES = 256 * 1024
+Control = PauseRequested | ResumeRequested | CancelRequested | RetryRequested | SkipRequested
 
 
 class Malformed(Exception):
     """The payload is not what the request takes; the text says what is wrong."""
 
 
+@dataclass(frozen=True)
+class _Request:
+    """The fields of a payload besides operator and reason; ``values`` is the one that holds an object."""
+
+    make: Callable[..., Control]
+    node: bool = False
+    values: str | None = None
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return (*(("nodeId",) if self.node else ()), *((self.values,) if self.values else ()), "operator", "reason")
+
+
+_REQUESTS: dict[type[Control], _Request] = {
+    PauseRequested: _Request(PauseRequested),
+    ResumeRequested: _Request(ResumeRequested),
+    CancelRequested: _Request(CancelRequested),
+    RetryRequested: _Request(RetryRequested, node=True, values="inputs"),
+    SkipRequested: _Request(SkipRequested, node=True, values="outputs"),
+}
+
+
 def parse(kind: type[Control], payload: Any) -> Control:
-    """Return the event for ``{"operator": text, "reason": text}``, both optional, or for no payload at all.
+    """Return the event for a payload: ``{"operator": text, "reason": text}``, for a node also nodeId and its values.
 
     Raises:
         Malformed: it is anything else. Unknown fields are refused: a misspelt ``reason`` should not vanish.
     """
+    request = _REQUESTS[kind]
+    known = ", ".join(request.fields)
     if payload is None:
         payload = {}
     if not isinstance(payload, dict):
-        raise Malformed(f"the payload is a JSON object with operator and reason, not {_kind(payload)}")
-    unknown = [str(key)[:50] for key in payload if key not in ("operator", "reason")]
+        raise Malformed(f"the payload is a JSON object with {known}, not {_kind(payload)}")
+    unknown = [str(key)[:50] for key in payload if key not in request.fields]
     if unknown:
-        raise Malformed(f"unknown field {unknown[0]!r}; there are operator and reason")
-    for key, value in payload.items():
-        if value is not None and not isinstance(value, str):
-            raise Malformed(f"{key} is a text, not {_kind(value)}")
-        if value is not None and len(value) > MAX_TEXT:
-            raise Malformed(f"{key} has {len(value)} characters; at most {MAX_TEXT}")
-        unsafe = find_unsafe(value)
-        if unsafe is not None:
-            raise Malformed(f"{key} {unsafe[1]}")
-    return kind(operator=payload.get("operator"), reason=payload.get("reason"))
+        raise Malformed(f"unknown field {unknown[0]!r}; there are {known}")
+    given: dict[str, Any] = {key: _text(key, payload.get(key)) for key in ("operator", "reason")}
+    if request.node:
+        given["node"] = _text("nodeId", payload.get("nodeId"))
+        if given["node"] is None:
+            raise Malformed("nodeId is missing")
+    if request.values:
+        given[request.values] = _object(request.values, payload.get(request.values))
+    return request.make(**given)
+
+
+def _text(key: str, value: Any) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise Malformed(f"{key} is a text, not {_kind(value)}")
+    if len(value) > MAX_TEXT:
+        raise Malformed(f"{key} has {len(value)} characters; at most {MAX_TEXT}")
+    unsafe = find_unsafe(value)
+    if unsafe is not None:
+        raise Malformed(f"{key} {unsafe[1]}")
+    return value
+
+
+def _object(key: str, value: Any) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise Malformed(f"{key} is an object, not {_kind(value)}")
+    unsafe = find_unsafe(value)
+    if unsafe is not None:
+        raise Malformed(f"{key}{unsafe[0]} {unsafe[1]}")
+    if len(compact_json(value)) > MAX_VALUES_BYTES:
+        raise Malformed(f"{key} has more than {MAX_VALUES_BYTES:,} bytes")
+    return value
 
 
 def _kind(value: Any) -> str:
@@ -61,11 +113,20 @@ def check(run: Run, kind: type[Control], payload: Any) -> Control:
     Raises:
         ApplicationError: INVALID_REQUEST or WRONG_STATE, with a sentence for the caller.
     """
-    try:
-        event = parse(kind, payload)
-    except Malformed as malformed:
-        raise ApplicationError(str(malformed), type=INVALID_REQUEST, non_retryable=True) from None
+    event = checked(kind, payload)
     refusal: ImpossibleMove | None = run.refusal(event)
     if refusal is not None:
         raise ApplicationError(str(refusal), type=WRONG_STATE, non_retryable=True)
     return event
+
+
+def checked(kind: type[Control], payload: Any) -> Control:
+    """Return the event of a well-formed payload.
+
+    Raises:
+        ApplicationError: INVALID_REQUEST.
+    """
+    try:
+        return parse(kind, payload)
+    except Malformed as malformed:
+        raise ApplicationError(str(malformed), type=INVALID_REQUEST, non_retryable=True) from None

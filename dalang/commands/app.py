@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from dalang import __version__
-from dalang.commands import audit, demo, events, plans, runs, services, tokens
+from dalang.commands import audit, decisions, demo, events, plans, rehearse, runs, services, tokens
 from dalang.commands.failures import FAILED, INTERRUPTED, CommandFailure, Usage, of_exception
 
 # Typer brings its own click in some versions; its errors are found through what it exports in all.
@@ -47,7 +47,7 @@ def _root(
 _PANELS = {
     RUN: (demo.app, ("demo",), runs.app, ("run", "start", "watch")),
     LOOK: (runs.app, ("list", "status", "nodes"), events.app, ("events",)),
-    DO: (runs.app, ("pause", "resume", "cancel")),
+    DO: (runs.app, ("pause", "resume", "cancel"), decisions.app, ("retry", "skip")),
     SERVE: (services.app, ("up", "worker", "api")),
 }
 
@@ -66,6 +66,7 @@ for _panel, _sources in _PANELS.items():
         assert isinstance(_source, typer.Typer)
         assert isinstance(_names, tuple)
         _add(_panel, _source, _names)
+assert rehearse.app is plans.app  # its command stands among those of plans
 app.add_typer(plans.app, name="plan", rich_help_panel=RUN)
 app.add_typer(audit.app, name="audit", rich_help_panel=LOOK)
 app.add_typer(services.database, name="db", rich_help_panel=SERVE)

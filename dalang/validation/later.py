@@ -29,7 +29,6 @@ NODE_TYPES: Mapping[str, str] = {
 NODE_FIELDS: Mapping[str, str] = {
     "compensation": "undoing a node",
     "pivot": "a point after which nothing is undone",
-    "fallback": "outputs that are taken when a node fails",
     "execution": "choosing how a node is executed",
     "light": "short nodes within the workflow",
 }
@@ -39,7 +38,6 @@ PLAN_FIELDS: Mapping[str, str] = {
     "planner": "making plans while a run goes on",
 }
 FAILURE_POLICIES: Mapping[str, str] = {
-    "pause": "waiting for an operator after a failure",
     "escalate": "asking a person after a failure",
 }
 

@@ -137,3 +137,25 @@ async def test_controls_side_by_side(api: Api, gate: str) -> None:
     assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409, 409]
     await api("POST", f"{RUNS}/{run_id}/cancel")
     await api.ended(run_id)
+
+
+@pytest.mark.usefixtures("working")
+async def test_an_operator_decides_about_a_failed_node(api: Api) -> None:
+    """Held by a failure a run is resumed by a retry or a skip only; each wrong decision is told why."""
+    plan = chain("api-test-echo", "api-test-broken", "api-test-echo", failurePolicy="pause")
+    run_id = (await api("POST", "/orchestrator/execute", json={"plan": plan})).json()["runId"]
+    address = f"{RUNS}/{run_id}"
+    async with asyncio.timeout(20):
+        while (await api("GET", address)).json()["status"] != "PAUSED":
+            await asyncio.sleep(0.05)
+    assert "n2" in problem(await api("POST", f"{address}/resume"), 409)["detail"]
+    assert "SUCCESS" in problem(await api("POST", f"{address}/nodes/n1/retry"), 409)["detail"]
+    problem(await api("POST", f"{address}/nodes/nope/skip"), 409)
+    problem(await api("POST", f"{address}/nodes/n2/skip", json={"outputs": [1]}), 422)
+    problem(await api("POST", f"{address}/nodes/n2/retry", json={"outputs": {}}), 422)
+    skipped = await api("POST", f"{address}/nodes/n2/skip", json={"outputs": {"x": 1}, "reason": "known"})
+    assert skipped.status_code == 200, skipped.text
+    await api.ended(run_id)
+    nodes = {node["nodeId"]: node["status"] for node in (await api("GET", f"{address}/nodes")).json()["items"]}
+    assert nodes == {"n1": "SUCCESS", "n2": "SKIPPED", "n3": "SUCCESS"}
+    problem(await api("POST", f"{address}/nodes/n2/retry"), 409)

@@ -92,7 +92,7 @@ def test_both_accept(steps: tuple[Any, ...], value: Any) -> None:
         (("timeout",), "soon"),
         (("timeout",), 90),
         (("timeoutMs",), -1),
-        (("failurePolicy",), "pause"),
+        (("failurePolicy",), "escalate"),
         (("nodes",), []),
         (("nodes", 0, "pivot"), True),
         (("nodes", 0, "nodeId"), ""),

@@ -206,7 +206,7 @@ ERRORS: list[tuple[Change, str, str]] = [
     (setting("nodes", 0, "timeouts", {"heartbeat": "0s"}), "/nodes/0/timeouts/heartbeat", "ZERO_DURATION"),
     # later versions
     (setting("compensate", "always"), "/compensate", "FEATURE_UNAVAILABLE"),
-    (setting("failurePolicy", "pause"), "/failurePolicy", "FEATURE_UNAVAILABLE"),
+    (setting("failurePolicy", "escalate"), "/failurePolicy", "FEATURE_UNAVAILABLE"),
     (setting("nodes", 0, "compensation", {}), "/nodes/0/compensation", "FEATURE_UNAVAILABLE"),
     (setting("nodes", 3, "type", "human"), "/nodes/3/type", "FEATURE_UNAVAILABLE"),
     (setting("finally", 0, "pivot", True), "/finally/0/pivot", "FEATURE_UNAVAILABLE"),

@@ -36,6 +36,11 @@ NOT_RUN = {
     ("README.md", ".venv/bin/dalang up --node-modules dalang.demo", "runs until Ctrl-C"),
     ("CONTRIBUTING.md", "python -m tests.replay.record", "records histories that are missing; there should be none"),
     ("CONTRIBUTING.md", "python -m dalang.reference", "writes into the checkout; tests hold the files up to date"),
+    (
+        "docs/decisions.md",
+        'temporal workflow update execute --workflow-id run-$RUN --name retry_node --input \'{"nodeId": "charge"}\'',
+        "the run above has ended",
+    ),
     ("docs/benchmarks.md", "python benchmarks/interpreter.py --rounds 5", "measures for minutes"),
     ("docs/benchmarks.md", "python benchmarks/state_machine.py", "measures for half a minute"),
     ("docs/operations.md", "dalang up --node-modules my_nodes", "runs until Ctrl-C"),

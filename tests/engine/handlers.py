@@ -38,6 +38,22 @@ async def fail(ctx: NodeContext, type: str = "TOOL_ERROR", action: str | None = 
     raise NodeFailure("it failed", type=type, retryable=False, suggested_action=action, details={"why": "asked to"})
 
 
+@node("t-needs")
+async def needs(ctx: NodeContext, x: int) -> dict[str, Any]:
+    """Fail for good unless x is more than 1."""
+    if x <= 1:
+        raise ToolError("x is too small")
+    return {"x": x, "key": ctx.idempotency_key}
+
+
+@node("t-fail-after")
+async def fail_after(ctx: NodeContext, path: str) -> None:
+    """Fail for good once a file is there."""
+    while not Path(path).exists():
+        await asyncio.sleep(0.02)
+    raise ToolError("it failed late")
+
+
 @node("t-raise")
 def raise_plain(ctx: NodeContext) -> None:
     """Raise an exception nobody classified."""

@@ -62,6 +62,15 @@ def _edge(source: str, target: str, **more: Any) -> dict[str, Any]:
 
 _FLAKY = {"retryPolicy": {"initialDelayMs": 10}}
 
+
+async def _retry_then_skip(started: Started) -> None:
+    await started.until("PLAN_PAUSED")
+    await started.handle.execute_update("retry_node", {"nodeId": "a", "inputs": {"x": 0}})
+    while sum(row["type"] == "NODE_FAILED" for row in (await started.stored())["events"]) < 2:
+        await started.until("NODE_FAILED")
+    await started.handle.execute_update("skip_node", {"nodeId": "a", "outputs": {"x": 1}})
+
+
 PLANS: dict[str, Recorded] = {
     "chain": Recorded(noop_chain(5)),
     "data": Recorded(
@@ -127,6 +136,20 @@ PLANS: dict[str, Recorded] = {
             "timeout": "1h",
         },
         state={"historyLimit": 60},
+    ),
+    "decisions": Recorded(
+        {
+            "failurePolicy": "pause",
+            "nodes": [_node("a", "t-needs", inputs={"x": 1}), _node("b")],
+            "edges": [_edge("a", "b")],
+        },
+        _retry_then_skip,
+    ),
+    "fallback": Recorded(
+        {
+            "nodes": [_node("a", "t-fail", inputs={"action": "FALLBACK"}, fallback={"x": 1}), _node("b")],
+            "edges": [_edge("a", "b")],
+        }
     ),
     "invalid-condition": Recorded(
         {"nodes": [_node("a"), _node("b")], "edges": [_edge("a", "b", condition="outputs.missing > 1")]}
