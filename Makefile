@@ -45,7 +45,7 @@ test: check
 	$(BIN)/python -m pytest -n $(JOBS) -m "not soak" $(PYTEST_ARGS)
 
 soak: venv
-	$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m soak -s $(PYTEST_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -13,6 +13,8 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio.api.enums.v1 import EventType, PendingActivityState
 
+from dalang.launch import BASE_TASK_SECONDS
 from dalang.settings import Settings
 from dalang.stack.supervisor import Stack, stack
 from dalang.store.engine import transaction
@@ -141,6 +144,9 @@ async def site(settings: Settings, folder: Path, *, supervised: bool = False) ->
         stack(settings, {"worker"}, migrate=False, supervised=supervised) as running,
         engine(settings, with_worker=False) as client,
     ):
+        # As the API starts runs of ordinary size: what a worker holds when it is killed is given up after this time.
+        seconds = timedelta(seconds=BASE_TASK_SECONDS)
+        client.client.start_workflow = partial(client.client.start_workflow, task_timeout=seconds)  # type: ignore[method-assign]
         yield Site(running, client, Effects(folder))
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
+import statistics
 from collections import Counter
 from pathlib import Path
 
@@ -113,3 +115,30 @@ async def test_a_killed_worker_is_not_needed_for_the_last_events(workers: Site, 
     await workers.check(started, plan)
     print(f"\nended {watch.seconds():.1f} s after the worker that stored was killed", await workers.delays(started))
     assert watch.seconds() < 12
+
+
+@pytest.mark.soak
+async def test_recovery_from_many_kills(workers: Site, folder: Path) -> None:
+    """However the kill meets a run - in a node, in a workflow task, while it stores - it goes on within seconds."""
+    choice = random.Random(7)
+    await workers.stack.add_worker()
+    pauses, recoveries = [], []
+    for seed in range(12):
+        plan = mixed_plan(folder, seed=seed)
+        started = await workers.start(plan)
+        await workers.until_effects(started, choice.randint(2, 20))
+        victim = workers.busiest(started.run_id)
+        pid = workers.stack.parts[victim].pid
+        watch = Watch()
+        await workers.stack.kill(victim)
+        lost = workers.effects.under_way(started.run_id, pid)
+        end = await workers.check(started, plan)
+        done = workers.effects.done(started.run_id)
+        began = [row["at"].timestamp() for row in end["events"] if row["type"] == "NODE_STARTED"]
+        pauses.append(min((watch.seconds(at) for at in began if watch.seconds(at) > 0.05), default=0))
+        recoveries.append(max((watch.seconds(done[node]) for node in lost), default=0))
+        print(f"\nnext node after {pauses[-1]:.1f} s, all of {len(lost)} lost ones after {recoveries[-1]:.1f} s")
+        await workers.stack.start(victim)
+    for what, found in (("next node", pauses), ("lost ones", recoveries)):
+        print(f"{what}: median {statistics.median(found):.1f} s, longest {max(found):.1f} s")
+    assert max(pauses + recoveries) < 30
