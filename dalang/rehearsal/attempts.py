@@ -1,0 +1,149 @@
+"""The attempts of one node, from its start to its end: durations, faults, lost workers, time-outs and retries.
+
+A node's attempts depend on nothing that happens meanwhile, so they are drawn all at once when it starts. Temporal
+repeats them by the node's policy as ``activities/failures.py`` and ``workflows/dispatch.py`` tell it to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from dalang.admission import Demand
+from dalang.rehearsal.distributions import Distribution
+from dalang.rehearsal.options import Fault
+
+GRACE_MS = 4_000
+"""How much longer than the handler Temporal waits (``dispatch.GRACE``): then the worker is taken to be gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """What a node does when it is started."""
+
+    duration: Distribution | None
+    """None: a sleep, which lasts as long as its inputs say."""
+    outcomes: tuple[tuple[float, Mapping[str, Any]], ...]
+    """(sum of the weights so far, outputs); one outcome takes nothing from the random source."""
+    echoes: bool
+    """Its inputs are added to its outputs, as ``noop`` does."""
+    faults: tuple[Fault, ...]
+    crashes: float
+    retry: Mapping[str, Any]
+    start_to_close: int
+    schedule_to_close: int | None
+    heartbeat: int
+    demand: Demand | None
+    never: str | None
+    """Why its demand can never be met."""
+
+    def outputs(self, rnd: Random) -> Mapping[str, Any]:
+        """Return the outputs of one success."""
+        if len(self.outcomes) == 1:
+            return self.outcomes[0][1]
+        point = rnd.random() * self.outcomes[-1][0]
+        return next((outputs for until, outputs in self.outcomes if point < until), self.outcomes[-1][1])
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """How the attempts of a node went: (start, end, error type or None) of each, and the error it ended with."""
+
+    attempts: tuple[tuple[int, int, str | None], ...]
+    lost: int
+    """How many of them were lost with their worker."""
+    error: dict[str, Any] | None
+
+    @property
+    def end(self) -> int:
+        """When the last one ended."""
+        return self.attempts[-1][1]
+
+
+def single(start: int, end: int) -> Work:
+    """Return one attempt that succeeds."""
+    return Work(((start, end, None),), 0, None)
+
+
+def work(behaviour: Behaviour, duration: Distribution, at: int, rnd: Random, node_id: str) -> Work:
+    """Draw the attempts of a node that starts at ``at``."""
+    if not behaviour.faults and not behaviour.crashes:
+        took = duration.draw(rnd)
+        if took <= behaviour.start_to_close and behaviour.schedule_to_close is None:
+            return single(at, at + took)
+        first: int | None = took
+    else:
+        first = None
+    retry = behaviour.retry
+    deadline = None if behaviour.schedule_to_close is None else at + behaviour.schedule_to_close
+    attempts: list[tuple[int, int, str | None]] = []
+    lost = 0
+    while True:
+        took = duration.draw(rnd) if first is None else first
+        first = None
+        number = len(attempts) + 1
+        ends, kind, message, retryable, gone = _attempt(behaviour, took, rnd)
+        end = at + ends
+        if deadline is not None and end > deadline:
+            end, kind, retryable, gone = deadline, "TIMEOUT", False, False
+            message = "all attempts together did not end in their time (scheduleToClose)"
+        attempts.append((at, end, kind))
+        lost += gone
+        if kind is None:
+            return Work(tuple(attempts), lost, None)
+        delay = retry_delay(retry, number, rnd, by_server=gone)
+        again = retryable and kind in retry["retryOn"] and number < retry["attempts"]
+        if not again or (deadline is not None and end + delay > deadline):
+            return Work(tuple(attempts), lost, _error(kind, message, retryable, node_id, number, retry["attempts"]))
+        at = end + delay
+
+
+def _attempt(behaviour: Behaviour, took: int, rnd: Random) -> tuple[int, str | None, str, bool, bool]:
+    """Return how long one attempt takes, how it ends, whether it may be repeated and whether its worker is gone."""
+    limit = behaviour.start_to_close
+    if behaviour.crashes and rnd.random() < behaviour.crashes:
+        noticed = round(min(took, limit) * rnd.random()) + behaviour.heartbeat
+        return min(noticed, limit + GRACE_MS), "TIMEOUT", "its worker stopped answering", True, True
+    if took > limit:
+        return limit, "TIMEOUT", f"the handler did not end within {limit / 1000:g} s", True, False
+    if behaviour.faults:
+        point = rnd.random()
+        for fault in behaviour.faults:
+            point -= fault.rate
+            if point < 0:
+                return took, str(fault.type), "a rehearsed failure", fault.may_be_repeated, False
+    return took, None, "", False, False
+
+
+def retry_delay(retry: Mapping[str, Any], attempt: int, rnd: Random, *, by_server: bool = False) -> int:
+    """Return the delay after ``attempt`` in milliseconds.
+
+    ``by_server``: the worker is gone, so Temporal's own policy decides, which knows no LINEAR and no jitter.
+    """
+    strategy: str = retry["strategy"]
+    delay: float = retry["delay"]
+    if strategy == "EXPONENTIAL":
+        delay = delay * retry["multiplier"] ** min(attempt - 1, 100)
+    elif strategy == "LINEAR" and not by_server:
+        delay = delay * attempt
+    told = not by_server and (retry["jitter"] or strategy == "LINEAR")
+    if not told:
+        return round(min(max(delay, 1.0), float(max(retry["maxDelay"], retry["delay"], 1))))
+    delay = min(delay, float(retry["maxDelay"]))
+    if retry["jitter"]:
+        delay *= rnd.uniform(0.5, 1.0)
+    return round(delay)
+
+
+def _error(kind: str, message: str, retryable: bool, node_id: str, attempt: int, attempts: int) -> dict[str, Any]:
+    return {
+        "type": kind,
+        "message": message,
+        "details": {},
+        "retryable": retryable,
+        "originNode": node_id,
+        "attempt": attempt,
+        "maxAttempts": attempts,
+    }
