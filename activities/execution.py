@@ -35,8 +35,13 @@ STOP_GRACE_SECONDS = 2.0
 class Recorder:
     """Where the wrapper leaves what the workflow does not carry: failed attempts and large bodies.
 
+    ``worker`` is the identity of the process, which results and attempts name.
+
     The base keeps nothing; ``projection.StoreRecorder`` keeps them in Postgres.
     """
+
+    def __init__(self, worker: str = "") -> None:
+        self.worker = worker
 
     async def failed_attempt(self, task: NodeTask, attempt: int, error: Mapping[str, Any]) -> None:
         """Record one failed attempt; must not raise."""
@@ -120,7 +125,7 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
     heartbeat = asyncio.create_task(_beat(ctx, patience / 3))
     try:
         outputs = await _within_deadline(task, ctx, handler)
-        result: NodeResult = {"outputs": outputs, "attempt": info.attempt}
+        result: NodeResult = {"outputs": outputs, "attempt": info.attempt, "worker": recorder.worker}
         await _keep_large(task, outputs, recorder)
         return result
     except asyncio.CancelledError:

@@ -2,8 +2,10 @@
 
 Inputs: ``method`` (GET), ``url``, ``query``, ``headers``, ``body`` (an object or list is sent as JSON, a text as it
 is), ``expectedStatuses`` (default: 200 to 299; numbers, or classes such as "2xx"), ``parse`` (auto, json, text, none),
-``timeout``. Outputs: ``status``, ``headers`` (lower-case names) and ``body``. The request carries the node's
-idempotency key in ``Idempotency-Key``, so that a service that honours it does the work once however often it is asked.
+``timeout``. Outputs: ``status``, ``responseHeaders`` (lower-case names) and ``response``, what was answered; they are
+named so that they do not become headers and body of the next request when one ``http`` node follows another. The
+request carries the node's idempotency key in ``Idempotency-Key``, so that a service that honours it does the work once
+however often it is asked.
 """
 
 from __future__ import annotations
@@ -63,8 +65,8 @@ class Http:
         response, content = await self._send(request, ctx)
         outputs = {
             "status": response.status_code,
-            "headers": {name.lower(): value for name, value in response.headers.items()},
-            "body": _parse(request.parse, response, content),
+            "responseHeaders": {name.lower(): value for name, value in response.headers.items()},
+            "response": _parse(request.parse, response, content),
         }
         if not _expected(response.status_code, request.expected_statuses):
             raise _unexpected(response, outputs)
@@ -106,7 +108,8 @@ def _expected(status: int, expected: list[int | str] | None) -> bool:
 def _unexpected(response: httpx.Response, outputs: Mapping[str, Any]) -> Exception:
     status = response.status_code
     message = f"{response.request.method} {response.request.url} answered {status} {response.reason_phrase}".rstrip()
-    excerpt = outputs["body"] if isinstance(outputs["body"], str) else json.dumps(outputs["body"])[:MAX_EXCERPT]
+    answer = outputs["response"]
+    excerpt = answer if isinstance(answer, str) else json.dumps(answer)
     details = {"status": status, "body": str(excerpt)[:MAX_EXCERPT]}
     if status in (502, 503, 504):
         return NetworkError(message, details=details)

@@ -73,8 +73,8 @@ class StoreRecorder(Recorder):
     """Keeps failed attempts and large bodies in Postgres."""
 
     def __init__(self, engine: AsyncEngine, worker: str) -> None:
+        super().__init__(worker)
         self._engine = engine
-        self._worker = worker
 
     async def failed_attempt(self, task: NodeTask, attempt: int, error: Mapping[str, Any]) -> None:
         """Record one failed attempt; without Postgres it is only logged, since Temporal's history has it as well."""
@@ -90,7 +90,7 @@ class StoreRecorder(Recorder):
                     error=error,
                     started_at=activity.info().started_time,
                     ended_at=datetime.now(UTC),
-                    worker=self._worker,
+                    worker=self.worker,
                 )
         except Exception:
             logger.warning("attempt %d of node %s could not be recorded", attempt, task["nodeId"], exc_info=True)

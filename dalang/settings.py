@@ -99,7 +99,7 @@ class Settings(BaseModel):
         description="Activities of one run at once; more than about 50 makes Temporal slower.",
     )
     max_plan_bytes: int = Field(
-        default=16 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="Largest plan that is read, in bytes."
+        default=19 * 1024 * 1024, ge=1024, le=19 * 1024 * 1024, description="Largest plan that is read, in bytes."
     )
     payload_threshold_bytes: int = Field(
         default=64 * 1024, ge=1024, le=1024 * 1024, description="Payloads from this size on are stored in Postgres."
