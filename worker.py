@@ -20,13 +20,17 @@ from dalang.activities.catalogue import load_node_modules, node_activities
 from dalang.activities.execution import HandlerLoop
 from dalang.activities.http import Http
 from dalang.activities.projection import Projection, StoreRecorder
+from dalang.activities.scheduled_run import ScheduledRuns
 from dalang.errors import DalangError
+from dalang.launch import Launcher, TemporalLink
+from dalang.scheduling import Schedules
 from dalang.settings import Settings, SettingsError
 from dalang.store.blobs import PostgresBlobDriver
 from dalang.store.engine import create_engine
 from dalang.temporal import connect, ensure_search_attributes
 from dalang.workflows.interceptor import GuardInterceptor
 from dalang.workflows.plan_run import PlanRun
+from dalang.workflows.scheduled_run import ScheduledRun
 
 logger = logging.getLogger("dalang.worker")
 
@@ -40,14 +44,16 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
     await _register_search_attributes(client)
     identity = f"{socket.gethostname()}-{os.getpid()}"
     projection = Projection(engine, client)
+    launcher = Launcher(settings, engine, TemporalLink(settings, engine, client))
+    scheduled = ScheduledRuns(engine, client, launcher, Schedules(client, settings))
     loop, http = HandlerLoop(settings.max_concurrent_activities), Http()
     activities = node_activities(StoreRecorder(engine, identity), loop, http)
     running = Worker(
         client,
         task_queue=settings.task_queue,
         identity=identity,
-        workflows=[PlanRun],
-        activities=[projection.record, *activities],
+        workflows=[PlanRun, ScheduledRun],
+        activities=[projection.record, scheduled.start, scheduled.wait, *activities],
         interceptors=[GuardInterceptor()],
         # Unsandboxed for speed; the import contract and the replay tests guard determinism (TEMPORAL.md, "Cost").
         workflow_runner=UnsandboxedWorkflowRunner(),
@@ -64,6 +70,7 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
             logger.info("working on task queue %s as %s", settings.task_queue, identity)
             yield running
     finally:
+        await scheduled.close()
         loop.close()
         await http.close()
         await engine.dispose()

@@ -50,6 +50,7 @@ from dalang.store.runs import (
     get_run,
     list_runs,
 )
+from dalang.store.schedules import creator
 from dalang.store.verification import verify_run
 from dalang.validation import inputs_problems, with_input_defaults
 
@@ -155,13 +156,14 @@ def _digest(document: dict[str, Any]) -> str:
 async def get_runs(who: Reader, query: Annotated[RunQuery, Query()], it: Service) -> RunPage:
     """List runs, the newest first."""
     statuses = [status for status in query.status or RunStatus if query.active in (None, status not in RUN_ENDS)]
-    if not statuses:
+    by = query.created_by if query.schedule_id is None else creator(query.schedule_id)
+    if not statuses or query.created_by not in (None, by):
         return RunPage(items=[], next=None)
     wanted = RunFilter(
         statuses=statuses if query.status or query.active is not None else (),
         plan_id=query.plan_id,
         text=query.plan,
-        created_by=query.created_by,
+        created_by=by,
         created_from=query.from_,
         created_until=query.to,
     )

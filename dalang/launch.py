@@ -64,11 +64,11 @@ PREPARING_AT_ONCE = 2
 class TemporalLink:
     """The process's one client of Temporal, connected at first use: an API answers while Temporal is away."""
 
-    def __init__(self, settings: Settings, engine: AsyncEngine) -> None:
+    def __init__(self, settings: Settings, engine: AsyncEngine, client: Client | None = None) -> None:
         self.settings = settings
         # A request does not wait for a database as long as a node may.
         self._driver = PostgresBlobDriver(engine, wait_seconds=CONNECT_SECONDS)
-        self._client: Client | None = None
+        self._client = client  # a worker brings its own
         self._lock = asyncio.Lock()
         self._silence: Exception | None = None
         self._silent_until = 0.0

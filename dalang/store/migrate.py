@@ -39,6 +39,7 @@ PRIVILEGES = {
     "payload_blobs": "SELECT, INSERT, UPDATE, DELETE",
     "api_tokens": "SELECT, INSERT, UPDATE",
     "retired_runs": "SELECT",
+    "schedules": "SELECT, INSERT, UPDATE, DELETE",
     "alembic_version": "SELECT",
 }
 _DELETE_RUNS = "dalang_delete_finished_runs(text, timestamptz, integer)"

@@ -170,6 +170,7 @@ execution_runs = Table(
     Index(None, "tenant_id", "status", "created_at"),
     Index(None, "tenant_id", "plan_id", "created_at"),
     Index(None, "tenant_id", "created_at", "run_id"),
+    Index(None, "tenant_id", "created_by", "created_at"),
     Index("ix_execution_runs_active", "tenant_id", "started_at", postgresql_where=text("completed_at IS NULL")),
     Index(
         "ix_execution_runs_not_started",
@@ -347,4 +348,30 @@ retired_runs = Table(
     _time("retired_at", default=True),
     PrimaryKeyConstraint("tenant_id", "run_id"),
     comment="What is left of a deleted run: that it was there, how it ended, and the head of its chain.",
+)
+
+schedules = Table(
+    "schedules",
+    metadata,
+    _tenant(),
+    Column("schedule_id", Text, nullable=False),
+    Column("key", Uuid, nullable=False),
+    Column("plan_id", Uuid, nullable=False),
+    Column("plan_version", Text),
+    _json("inputs", "{}"),
+    _json("metadata", "{}"),
+    Column("priority", Integer),
+    Column("timing", JSONB, nullable=False),
+    Column("note", Text, nullable=False, server_default=text("''")),
+    Column("paused", Boolean, nullable=False, server_default=text("false")),
+    Column("revision", Integer, nullable=False, server_default=text("1")),
+    _json("last_error"),
+    Column("created_by", Text, nullable=False),
+    _time("created_at", default=True),
+    Column("updated_by", Text, nullable=False),
+    _time("updated_at", default=True),
+    PrimaryKeyConstraint("tenant_id", "schedule_id"),
+    UniqueConstraint("key"),
+    CheckConstraint("revision > 0", "revision"),
+    comment="What schedules start, and when; Temporal's schedule of the same key is made from it and keeps the time.",
 )

@@ -1,0 +1,569 @@
+"""Schedules on a real Temporal and a real worker: times, overlaps, pauses, what is started, what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import unquote
+from zoneinfo import ZoneInfo
+
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import text
+from temporalio.client import Client, WorkflowFailureError
+from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError
+
+from dalang.activities import scheduled_run
+from dalang.launch import Launcher
+from dalang.settings import Settings
+from dalang.worker import worker
+from tests.api import world
+from tests.api.world import Api, chain, problem
+
+SCHEDULES = "/orchestrator/schedules"
+NEVER = {"cron": ["0 0 1 1 *"], "startAt": "2100-01-01T00:00:00Z"}
+"""Times that no test sees: its runs are started by hand."""
+
+
+async def stored(api: Api, *types: str, **more: Any) -> str:
+    """Store a plan of nodes of these types; return its id."""
+    name = more.pop("name", f"plan-{uuid.uuid4().hex[:8]}")
+    response = await api("POST", "/orchestrator/plans", json=chain(*types, name=name, **more))
+    assert response.status_code in (200, 201), response.text
+    return str(response.json()["planId"])
+
+
+async def created(api: Api, plan: str, spec: dict[str, Any] | None = None, **more: Any) -> str:
+    """Make a schedule; return its address."""
+    name = more.pop("scheduleId", f"s-{uuid.uuid4().hex[:8]}")
+    body = {"scheduleId": name, "planId": plan, "spec": NEVER if spec is None else spec, **more}
+    response = await api("POST", SCHEDULES, json=body)
+    assert response.status_code == 201, response.text
+    assert response.headers["location"] == f"{SCHEDULES}/{name}"
+    return f"{SCHEDULES}/{name}"
+
+
+async def until(api: Api, address: str, holds: Callable[[dict[str, Any]], Any], within: float = 15) -> dict[str, Any]:
+    """Wait until a schedule is as it should be; return it."""
+    found: dict[str, Any] = {}
+    try:
+        async with asyncio.timeout(within):
+            while not found or not holds(found):
+                found = await api.get(address)
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        pytest.fail(f"not within {within} s: {found}")
+    return found
+
+
+def ended(count: int) -> Callable[[dict[str, Any]], bool]:
+    """So many runs were started, and all of them have ended."""
+    return lambda found: len(found["lastRuns"]) == count and all(run["completedAt"] for run in found["lastRuns"])
+
+
+async def idle(api: Api, temporal_client: Client, address: str) -> dict[str, Any]:
+    """Wait until Temporal's schedule, too, knows that nothing runs any more; return the schedule."""
+    name = unquote((await api.get(address))["links"]["temporal"].rpartition("/")[2])
+    async with asyncio.timeout(15):
+        while (await temporal_client.get_schedule_handle(name).describe()).info.running_actions:
+            await asyncio.sleep(0.05)
+    found: dict[str, Any] = await api.get(address)
+    return found
+
+
+def running(count: int) -> Callable[[dict[str, Any]], bool]:
+    """So many runs are RUNNING."""
+    return lambda found: sum(run["status"] == "RUNNING" for run in found["lastRuns"]) == count
+
+
+async def trigger(api: Api, address: str, **body: Any) -> None:
+    """Start by hand. Temporal names what it starts by the second, so two starts are a second apart."""
+    await asyncio.sleep(1 - datetime.now(UTC).microsecond / 1e6)
+    response = await api("POST", f"{address}/trigger", json=body)
+    assert response.status_code == 202, response.text
+
+
+@pytest.fixture
+def gate() -> str:
+    """A gate that is shut."""
+    name = uuid.uuid4().hex
+    world.gates[name] = asyncio.Event()
+    return name
+
+
+async def gated(api: Api, gate: str, **more: Any) -> str:
+    """A schedule whose runs wait at the gate."""
+    plan = chain("api-test-gate", name=f"gated-{gate[:8]}")
+    plan["nodes"][0]["inputs"] = {"name": gate}
+    response = await api("POST", "/orchestrator/plans", json=plan)
+    return await created(api, response.json()["planId"], **more)
+
+
+# -- what is started, and when -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("working")
+async def test_an_interval_starts_runs_of_the_plan(api: Api) -> None:
+    """Each at its time, once, with the schedule's inputs and priority, and findable by the schedule; then no more."""
+    plan = await stored(api, "api-test-echo", inputs={"type": "object", "properties": {"n": {"default": 1}}})
+    address = await created(
+        api, plan, {"every": "1s"}, remainingActions=2, inputs={"who": "x"}, priority="high", metadata={"team": "red"}
+    )
+    found = await until(api, address, ended(2))
+    assert (found["remainingActions"], found["counts"]["started"], found["nextTimes"]) == (0, 2, [])
+    name = address.rpartition("/")[2]
+    listed = (await api.get(f"/orchestrator/runs?scheduleId={name}"))["items"]
+    assert [run["runId"] for run in listed] == [run["runId"] for run in found["lastRuns"]]
+    run = await api.get(f"/orchestrator/runs/{listed[0]['runId']}")
+    assert (run["status"], run["createdBy"], run["priority"]) == ("COMPLETED", f"schedule:{name}", 1)
+    assert run["inputs"] == {"who": "x", "n": 1}
+    times = {one["metadata"]["scheduledFor"] for one in listed}
+    assert len(times) == 2
+    assert run["metadata"] == {"team": "red", "scheduleId": name, "scheduledFor": found["lastRun"]["scheduledFor"]}
+    assert (await api.get(f"/orchestrator/runs?scheduleId={name}&createdBy=ann"))["items"] == []
+
+
+@pytest.mark.usefixtures("working")
+async def test_a_backfill_starts_the_times_that_have_no_run(api: Api, temporal_client: Client) -> None:
+    """Both ends are included, zones keep their summer time, and the same times again start nothing."""
+    plan = await stored(api, "noop")
+    address = await created(api, plan, {"cron": ["0 9 * * *"], "timezone": "Europe/Berlin"}, paused=True)
+    body = {"from": "2025-03-29T08:00:00Z", "to": "2025-03-31T07:00:00Z", "overlap": "allowAll"}
+    assert (await api("POST", f"{address}/backfill", json=body)).status_code == 202
+    found = await until(api, address, ended(3))
+    times = sorted(run["scheduledFor"] for run in found["lastRuns"])
+    assert times == ["2025-03-29T08:00:00Z", "2025-03-30T07:00:00Z", "2025-03-31T07:00:00Z"]
+    assert {run["status"] for run in found["lastRuns"]} == {"COMPLETED"}
+    assert (await api("POST", f"{address}/backfill", json={**body, "to": "2025-04-01T12:00:00Z"})).status_code == 202
+    found = await until(api, address, ended(4))
+    await until(api, address, lambda now: now["counts"]["started"] == 7)
+    found = await idle(api, temporal_client, address)
+    assert len(found["lastRuns"]) == 4
+
+
+def _matches(at: datetime, minutes: set[int], hours: set[int], day: Callable[[datetime], bool]) -> bool:
+    return at.minute in minutes and at.hour in hours and day(at)
+
+
+@pytest.mark.parametrize(
+    ("spec", "minutes", "hours", "day"),
+    [
+        ({"cron": ["*/20 9-17/4 * * MON-FRI"]}, {0, 20, 40}, {9, 13, 17}, lambda at: at.weekday() < 5),
+        ({"cron": ["0 9 13 * FRI"]}, {0}, {9}, lambda at: at.day == 13 or at.weekday() == 4),
+        ({"cron": ["5,6 0 1-7 1,JUL *"]}, {5, 6}, {0}, lambda at: at.month in (1, 7) and at.day <= 7),
+        ({"cron": ["@weekly"]}, {0}, {0}, lambda at: at.weekday() == 6),
+        ({"cron": ["30 4 * * 5-7"]}, {30}, {4}, lambda at: at.weekday() >= 4),
+        (
+            {"calendar": {"hour": "8,20", "dayOfMonth": 29, "month": "feb"}},
+            {0},
+            {8, 20},
+            lambda at: (at.month, at.day) == (2, 29),
+        ),
+        (
+            {"calendar": [{"minute": 15, "hour": 6, "dayOfWeek": "SAT-SUN", "year": "2020-2090"}]},
+            {15},
+            {6},
+            lambda at: at.weekday() > 4,
+        ),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+async def test_next_times_are_what_the_expression_says(
+    api: Api, spec: dict[str, Any], minutes: set[int], hours: set[int], day: Callable[[datetime], bool]
+) -> None:
+    """Temporal's next times are those that looking at every minute finds, in the schedule's time zone."""
+    zone = ZoneInfo("America/New_York")
+    plan = await stored(api, "noop")
+    start = datetime(2035, 1, 1, tzinfo=UTC)
+    address = await created(api, plan, {**spec, "timezone": "America/New_York", "startAt": start.isoformat()})
+    next_times = [datetime.fromisoformat(one) for one in (await api.get(address))["nextTimes"]]
+    assert len(next_times) == 10
+    at, found = start, []
+    while len(found) < 10:
+        local = at.astimezone(zone)
+        if not day(local):
+            at = (local + timedelta(days=1)).replace(hour=0, minute=0).astimezone(UTC)
+            continue
+        if _matches(local, minutes, hours, day):
+            found.append(at)
+        at += timedelta(minutes=1)
+    assert next_times == found
+
+
+@pytest.mark.usefixtures("working")
+async def test_the_highest_version_is_that_of_the_moment(api: Api) -> None:
+    """Without a version each start takes the highest there is; with one it stays with that."""
+    plan = await stored(api, "noop", name="grows", version="1.0.0")
+    newest, fixed = await created(api, plan), await created(api, plan, planVersion="1.0.0")
+    await trigger(api, newest)
+    await until(api, newest, ended(1))
+    assert await stored(api, "noop", "noop", name="grows", version="1.1.0") == plan
+    await trigger(api, newest)
+    await trigger(api, fixed)
+    found = await until(api, newest, ended(2))
+    assert [run["planVersion"] for run in found["lastRuns"]] == ["1.1.0", "1.0.0"]
+    assert (await until(api, fixed, ended(1)))["lastRun"]["planVersion"] == "1.0.0"
+
+
+@pytest.mark.usefixtures("working")
+async def test_inputs_that_do_not_fit_any_more_are_told_by_the_schedule(api: Api) -> None:
+    """No run is made, the schedule shows why and pauses if it is to; the next good start clears it."""
+    plan = await stored(api, "noop", name="asks", version="1.0.0")
+    address = await created(api, plan, pauseOnFailure=True)
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    await stored(api, "noop", name="asks", version="2.0.0", inputs=schema)
+    await trigger(api, address)
+    found = await until(api, address, lambda now: now["lastError"] and now["paused"])
+    error = found["lastError"]
+    assert (error["type"], [one["pointer"] for one in error["problems"]]) == ("VALIDATION_ERROR", ["/inputs"])
+    assert "city" in error["message"]
+    assert (found["lastRuns"], found["nextTimes"]) == ([], [])
+    assert "paused" in found["pausedReason"]
+    assert (await api("PATCH", address, json={"inputs": {"city": "Solo"}})).status_code == 200
+    assert (await api("POST", f"{address}/resume")).json()["paused"] is False
+    await trigger(api, address)
+    found = await until(api, address, ended(1))
+    assert (found["lastError"], found["lastRun"]["status"], found["paused"]) == (None, "COMPLETED", False)
+
+
+# -- overlap, pause, failure -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("working")
+async def test_skip_starts_nothing_while_a_run_goes_on(api: Api, temporal_client: Client, gate: str) -> None:
+    """The scheduled workflow lasts as long as the run, so Temporal's policy is about runs."""
+    address = await gated(api, gate)
+    await trigger(api, address)
+    await until(api, address, running(1))
+    await trigger(api, address)
+    await until(api, address, lambda now: now["counts"]["skipped"] == 1)
+    world.gates[gate].set()
+    await until(api, address, ended(1))
+    found = await idle(api, temporal_client, address)
+    assert found["counts"] == {"started": 1, "running": 0, "skipped": 1, "missed": 0}
+
+
+@pytest.mark.usefixtures("working")
+async def test_buffer_one_starts_one_more_when_the_run_has_ended(api: Api, gate: str) -> None:
+    """Of three starts during a run one is kept, and it begins after the end of the run."""
+    address = await gated(api, gate, spec={"cron": ["0 9 * * *"]}, overlap="bufferOne")
+    await trigger(api, address)
+    await until(api, address, running(1))
+    body = {"from": "2025-01-01T00:00:00Z", "to": "2025-01-03T12:00:00Z", "overlap": "bufferOne"}
+    assert (await api("POST", f"{address}/backfill", json=body)).status_code == 202
+    await until(api, address, lambda now: now["counts"]["skipped"] == 2)
+    assert len((await api.get(address))["lastRuns"]) == 1
+    world.gates[gate].set()
+    second, first = (await until(api, address, ended(2)))["lastRuns"]
+    assert first["completedAt"] <= second["createdAt"]
+    assert second["scheduledFor"] == "2025-01-01T09:00:00Z"
+
+
+@pytest.mark.usefixtures("working")
+async def test_allow_all_runs_side_by_side(api: Api, gate: str) -> None:
+    """Three times at once are three runs at once; waiting for them takes no slot of the worker."""
+    address = await gated(api, gate, spec={"every": "1h"}, overlap="allowAll")
+    body = {"from": "2025-01-01T00:00:00Z", "to": "2025-01-01T02:00:00Z", "overlap": "allowAll"}
+    assert (await api("POST", f"{address}/backfill", json=body)).status_code == 202
+    found = await until(api, address, running(3))
+    assert found["counts"]["running"] == 3
+    world.gates[gate].set()
+    assert {run["status"] for run in (await until(api, address, ended(3)))["lastRuns"]} == {"COMPLETED"}
+
+
+@pytest.mark.usefixtures("working")
+async def test_cancel_other_ends_the_run_in_order_first(api: Api, temporal_client: Client, gate: str) -> None:
+    """The run before ends CANCELLED, told by whom, its finally nodes run, and only then the next one begins."""
+    plan = chain("api-test-gate", name=f"gated-{gate[:8]}")
+    plan["nodes"][0]["inputs"] = {"name": gate}
+    plan["finally"] = [{"nodeId": "clean", "type": "noop"}]
+    stored_plan = (await api("POST", "/orchestrator/plans", json=plan)).json()["planId"]
+    address = await created(api, stored_plan, overlap="cancelOther", pauseOnFailure=True)
+    await trigger(api, address)
+    await until(api, address, running(1))
+    await trigger(api, address)
+    found = await until(api, address, lambda now: len(now["lastRuns"]) == 2 and running(1)(now))
+    second, first = found["lastRuns"]
+    assert (first["status"], second["status"]) == ("CANCELLED", "RUNNING")
+    assert first["completedAt"] <= second["createdAt"]
+    run = f"/orchestrator/runs/{first['runId']}"
+    asked = (await api.get(f"{run}/events?type=PLAN_CANCEL_REQUESTED"))["items"]
+    assert asked[0]["data"]["operator"] == f"schedule:{address.rpartition('/')[2]}"
+    assert (await api.get(f"{run}/nodes/clean"))["status"] == "SUCCESS"
+    world.gates[gate].set()
+    await until(api, address, ended(2))
+    found = await idle(api, temporal_client, address)
+    assert (found["lastRun"]["status"], found["paused"]) == ("COMPLETED", False)
+
+
+@pytest.mark.usefixtures("working")
+async def test_pause_on_failure(api: Api, temporal_client: Client) -> None:
+    """A run that FAILED pauses the schedule; one that an operator cancelled does not."""
+    address = await created(api, await stored(api, "api-test-broken"), pauseOnFailure=True)
+    await trigger(api, address)
+    found = await until(api, address, lambda now: now["paused"])
+    assert (found["lastRun"]["status"], found["lastRun"]["errorMessage"]) == ("FAILED", "it is broken")
+    assert found["lastError"] is None
+    nap = {"name": "naps", "nodes": [{"nodeId": "n", "type": "sleep", "inputs": {"seconds": 90}}]}
+    plan = (await api("POST", "/orchestrator/plans", json=nap)).json()["planId"]
+    other = await created(api, plan, pauseOnFailure=True)
+    await trigger(api, other)
+    run = (await until(api, other, running(1)))["lastRun"]["runId"]
+    assert (await api("POST", f"/orchestrator/runs/{run}/cancel")).status_code == 200
+    found = await idle(api, temporal_client, other)
+    assert (found["lastRun"]["status"], found["paused"]) == ("CANCELLED", False)
+
+
+@pytest.mark.usefixtures("working")
+async def test_pause_and_resume(api: Api) -> None:
+    """While it is paused nothing is due and what is triggered runs; afterwards it goes on. The reason is shown."""
+    address = await created(api, await stored(api, "noop"), {"every": "1s"}, paused=True, overlap="allowAll")
+    assert (await api.get(address))["nextTimes"] == []
+    await trigger(api, address)
+    found = await until(api, address, ended(1))
+    assert found["counts"]["started"] == 1
+    response = await api("POST", f"{address}/pause", json={"reason": "migration"})
+    assert (response.json()["paused"], response.json()["pausedReason"]) == (True, "paused by operator@acme: migration")
+    resumed = (await api("POST", f"{address}/resume")).json()
+    assert (resumed["paused"], resumed["pausedReason"]) == (False, None)
+    assert resumed["nextTimes"]
+    await until(api, address, lambda now: len(now["lastRuns"]) >= 3)
+    assert (await api("POST", f"{address}/pause")).status_code == 200
+
+
+# -- crashes -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("working")
+async def test_a_crash_between_row_and_workflow_makes_no_second_run(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next attempt finds the row by its scheduled time, though the schedule was changed meanwhile."""
+    crashed = asyncio.Event()
+    go_on = asyncio.Event()
+    real = Launcher.start
+
+    async def start(self: Launcher, run: Any, prepared: Any = None) -> bool:
+        if not crashed.is_set():
+            crashed.set()
+            await go_on.wait()
+            raise RuntimeError("the worker is gone")
+        return await real(self, run, prepared)
+
+    monkeypatch.setattr(Launcher, "start", start)
+    address = await created(api, await stored(api, "noop"), inputs={"x": 1})
+    await trigger(api, address)
+    await crashed.wait()
+    assert [run["status"] for run in (await api.get(address))["lastRuns"]] == ["PENDING"]
+    assert (await api("PATCH", address, json={"inputs": {"x": 2}})).status_code == 200
+    go_on.set()
+    found = await until(api, address, ended(1))
+    assert (await api.get(f"/orchestrator/runs/{found['lastRun']['runId']}"))["inputs"] == {"x": 1}
+    assert found["counts"]["started"] == 1
+
+
+async def test_another_worker_goes_on_waiting(api: Api, settings: Settings, temporal_client: Client) -> None:
+    """A worker that ends hands over what it waits for; the schedule learns of the end from the next one."""
+    plan = {"name": "naps", "nodes": [{"nodeId": "n", "type": "sleep", "inputs": {"seconds": 2}}]}
+    stored_plan = (await api("POST", "/orchestrator/plans", json=plan)).json()["planId"]
+    address = await created(api, stored_plan)
+    async with worker(settings):
+        await trigger(api, address)
+        await until(api, address, running(1))
+    async with worker(settings):
+        await until(api, address, ended(1))
+        found = await idle(api, temporal_client, address)
+    assert found["lastRun"]["status"] == "COMPLETED"
+
+
+@pytest.mark.usefixtures("working")
+async def test_a_schedule_without_a_row_removes_itself(
+    app: FastAPI, api: Api, temporal_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a crash left in Temporal starts nothing."""
+    monkeypatch.setattr(scheduled_run, "SETTLE_SECONDS", 0.3)
+    address = await created(api, await stored(api, "noop"))
+    async with app.state.services.engine.begin() as conn:
+        (key,) = (await conn.execute(text("DELETE FROM schedules RETURNING key"))).one()
+    handle = temporal_client.get_schedule_handle(f"acme/{address.rpartition('/')[2]}/{key}")
+    await handle.trigger()
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await handle.describe()
+            except RPCError:
+                break
+            await asyncio.sleep(0.05)
+    assert (await api.get("/orchestrator/runs"))["items"] == []
+
+
+async def test_a_schedule_that_temporal_lost_is_made_anew(app: FastAPI, api: Api, temporal_client: Client) -> None:
+    """When it is looked at; the row says how."""
+    address = await created(api, await stored(api, "noop"), {"cron": ["0 9 * * *"]})
+    before = await api.get(address)
+    async with app.state.services.engine.connect() as conn:
+        (key,) = (await conn.execute(text("SELECT key FROM schedules"))).one()
+    await temporal_client.get_schedule_handle(f"acme/{address.rpartition('/')[2]}/{key}").delete()
+    assert (await api.get(address))["nextTimes"] == before["nextTimes"]
+
+
+@pytest.mark.usefixtures("working")
+@pytest.mark.parametrize("given", [(), (None,), ({"tenantId": 5},), (1, 2, 3)], ids=str)
+async def test_a_scheduled_workflow_with_other_input_ends(
+    temporal_client: Client, settings: Settings, given: tuple[Any, ...]
+) -> None:
+    """Whoever starts it by hand with nonsense gets an answer, not a workflow task that fails for ever."""
+    handle = await temporal_client.start_workflow(
+        "ScheduledRun", args=given, id=f"x-{uuid.uuid4()}", task_queue=settings.task_queue
+    )
+    await handle.signal("nonsense", args=[1, 2])
+    with pytest.raises(WorkflowFailureError) as failed:
+        await asyncio.wait_for(handle.result(), 10)
+    assert isinstance(failed.value.cause, ApplicationError)
+    assert failed.value.cause.type == "INVALID_INPUT"
+
+
+# -- changing and refusing ---------------------------------------------------------------------------------------------
+
+
+async def test_change_and_delete(api: Api, temporal_client: Client) -> None:
+    """What is left out stays, null is the default; after the delete it is gone from Temporal too."""
+    plan = await stored(api, "noop")
+    spec = {"cron": ["0 9 * * *"], "timezone": "Asia/Jakarta"}
+    address = await created(api, plan, spec, overlap="bufferAll", catchupWindow="1h", note="first", remainingActions=5)
+    problem(
+        await api("POST", SCHEDULES, json={"scheduleId": address.rpartition("/")[2], "planId": plan, "spec": spec}), 409
+    )
+    changed = await api("PATCH", address, json={"spec": {"every": "2h", "offset": "5m"}, "catchupWindow": None})
+    assert changed.status_code == 200, changed.text
+    found = changed.json()
+    assert (found["overlap"], found["catchupWindow"], found["note"]) == ("bufferAll", None, "first")
+    assert (found["spec"]["every"], found["spec"]["cron"], found["spec"]["timezone"]) == ("2h", [], "UTC")
+    assert found["remainingActions"] == 5
+    assert {datetime.fromisoformat(one).minute for one in found["nextTimes"]} == {5}
+    assert found["updatedBy"] == "operator@acme"
+    assert (await api("PATCH", address, json={"remainingActions": None})).json()["remainingActions"] is None
+    assert (await api("DELETE", address)).status_code == 204
+    problem(await api("GET", address), 404)
+    problem(await api("DELETE", address), 404)
+    problem(await api("PATCH", address, json={}), 404)
+    name = address.rpartition("/")[2]
+    async for one in await temporal_client.list_schedules():
+        assert f"/{name}/" not in one.id
+
+
+async def test_lists_page_and_filter(api: Api) -> None:
+    """By id, a page at a time, by plan if wanted, each with its next times."""
+    first, second = await stored(api, "noop"), await stored(api, "noop")
+    for name, plan in (("c", first), ("a", first), ("b", second)):
+        await created(api, plan, {"every": "1h"}, scheduleId=name)
+    page = await api.get(f"{SCHEDULES}?limit=2")
+    assert [one["scheduleId"] for one in page["items"]] == ["a", "b"]
+    assert all(len(one["nextTimes"]) == 10 for one in page["items"])
+    rest = await api.get(f"{SCHEDULES}?limit=2&cursor={page['next']}")
+    assert ([one["scheduleId"] for one in rest["items"]], rest["next"]) == (["c"], None)
+    assert [one["scheduleId"] for one in (await api.get(f"{SCHEDULES}?planId={first}"))["items"]] == ["a", "c"]
+    problem(await api("GET", f"{SCHEDULES}?limit=1000"), 422)
+    problem(await api("GET", f"{SCHEDULES}?cursor=x"), 422)
+
+
+async def test_every_problem_is_told_at_once(api: Api) -> None:
+    """Each with its pointer: times, zone, plan, and whatever is unknown."""
+    spec = {"cron": ["0 9 * * *", "61 * * *", "0 0 31 2 *"], "every": "1500ms", "timezone": "Europe/Jakarta"}
+    body = {"scheduleId": "a b", "planId": str(uuid.uuid4()), "spec": spec, "overlap": "terminateOther", "x": 1}
+    found = problem(await api("POST", SCHEDULES, json={**body, "catchupWindow": "1s"}), 422)
+    told = {one["pointer"]: one for one in found["problems"]}
+    assert told.keys() == {
+        "/scheduleId", "/planId", "/spec/cron/1", "/spec/cron/2", "/spec/every", "/spec/timezone", "/overlap", "/x",
+        "/catchupWindow",
+    }  # fmt: skip
+    assert told["/planId"]["code"] == "UNKNOWN_PLAN"
+    assert "Asia/Jakarta" in told["/spec/timezone"]["message"]
+    schema = {
+        "type": "object",
+        "properties": {"n": {"type": "integer"}},
+        "required": ["n"],
+        "additionalProperties": False,
+    }
+    plan = await stored(api, "noop", inputs=schema)
+    body = {"scheduleId": "s", "planId": plan, "inputs": {"n": "x"}, "spec": {"calendar": {"hour": 24}}}
+    found = problem(await api("POST", SCHEDULES, json=body), 422)
+    assert {one["pointer"] for one in found["problems"]} >= {"/inputs/n", "/spec/calendar/0/hour"}
+    found = problem(
+        await api("POST", SCHEDULES, json={**body, "inputs": {"n": 1}, "planVersion": "7", "spec": NEVER}), 422
+    )
+    assert [(one["pointer"], one["code"]) for one in found["problems"]] == [("/planVersion", "UNKNOWN_VERSION")]
+    problem(await api("POST", SCHEDULES, json={"scheduleId": "s", "planId": plan, "inputs": {"n": 1}, "spec": {}}), 422)
+    assert (await api.get(SCHEDULES))["items"] == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"from": "2025-01-02T00:00:00Z", "to": "2025-01-01T00:00:00Z"},
+        {"from": "2025-01-01T00:00:00Z", "to": "2999-01-01T00:00:00Z"},
+        {"from": "2025-01-01", "to": "2025-01-01T00:00:00"},
+        {"from": 5, "to": None},
+        {},
+    ],
+)
+async def test_a_wrong_backfill_is_refused(api: Api, body: dict[str, Any]) -> None:
+    """Backwards, of the future, without a zone, or without times."""
+    address = await created(api, await stored(api, "noop"))
+    problem(await api("POST", f"{address}/backfill", json=body), 422)
+
+
+async def test_roles_and_tenants(api: Api) -> None:
+    """Viewers read, operators and admins write; another tenant's schedule is not there, and its id is free."""
+    plan = await stored(api, "noop")
+    address = await created(api, plan, scheduleId="mine")
+    calls: list[tuple[str, str, Any]] = [("PATCH", address, {"note": "x"}), ("DELETE", address, None)]
+    backfill = {"from": "2025-01-01T00:00:00Z", "to": "2025-01-02T00:00:00Z"}
+    calls += [("POST", f"{address}/{part}", {}) for part in ("pause", "resume", "trigger")]
+    calls += [("POST", f"{address}/backfill", backfill)]
+    for method, path, body in calls:
+        more = {} if body is None else {"json": body}
+        for role in ("viewer", "approver"):
+            problem(await api(method, path, as_=("acme", role), **more), 403)
+        problem(await api(method, path, as_=("globex", "admin"), **more), 404)
+    problem(await api("POST", SCHEDULES, as_=("acme", "viewer"), json={}), 403)
+    assert (await api.get(address, as_=("acme", "viewer")))["scheduleId"] == "mine"
+    assert len((await api.get(SCHEDULES, as_=("acme", "viewer")))["items"]) == 1
+    problem(await api("GET", address, as_=("globex", "admin")), 404)
+    assert (await api.get(SCHEDULES, as_=("globex", "admin")))["items"] == []
+    body = {"scheduleId": "mine", "planId": plan, "spec": {"every": "1h"}}
+    found = problem(await api("POST", SCHEDULES, as_=("globex", "admin"), json=body), 422)
+    assert found["problems"][0]["code"] == "UNKNOWN_PLAN"
+    theirs = await api("POST", "/orchestrator/plans", as_=("globex", "admin"), json=chain("noop"))
+    body["planId"] = theirs.json()["planId"]
+    assert (await api("POST", SCHEDULES, as_=("globex", "admin"), json=body)).status_code == 201
+    assert (await api.get(address))["planId"] == plan
+    assert (await api("DELETE", address, as_=("acme", "admin"))).status_code == 204
+    assert (await api.get(address, as_=("globex", "viewer")))["scheduleId"] == "mine"
+
+
+async def test_without_temporal_nothing_is_changed(app: FastAPI, api: Api) -> None:
+    """503 for whatever needs it, and no row is left."""
+    plan = await stored(api, "noop")
+    services = app.state.services
+    services.temporal.settings = services.settings.model_copy(update={"temporal_address": "127.0.0.1:1"})
+    body = {"scheduleId": "s", "planId": plan, "spec": {"every": "1h"}}
+    problem(await api("POST", SCHEDULES, json=body), 503)
+    problem(await api("GET", SCHEDULES), 503)
+    async with services.engine.connect() as conn:
+        assert (await conn.execute(text("SELECT count(*) FROM schedules"))).scalar_one() == 0
+
+
+async def test_what_temporal_refuses_leaves_no_row(app: FastAPI, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refusal while the row is being written takes it back."""
+    plan = await stored(api, "noop")
+
+    async def refuse(*_: Any, **__: Any) -> Awaitable[None]:
+        raise RPCError("no", 14, b"")  # type: ignore[arg-type]  # UNAVAILABLE
+
+    monkeypatch.setattr(Client, "create_schedule", refuse)
+    problem(await api("POST", SCHEDULES, json={"scheduleId": "s", "planId": plan, "spec": {"every": "1h"}}), 503)
+    async with app.state.services.engine.connect() as conn:
+        assert (await conn.execute(text("SELECT count(*) FROM schedules"))).scalar_one() == 0
