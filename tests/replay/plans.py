@@ -155,3 +155,23 @@ PLANS: dict[str, Recorded] = {
         {"nodes": [_node("a"), _node("b")], "edges": [_edge("a", "b", condition="outputs.missing > 1")]}
     ),
 }
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """A plan that a schedule starts, whether the scheduled workflow is cancelled, and the schedule's inputs."""
+
+    plan: dict[str, Any]
+    cancel: bool = False
+    inputs: dict[str, Any] = field(default_factory=dict)
+
+
+SCHEDULED: dict[str, Scheduled] = {
+    "scheduled": Scheduled({"nodes": [_node("a")]}),
+    "scheduled-cancel": Scheduled({"nodes": [_node("a", "t-hang")]}, cancel=True),
+    "scheduled-failed": Scheduled({"nodes": [_node("a", "t-fail")]}),
+    "scheduled-invalid": Scheduled(
+        {"nodes": [_node("a")], "inputs": {"properties": {"n": {"type": "integer"}}}}, inputs={"n": "x"}
+    ),
+}
+"""What is kept of ``ScheduledRun``; the runs that it starts are like all others."""

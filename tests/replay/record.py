@@ -11,12 +11,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from temporalio.client import WorkflowFailureError
+from temporalio.client import ScheduleActionExecutionStartWorkflow, WorkflowFailureError
 
+from dalang.plan import Plan
+from dalang.scheduling import Schedules, identity
 from dalang.settings import Settings
 from dalang.stack.supervisor import on_free_ports, stack
-from tests.engine.kit import Engine, engine
-from tests.replay.plans import PLANS, Recorded
+from dalang.store.engine import transaction
+from dalang.store.plans import put_plan
+from dalang.store.schedules import NewSchedule, create_schedule
+from tests.engine.kit import TENANT, Engine, engine
+from tests.replay.plans import PLANS, SCHEDULED, Recorded, Scheduled
 
 HISTORIES = Path(__file__).parent / "histories"
 
@@ -40,7 +45,37 @@ async def _record(running: Engine, name: str, recorded: Recorded) -> None:
     await recorded.act(started)
     with contextlib.suppress(WorkflowFailureError):  # how it ended is in the history
         await started.handle.result()
-    executions = [one async for one in running.client.list_workflows(f"WorkflowId = '{started.handle.id}'")]
+    await _keep(running, name, started.handle.id)
+
+
+async def _record_scheduled(running: Engine, name: str, recorded: Scheduled) -> None:
+    plan = Plan.model_validate({"name": name, **recorded.plan})
+    async with transaction(running.db, TENANT) as conn:
+        stored, _ = await put_plan(conn, TENANT, plan, created_by="tester")
+        timing = {"spec": {"cron": ["0 0 1 1 *"]}}
+        new = NewSchedule(TENANT, name, stored.plan_id, None, timing, "tester", inputs=recorded.inputs)
+        row = await create_schedule(conn, new)
+        schedules = Schedules(running.client, running.settings)
+        await schedules.create(row)
+    await schedules.trigger(row, None)
+    schedule = running.client.get_schedule_handle(identity(TENANT, name, row.key))
+    while not (actions := (await schedule.describe()).info.recent_actions):
+        await asyncio.sleep(0.05)
+    action = actions[0].action
+    assert isinstance(action, ScheduleActionExecutionStartWorkflow)
+    handle = running.client.get_workflow_handle(action.workflow_id)
+    if recorded.cancel:
+        while (await handle.query("status"))["runId"] is None:
+            await asyncio.sleep(0.05)
+        await handle.cancel()
+    with contextlib.suppress(WorkflowFailureError):
+        await handle.result()
+    await schedule.delete()
+    await _keep(running, name, action.workflow_id)
+
+
+async def _keep(running: Engine, name: str, workflow_id: str) -> None:
+    executions = [one async for one in running.client.list_workflows(f"WorkflowId = '{workflow_id}'")]
     executions.sort(key=lambda one: one.start_time)
     for number, execution in enumerate(executions, start=1):
         handle = running.client.get_workflow_handle(execution.id, run_id=execution.run_id)
@@ -51,7 +86,7 @@ async def _record(running: Engine, name: str, recorded: Recorded) -> None:
 
 async def main(names: list[str]) -> None:
     """Record what is named, or what is missing."""
-    missing = [name for name in PLANS if not path_of(name, 1).exists()]
+    missing = [name for name in (*PLANS, *SCHEDULED) if not path_of(name, 1).exists()]
     with tempfile.TemporaryDirectory() as folder:
         settings = on_free_ports(Settings(home=Path(folder)))
         async with (
@@ -59,7 +94,10 @@ async def main(names: list[str]) -> None:
             engine(running.settings) as ready,
         ):
             for name in names or missing:
-                await _record(ready, name, PLANS[name])
+                if name in SCHEDULED:
+                    await _record_scheduled(ready, name, SCHEDULED[name])
+                else:
+                    await _record(ready, name, PLANS[name])
 
 
 if __name__ == "__main__":

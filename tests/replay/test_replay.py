@@ -14,7 +14,8 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 
 from dalang.workflows.interceptor import GuardInterceptor
 from dalang.workflows.plan_run import PlanRun
-from tests.replay.plans import PLANS
+from dalang.workflows.scheduled_run import ScheduledRun
+from tests.replay.plans import PLANS, SCHEDULED
 from tests.replay.record import HISTORIES, path_of
 
 FILES = sorted(HISTORIES.glob("*.json"))
@@ -28,7 +29,7 @@ SANDBOX = SandboxRestrictions.default.with_passthrough_modules(
 
 def replayer(runner: WorkflowRunner) -> Replayer:
     return Replayer(
-        workflows=[PlanRun],
+        workflows=[PlanRun, ScheduledRun],
         workflow_runner=runner,
         interceptors=[GuardInterceptor()],
         data_converter=pydantic_data_converter,
@@ -45,7 +46,7 @@ async def test_a_recorded_history_replays(path: Path) -> None:
     await replayer(UnsandboxedWorkflowRunner()).replay_workflow(history(path))
 
 
-@pytest.mark.parametrize("name", ["chain", "retries", "pause", "continue-as-new"])
+@pytest.mark.parametrize("name", ["chain", "retries", "pause", "continue-as-new", "scheduled", "scheduled-cancel"])
 async def test_a_recorded_history_replays_in_the_sandbox(name: str) -> None:
     """The workflow does nothing that Temporal's sandbox refuses."""
     runner = SandboxedWorkflowRunner(restrictions=SANDBOX)
@@ -54,7 +55,7 @@ async def test_a_recorded_history_replays_in_the_sandbox(name: str) -> None:
 
 def test_every_plan_has_its_history() -> None:
     """A feature is not done before its history is kept."""
-    assert [name for name in PLANS if not path_of(name, 1).exists()] == []
+    assert [name for name in (*PLANS, *SCHEDULED) if not path_of(name, 1).exists()] == []
 
 
 def test_continue_as_new_is_among_the_histories() -> None:
