@@ -55,8 +55,9 @@ SILENCE_SECONDS = 1.0
 START_SECONDS = 10.0
 LEFT_SECONDS = 5.0
 """A row so old without an execution was left by somebody: a start takes well under a second."""
-BASE_TASK_SECONDS, NODES_PER_SECOND, MAX_TASK_SECONDS = 10, 2_000, 60
-"""A workflow task replays the run; a plan of 100,000 nodes needs the most that is given."""
+BASE_TASK_SECONDS, NODES_PER_SECOND, MAX_TASK_SECONDS = 5, 1_000, 60
+"""A workflow task replays the run, so a large plan needs longer; a short time lets another worker soon take over a
+task that a dead one held. A plan of 60,000 nodes and more gets the most that is given."""
 CACHED_NODES = 200_000
 PREPARING_AT_ONCE = 2
 
