@@ -11,8 +11,9 @@ from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
 from dalang import __version__
-from dalang.api import decisions, docs, events, health, nodes, plans, problems, runs, schedules
+from dalang.api import decisions, docs, events, health, nodes, plans, problems, rehearsals, runs, schedules
 from dalang.api.middleware import Metrics, RequestContext
+from dalang.api.rehearsals import RehearseRequest
 from dalang.api.schedule_schemas import BackfillRequest, CreateScheduleRequest, TriggerRequest, UpdateScheduleRequest
 from dalang.api.schemas import CancelRequest, ExecutePlanRequest, PauseResumeRequest, ProblemDetails
 from dalang.api.services import Services
@@ -32,7 +33,7 @@ _DESCRIPTION = (
     "`application/problem+json` (RFC 9457)."
 )
 _SCHEDULE_BODIES = (CreateScheduleRequest, UpdateScheduleRequest, TriggerRequest, BackfillRequest)
-_BODIES = (*_SCHEDULE_BODIES, ExecutePlanRequest, PauseResumeRequest, CancelRequest, ProblemDetails)
+_BODIES = (*_SCHEDULE_BODIES, ExecutePlanRequest, PauseResumeRequest, CancelRequest, RehearseRequest, ProblemDetails)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -59,7 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     # The stream before the list's sibling addresses: nodes take any path that is left.
-    resources = (plans, runs, events, decisions, nodes, schedules, health, docs)
+    resources = (plans, rehearsals, runs, events, decisions, nodes, schedules, health, docs)
     for router in (resource.router for resource in resources):
         app.include_router(router)
     problems.install(app)

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from dalang.rehearsal import Options
 
 
-def _pairs(texts: list[str] | None, option: str, value: str) -> dict[str, str]:
+def _pairs(texts: list[str] | None, option: str, form: str) -> dict[str, str]:
     found = {}
     for text in texts or ():
         name, separator, given = text.rpartition("=")
         if not separator or not name:
-            raise Usage(f"{option} {text!r} is not NAME={value}.")
+            raise Usage(f"{option} {text!r} is not {form}.")
         found[name] = given
     return found
 
@@ -85,15 +85,15 @@ def rehearse(
         "seed": seed,
         "defaultDuration": default_duration,
         "crashes": crash,
-        "agents": {name: _number(text, "--agents") for name, text in _pairs(agents, "--agents", "N").items()},
-        "pools": {name: _number(text, "--pool") for name, text in _pairs(pool, "--pool", "N").items()},
+        "agents": {name: _number(text, "--agents") for name, text in _pairs(agents, "--agents", "NAME=N").items()},
+        "pools": {name: _number(text, "--pool") for name, text in _pairs(pool, "--pool", "NAME=N").items()},
     }
     kinds = {node.type for node in found.all_nodes()}
     ids = {node.node_id for node in found.all_nodes()}
     said: dict[str, dict[str, Any]] = {}
-    for name, text in _pairs(duration, "--duration", "TIME").items():
+    for name, text in _pairs(duration, "--duration", "NODE=TIME").items():
         said.setdefault(name, {})["duration"] = text
-    for name, text in _pairs(fail, "--fail", "RATE").items():
+    for name, text in _pairs(fail, "--fail", "NODE=RATE").items():
         rate, _, kind = text.partition(":")
         fault = {"rate": _number(rate, "--fail"), **({"type": kind} if kind else {})}
         said.setdefault(name, {})["failures"] = fault

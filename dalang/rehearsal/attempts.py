@@ -84,10 +84,10 @@ def work(behaviour: Behaviour, duration: Distribution, at: int, rnd: Random, nod
         took = duration.draw(rnd) if first is None else first
         first = None
         number = len(attempts) + 1
-        ends, kind, message, retryable, gone = _attempt(behaviour, took, rnd)
+        ends, kind, message, retryable, gone, fault = _attempt(behaviour, took, rnd)
         end = at + ends
         if deadline is not None and end > deadline:
-            end, kind, retryable, gone = deadline, "TIMEOUT", False, False
+            end, kind, retryable, gone, fault = deadline, "TIMEOUT", False, False, None
             message = "all attempts together did not end in their time (scheduleToClose)"
         attempts.append((at, end, kind))
         lost += gone
@@ -96,25 +96,28 @@ def work(behaviour: Behaviour, duration: Distribution, at: int, rnd: Random, nod
         delay = retry_delay(retry, number, rnd, by_server=gone)
         again = retryable and kind in retry["retryOn"] and number < retry["attempts"]
         if not again or (deadline is not None and end + delay > deadline):
-            return Work(tuple(attempts), lost, _error(kind, message, retryable, node_id, number, retry["attempts"]))
+            error = _error(kind, message, retryable, node_id, number, retry["attempts"])
+            if fault is not None and fault.action is not None:
+                error["suggestedAction"] = str(fault.action)
+            return Work(tuple(attempts), lost, error)
         at = end + delay
 
 
-def _attempt(behaviour: Behaviour, took: int, rnd: Random) -> tuple[int, str | None, str, bool, bool]:
-    """Return how long one attempt takes, how it ends, whether it may be repeated and whether its worker is gone."""
+def _attempt(behaviour: Behaviour, took: int, rnd: Random) -> tuple[int, str | None, str, bool, bool, Fault | None]:
+    """Return how long one attempt takes, how it ends, whether it may be repeated, whether its worker is gone, why."""
     limit = behaviour.start_to_close
     if behaviour.crashes and rnd.random() < behaviour.crashes:
         noticed = round(min(took, limit) * rnd.random()) + behaviour.heartbeat
-        return min(noticed, limit + GRACE_MS), "TIMEOUT", "its worker stopped answering", True, True
+        return min(noticed, limit + GRACE_MS), "TIMEOUT", "its worker stopped answering", True, True, None
     if took > limit:
-        return limit, "TIMEOUT", f"the handler did not end within {limit / 1000:g} s", True, False
+        return limit, "TIMEOUT", f"the handler did not end within {limit / 1000:g} s", True, False, None
     if behaviour.faults:
         point = rnd.random()
         for fault in behaviour.faults:
             point -= fault.rate
             if point < 0:
-                return took, str(fault.type), "a rehearsed failure", fault.may_be_repeated, False
-    return took, None, "", False, False
+                return took, str(fault.type), "a rehearsed failure", fault.may_be_repeated, False, fault
+    return took, None, "", False, False, None
 
 
 def retry_delay(retry: Mapping[str, Any], attempt: int, rnd: Random, *, by_server: bool = False) -> int:

@@ -77,7 +77,7 @@ def parse_distribution(value: object) -> Distribution:
         raise ValueError(f"it is {shape}({', '.join(names)})")
     values = tuple(parse_duration(text.strip()) for text in texts)
     if shape in ("uniform", "triangular", "lognormal") and list(values) != sorted(values):
-        raise ValueError(f"{' <= '.join(names)} must hold")
+        raise ValueError(f"it takes {' <= '.join(names)}")
     if shape == "lognormal" and values[0] == 0:
         raise ValueError("the median of a lognormal distribution is more than 0")
     return Distribution(shape, values)

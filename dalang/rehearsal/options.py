@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, 
 from pydantic.alias_generators import to_camel
 
 from dalang.canonical import pointer
-from dalang.errors import ErrorType, InvalidDocument, Problem
+from dalang.errors import ErrorType, InvalidDocument, Problem, SuggestedAction
 from dalang.rehearsal.distributions import Distribution, parse_distribution
 
 MAX_RUNS = 1_000_000
@@ -32,6 +32,8 @@ class Fault(_Model):
     type: ErrorType = ErrorType.NETWORK_ERROR
     retryable: bool | None = None
     """Default: what the node SDK says of the type."""
+    action: SuggestedAction | None = None
+    """What the handler suggests when it fails for good."""
 
     @property
     def may_be_repeated(self) -> bool:

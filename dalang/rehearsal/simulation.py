@@ -124,8 +124,13 @@ class _Simulation:
             again = self._pass()
             if run.status in RUN_ENDS:
                 break
-            if not again:
-                self._advance()
+            if again:
+                continue
+            if not self.heap:
+                # Nothing moves until a person decides: for a rehearsal that is the end.
+                assert run.status is RunStatus.PAUSED, f"stuck at {self.now} ms with seed {self.seed}: {run.counts}"
+                break
+            self._advance()
         return Trace(
             seed=self.seed,
             status=run.status,
@@ -133,7 +138,7 @@ class _Simulation:
             statuses=run.statuses,
             nodes=self.nodes,
             path=self._path(),
-            error=run.error,
+            error=self._awaited() if run.status is RunStatus.PAUSED else run.error,
             reason=run.reason,
             drew=self.rnd.getstate() != state,
             steps=self.steps,
@@ -144,8 +149,6 @@ class _Simulation:
 
     def _advance(self) -> None:
         """Move the clock to the next moment at which something ends, and apply all that ends then."""
-        if not self.heap:
-            raise AssertionError(f"rehearsal {self.seed} is stuck at {self.now} ms: {self.machine.counts}")
         heap, run = self.heap, self.machine
         now = self.now = heap[0][0]
         while heap and heap[0][0] == now:
@@ -195,10 +198,10 @@ class _Simulation:
                 stops.append(self.program.index[step.node_id])
             else:
                 self._begin(step)
-        if self.queued:
-            self._grant()
         for node in stops:
             self._stop(node)
+        if self.queued:
+            self._grant()
         self._note_facts()
         return bool(self.ended)
 
@@ -284,6 +287,14 @@ class _Simulation:
             self.admission.withdraw(node)
         self._leave(node, trace)
         self.machine.apply(NodeStopped(self.program.ids[node]), self.now)
+
+    def _awaited(self) -> dict[str, Any]:
+        """Return why the run is held: the failure that an operator has to decide about."""
+        node = self.machine.awaiting[0]
+        work = self.nodes[node].work if node in self.nodes else None
+        error = work.error if work is not None and work.error is not None else {"type": "VALIDATION_ERROR"}
+        message = f"{error.get('message', 'it failed')}; the run waits for an operator to retry or skip the node"
+        return {**error, "originNode": self.program.ids[node], "message": message}
 
     # -- why and when ------------------------------------------------------------------------------------------------
 

@@ -99,7 +99,7 @@ class ResourceSummary:
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why rehearsals ended FAILED or CANCELLED: the first failure that nothing took, or the reason of the cancel."""
+    """Why rehearsals did not end COMPLETED: the first failure that nothing took, or the reason of the cancel."""
 
     node_id: str | None
     type: str

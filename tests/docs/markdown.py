@@ -7,6 +7,7 @@ A mark is an HTML comment on the line before a block, which readers do not see:
 ``<!-- output -->``                 what the block before it prints; times, ids and the like may differ.
 ``<!-- exit: 1 -->``                the shell block ends with this code.
 ``<!-- a node -->``, ``<!-- edges -->``  the YAML block is this part of a plan.
+``<!-- rehearsal file -->``         the YAML block is what ``dalang plan rehearse --options`` takes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from tests.harness import ROOT
 
 LANGUAGES = {"sh", "python", "yaml", "json", "text", "mermaid"}
-MARKS = {"not run", "file", "output", "exit", "a node", "edges"}
+MARKS = {"not run", "file", "output", "exit", "a node", "edges", "rehearsal file"}
 _COMMENT = re.compile(r"<!--\s*(.*?)\s*-->")
 _LINK = re.compile(r"\[[^\]]*\]\(([^()\s]+)(?:\s+\"[^\"]*\")?\)|(?:src|href)=\"([^\"]+)\"")
 

@@ -23,6 +23,7 @@ import yaml
 
 from dalang.loading import load_plan
 from dalang.plan import Edge, Node
+from dalang.rehearsal import load_options
 from dalang.settings import Settings
 from dalang.stack.private_files import make_home, write_private
 from dalang.stack.supervisor import on_free_ports, stack
@@ -85,6 +86,8 @@ def test_yaml_is_a_plan_or_a_part_of_one(block: Block) -> None:
         Node.model_validate(yaml.safe_load(block.text))
     elif "edges" in block.marks:
         assert [Edge.model_validate(one) for one in yaml.safe_load(block.text)]
+    elif "rehearsal file" in block.marks:
+        load_options(yaml.safe_load(block.text))
     elif not str(block.marks.get("file", "")).startswith("bad"):
         report = load_plan(block.text.encode(), name="plan.yaml")
         assert [str(one) for one in report.problems] == []

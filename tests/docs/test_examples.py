@@ -11,15 +11,20 @@ from typing import Any
 import pytest
 
 import dalang.demo  # noqa: F401 - registers the agents that the examples need
+from dalang.formats import load_document
 from dalang.loading import load_plan
 from dalang.plan import Plan
+from dalang.rehearsal import load_options, rehearse
 from dalang.settings import Settings
 from dalang.validation import inputs_problems, with_input_defaults
 from tests.engine.kit import Engine, engine
 from tests.harness import ROOT
 
 EXAMPLES = ROOT / "examples"
-PLANS = sorted(path.name for path in EXAMPLES.iterdir() if path.suffix in (".yaml", ".json"))
+OPTIONS = {path.name for path in EXAMPLES.glob("*-options.yaml")}
+PLANS = sorted(
+    path.name for path in EXAMPLES.iterdir() if path.suffix in (".yaml", ".json") and path.name not in OPTIONS
+)
 
 
 @pytest.fixture
@@ -98,8 +103,19 @@ async def test_the_decisions_example_goes_on_as_an_operator_says(running: Engine
     assert ended["result"]["outputs"] == {"receipt": "paid 12A"}
 
 
+def test_the_rehearsal_example_is_rehearsed() -> None:
+    """Its options fit its plan, the review sends back as often as they say, and the coders are what is scarce."""
+    plan = load_plan((EXAMPLES / "rehearsal.yaml").read_bytes(), name="rehearsal.yaml").require()
+    summary = rehearse(plan, load_options(load_document((EXAMPLES / "rehearsal-options.yaml").read_bytes())))
+    assert summary.scenario.warnings == ()
+    assert summary.ends["COMPLETED"] > 0.9
+    assert {node.node_id: node.run for node in summary.nodes}["rework"] == pytest.approx(0.25, abs=0.06)
+    assert summary.bottleneck is not None
+    assert summary.bottleneck.name == "agent coder"
+
+
 def test_there_are_plans() -> None:
     """A suffix that is not looked for would hide an example."""
-    known = {*PLANS, "README.md", *(path.name for path in EXAMPLES.glob("*.py"))}
+    known = {*PLANS, *OPTIONS, "README.md", *(path.name for path in EXAMPLES.glob("*.py"))}
     assert {path.name for path in EXAMPLES.iterdir() if path.name != "__pycache__"} == known
     assert "hello.yaml" in PLANS
