@@ -107,6 +107,8 @@ class _Simulation:
         self.causes: list[int] = []
         """What ended before this pass, and so let begin what it begins."""
         self.queued: dict[int, Start] = {}
+        self.asked: list[int] = []
+        """Those that were queued in this pass."""
         self.inputs: dict[int, Mapping[str, Any]] = {}
         self.steps = 0
 
@@ -232,6 +234,7 @@ class _Simulation:
             order = (-self.program.node_priority(node), -self.program.ranks[node], self.order)
             self.admission.request(node, order, behaviour.demand)
             self.queued[node] = step
+            self.asked.append(node)
 
     def _start(self, step: Start, trace: NodeTrace) -> None:
         node = step.node
@@ -271,12 +274,12 @@ class _Simulation:
             if trace.begun < self.now:
                 trace.cause = self._giver(who, lease)
             self._start(step, trace)
-        for node in self.queued:
-            trace = self.nodes[node]
-            if not trace.waited_for:
+        for node in self.asked:
+            if node in self.queued:
                 demand = self.scenario.behaviours[node].demand
                 assert demand is not None
-                trace.waited_for = tuple(self.admission.short(demand))
+                self.nodes[node].waited_for = tuple(self.admission.short(demand))
+        self.asked.clear()
 
     def _stop(self, node: int) -> None:
         trace = self.nodes[node]
