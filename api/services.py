@@ -16,6 +16,7 @@ from dalang.api.middleware import Metrics
 from dalang.api.plan_index import PlanIndexes
 from dalang.controls import Controls
 from dalang.launch import Launcher, TemporalLink
+from dalang.reaper import Reaper
 from dalang.settings import Settings
 from dalang.store.engine import create_engine, transaction
 
@@ -33,15 +34,17 @@ class Services:
         self.temporal = TemporalLink(settings, self.engine)
         self.launcher = Launcher(settings, self.engine, self.temporal)
         self.controls = Controls(self.temporal, self.launcher)
+        self.reaper = Reaper(self.temporal, self.engine, settings.temporal_namespace)
         self.tokens = Tokens(self.engine)
         self.indexes = PlanIndexes()
         self.feed = EventFeed(settings.require_database_url())
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Keep the background work of the process going: the reconciler and the listener."""
+        """Keep the background work of the process going: the reconciler, the reaper and the listener."""
         tasks = [
             asyncio.create_task(self.launcher.reconcile_for_ever(), name="reconciler"),
+            asyncio.create_task(self.reaper.reap_for_ever(), name="reaper"),
             asyncio.create_task(self.feed.listen(), name="listener"),
         ]
         try:
