@@ -13,7 +13,7 @@ from dalang.plan import Priority
 from dalang.statuses import RunStatus
 from dalang.timetable import Instant, Overlap, ScheduleSpec, Timing
 
-MAX_LISTED = 100
+MAX_LISTED = 200
 ScheduleId = Annotated[
     str,
     Field(
@@ -83,7 +83,7 @@ class BackfillRequest(RequestModel):
     """Start for the scheduled times of the past."""
 
     from_: Instant = Field(alias="from", description="The first time.")
-    to: Instant = Field(description="The last time; not in the future.")
+    to: Instant | None = Field(None, description="The last time, not in the future. Default: now.")
     overlap: Annotated[Overlap, Field(strict=False)] = Field(
         Overlap.BUFFER_ALL, description="bufferAll: one run after the other; allowAll: all at once."
     )

@@ -171,14 +171,16 @@ async def trigger(who: Operator, scheduleId: str, body: TriggerBody, it: Service
 async def backfill(who: Operator, scheduleId: str, body: BackfillBody, it: Service) -> ScheduleAccepted:
     """Start runs for the scheduled times from `from` to `to`; a time that has its run gets no second one."""
     problems = []
-    if body.to < body.from_:
+    now = datetime.now(UTC)
+    to = body.to or now
+    if to < body.from_:
         problems.append(Problem(pointer="/to", code="BAD_VALUE", message="`to` is before `from`."))
-    if body.to > datetime.now(UTC):
+    if to > now:
         problems.append(Problem(pointer="/to", code="BAD_VALUE", message="`to` is in the future."))
     if problems:
         raise InvalidDocument(problems, "request")
     row = await _found(who, scheduleId, it)
-    await (await _clock(it)).backfill(row, body.from_, body.to, body.overlap)
+    await (await _clock(it)).backfill(row, body.from_, to, body.overlap)
     return ScheduleAccepted(schedule_id=scheduleId, message="Runs are started for these times.")
 
 
