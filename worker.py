@@ -32,6 +32,8 @@ from dalang.workflows.interceptor import GuardInterceptor
 from dalang.workflows.plan_run import PlanRun
 from dalang.workflows.scheduled_run import ScheduledRun
 
+ACTIVATION_SECONDS = 30
+
 logger = logging.getLogger("dalang.worker")
 
 
@@ -44,8 +46,9 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
     await _register_search_attributes(client)
     identity = f"{socket.gethostname()}-{os.getpid()}"
     projection = Projection(engine, client)
-    launcher = Launcher(settings, engine, TemporalLink(settings, engine, client))
-    scheduled = ScheduledRuns(engine, client, launcher, Schedules(client, settings))
+    link = TemporalLink(settings, engine, client)
+    await link.identify(client)
+    scheduled = ScheduledRuns(engine, client, Launcher(settings, engine, link), Schedules(client, settings))
     loop, http = HandlerLoop(settings.max_concurrent_activities), Http()
     activities = node_activities(StoreRecorder(engine, identity), loop, http)
     running = Worker(
@@ -65,6 +68,7 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
         max_heartbeat_throttle_interval=timedelta(seconds=1),
         default_heartbeat_throttle_interval=timedelta(seconds=1),
     )
+    allow_long_activations(running)
     try:
         async with running:
             logger.info("working on task queue %s as %s", settings.task_queue, identity)
@@ -74,6 +78,16 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
         loop.close()
         await http.close()
         await engine.dispose()
+
+
+def allow_long_activations(running: Worker) -> None:
+    """Give the first pass over a very large plan the time it needs.
+
+    The SDK fails a workflow task that computes for more than 2 seconds, as deadlocked, and has no option for it.
+    Reading and indexing 100,000 nodes takes about that, so such a run failed task after task before it began. Our
+    workflow never blocks, and a task's own timeout still bounds it. A test notices when a new SDK calls it otherwise.
+    """
+    running._workflow_worker._deadlock_timeout_seconds = ACTIVATION_SECONDS  # type: ignore[union-attr]
 
 
 async def _register_search_attributes(client: Client) -> None:
