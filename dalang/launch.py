@@ -108,6 +108,10 @@ class TemporalLink:
         """Register search attributes and ask which cluster this is; where that is forbidden, others have done it."""
         with suppress(RPCError):
             await temporal.ensure_search_attributes(client)
+        await self.identify(client)
+
+    async def identify(self, client: Client) -> None:
+        """Ask which cluster this is."""
         with suppress(RPCError):
             info = await client.workflow_service.get_cluster_info(GetClusterInfoRequest())
             self.cluster_id = info.cluster_id or None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -265,7 +266,7 @@ async def test_buffer_one_starts_one_more_when_the_run_has_ended(api: Api, gate:
 
 @pytest.mark.usefixtures("working")
 async def test_allow_all_runs_side_by_side(api: Api, gate: str) -> None:
-    """Three times at once are three runs at once; waiting for them takes no slot of the worker."""
+    """Three times at once are three runs at once."""
     address = await gated(api, gate, spec={"every": "1h"}, overlap="allowAll")
     body = {"from": "2025-01-01T00:00:00Z", "to": "2025-01-01T02:00:00Z", "overlap": "allowAll"}
     assert (await api("POST", f"{address}/backfill", json=body)).status_code == 202
@@ -397,6 +398,41 @@ async def test_a_schedule_without_a_row_removes_itself(
                 break
             await asyncio.sleep(0.05)
     assert (await api.get("/orchestrator/runs"))["items"] == []
+
+
+@pytest.mark.usefixtures("working")
+async def test_a_schedule_that_is_not_as_its_row_is_put_right(
+    app: FastAPI, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change that Temporal took and a crash kept from being stored does not last, and its start is not lost."""
+    monkeypatch.setattr(scheduled_run, "SETTLE_SECONDS", 0.3)
+    address = await created(api, await stored(api, "noop"), {"cron": ["0 9 * * *"]})
+    before = await api.get(address)
+    async with app.state.services.engine.connect() as conn:
+        row = (await conn.execute(text("SELECT revision, timing FROM schedules"))).one()
+    changed = await api("PATCH", address, json={"spec": {"cron": ["30 4 * * *"]}})
+    assert changed.json()["nextTimes"] != before["nextTimes"]
+    async with app.state.services.engine.begin() as conn:
+        undone = text("UPDATE schedules SET revision = :revision, timing = CAST(:timing AS jsonb)")
+        await conn.execute(undone, {"revision": row.revision, "timing": json.dumps(row.timing)})
+    await trigger(api, address)
+    await until(api, address, ended(1))
+    assert (await api.get(address))["nextTimes"] == before["nextTimes"]
+
+
+async def test_waiting_takes_no_slot_of_the_worker(api: Api, settings: Settings) -> None:
+    """More scheduled runs than a worker has slots go on for long, and others are served meanwhile."""
+    plan = {"name": "long", "nodes": [{"nodeId": "n", "type": "sleep", "inputs": {"seconds": 600}}]}
+    stored_plan = (await api("POST", "/orchestrator/plans", json=plan)).json()["planId"]
+    address = await created(api, stored_plan, {"every": "1h"}, overlap="allowAll")
+    async with worker(settings.model_copy(update={"max_concurrent_activities": 2})):
+        body = {"from": "2025-01-01T00:00:00Z", "to": "2025-01-01T04:00:00Z", "overlap": "allowAll"}
+        assert (await api("POST", f"{address}/backfill", json=body)).status_code == 202
+        found = await until(api, address, running(5))
+        assert (await api.ended(await api.execute(chain("noop", "noop"))))["status"] == "COMPLETED"
+        for run in found["lastRuns"]:
+            assert (await api("POST", f"/orchestrator/runs/{run['runId']}/cancel")).status_code == 200
+        await until(api, address, ended(5))
 
 
 async def test_a_schedule_that_temporal_lost_is_made_anew(app: FastAPI, api: Api, temporal_client: Client) -> None:
