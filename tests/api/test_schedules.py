@@ -452,9 +452,13 @@ async def test_a_scheduled_workflow_with_other_input_ends(
 ) -> None:
     """Whoever starts it by hand with nonsense gets an answer, not a workflow task that fails for ever."""
     handle = await temporal_client.start_workflow(
-        "ScheduledRun", args=given, id=f"x-{uuid.uuid4()}", task_queue=settings.task_queue
+        "ScheduledRun",
+        args=given,
+        id=f"x-{uuid.uuid4()}",
+        task_queue=settings.task_queue,
+        start_signal="nonsense",
+        start_signal_args=[1, 2],
     )
-    await handle.signal("nonsense", args=[1, 2])
     with pytest.raises(WorkflowFailureError) as failed:
         await asyncio.wait_for(handle.result(), 10)
     assert isinstance(failed.value.cause, ApplicationError)
@@ -581,11 +585,13 @@ async def test_roles_and_tenants(api: Api) -> None:
     assert (await api.get(address, as_=("globex", "viewer")))["scheduleId"] == "mine"
 
 
-async def test_without_temporal_nothing_is_changed(app: FastAPI, api: Api) -> None:
+async def test_without_temporal_nothing_is_changed(app: FastAPI, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """503 for whatever needs it, and no row is left."""
     plan = await stored(api, "noop")
     services = app.state.services
-    services.temporal.settings = services.settings.model_copy(update={"temporal_address": "127.0.0.1:1"})
+    away = services.settings.model_copy(update={"temporal_address": "127.0.0.1:1"})
+    monkeypatch.setattr(services.temporal, "settings", away)
+    monkeypatch.setattr(services.temporal, "_client", None)  # whatever runs in the background may have connected
     body = {"scheduleId": "s", "planId": plan, "spec": {"every": "1h"}}
     problem(await api("POST", SCHEDULES, json=body), 503)
     problem(await api("GET", SCHEDULES), 503)
