@@ -70,8 +70,9 @@ class Reaper:
         return reaped
 
     async def reap_for_ever(self) -> None:
-        """Reap until cancelled; what is away meanwhile is only logged."""
+        """Reap until cancelled, first after a while; what is away meanwhile is only logged."""
         while True:
+            await asyncio.sleep(EVERY_SECONDS)
             try:
                 await self.reap()
             except (Unavailable, RPCError) as error:
@@ -79,7 +80,6 @@ class Reaper:
             except Exception as error:
                 if not is_connection_error(error):
                     logger.exception("looking for lost runs failed")
-            await asyncio.sleep(EVERY_SECONDS)
 
     async def _end(self, client: Client, workflow_ids: list[str]) -> int:
         if not workflow_ids:

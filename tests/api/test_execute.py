@@ -50,7 +50,7 @@ async def test_a_run_shows_in_temporal_what_it_is(api: Api, temporal_client: Cli
     attributes = {pair.key.name: pair.value for pair in described.typed_search_attributes}
     assert attributes.items() >= {"DalangRunStatus": "RUNNING", "DalangPlan": "look", "DalangPriority": 2}.items()
     assert (attributes["DalangTenant"], attributes["DalangPlanVersion"]) == ("acme", "1.0.0")
-    assert described.raw_description.execution_config.default_workflow_task_timeout.seconds == 10
+    assert described.raw_description.execution_config.default_workflow_task_timeout.seconds == 5
     run = await api.get(f"/orchestrator/runs/{run_id}")
     assert (run["priority"], run["createdBy"], run["nodeStatusCounts"]) == (2, "operator@acme", {"PENDING": 1})
 
