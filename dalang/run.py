@@ -19,14 +19,13 @@ The end
     unhandled under failFast: what waits becomes CANCELLED, what is in flight is stopped and waited for. Then the
     ``finally`` nodes run, then the end is COMPLETED, FAILED or CANCELLED.
 
-Statuses and possible moves stand in ``statuses.py``, the state and its indexes in ``run_state.py``, what edges carry in
-``dataflow.py``; DESIGN sections 3 and 4.
+Statuses and possible moves stand in ``statuses.py``, the state and its indexes in ``run_state.py``, edges and joins in
+``joining.py``, what edges carry in ``dataflow.py``; DESIGN sections 3 and 4.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from heapq import heappop
 from typing import Any
 
@@ -48,15 +47,13 @@ from dalang.events import (
     Stop,
     TimedOut,
 )
-from dalang.expressions import ExpressionError, evaluate_condition
+from dalang.expressions import ExpressionError
+from dalang.joining import START, Joining
 from dalang.plan import FailurePolicy
 from dalang.program import Program
-from dalang.run_state import BLOCKED, DEAD, LIVE, PENDING, UNRESOLVED, RunState
+from dalang.run_state import BLOCKED, DEAD, LIVE, PENDING
 from dalang.statuses import IN_FLIGHT, RUN_ENDS, ImpossibleMove, NodeStatus, RunStatus
 from dalang.wire import EventType
-
-WAIT, START, SKIP = range(3)
-"""Verdicts on a join."""
 
 PERSON_WANTED = ("HUMAN_REVIEW", "ESCALATE")
 """Suggested actions with which a handler wants a person to decide about its failure."""
@@ -67,16 +64,8 @@ MAX_SLEEPING = 500
 SKIPPED, CANCELLED, RUNNING = NodeStatus.SKIPPED, NodeStatus.CANCELLED, NodeStatus.RUNNING
 
 
-class Run(RunState):
+class Run(Joining):
     """One run of a program. ``max_in_flight`` bounds activities in flight where the plan does not."""
-
-    def __init__(
-        self, program: Program, inputs: Mapping[str, Any], about: Mapping[str, Any], max_in_flight: int = 50
-    ) -> None:
-        super().__init__(program, inputs, about, max_in_flight)
-        self._raised: deque[tuple[int, ExpressionError]] = deque()
-        self._resolved: deque[tuple[int, int]] = deque()
-        self._fatal: int | None = None
 
     @classmethod
     def restore(
@@ -169,16 +158,6 @@ class Run(RunState):
         self._move_node(node, NodeStatus.SUCCESS, EventType.NODE_COMPLETED, data, {"outputs": outputs})
         self._light(node, outputs)
 
-    def _light(self, node: int, outputs: Mapping[str, Any]) -> None:
-        """Resolve the edges of a node that ended with ``outputs``."""
-        program = self.program
-        if self._readers[node]:
-            self.outputs[node] = outputs
-        for edge in program.edges_out[node]:
-            port = program.ports[edge]
-            lit = program.is_success_port(edge) or (not program.is_error_port(edge) and port in outputs)
-            self._resolved.append((edge, self._weigh(edge, outputs, None) if lit else DEAD))
-
     def _failed(self, event: NodeFailed) -> None:
         self._fail(self.program.index[event.node], event.error, event.notes)
 
@@ -222,11 +201,6 @@ class Run(RunState):
         ends_run = program.policy == FailurePolicy.FAIL_FAST or error.get("suggestedAction") == "ABORT"
         if ends_run and self._fatal is None and node < program.first_finally:
             self._fatal = node
-
-    def _let_go(self, node: int) -> None:
-        """The node will not start again: its inputs, or the outputs it might have read for them, are not kept."""
-        if self.given.pop(node, None) is None:
-            self._drop_unread(self.program.reads[node])
 
     def _needs_decision(self, node: int, error: Mapping[str, Any]) -> bool:
         """Whether an operator decides about this failure: by the plan's policy, or since the handler wants a person."""
@@ -308,113 +282,6 @@ class Run(RunState):
     def _reject(self, event: Rejected) -> None:
         self._emit(EventType.REQUEST_REJECTED, None, {"request": event.request, "reason": event.reason})
 
-    # -- edges and joins -------------------------------------------------------------------------------------------
-
-    def _weigh(self, edge: int, outputs: Mapping[str, Any], error: Mapping[str, Any] | None) -> int:
-        """Return LIVE or DEAD by the edge's condition; one that raises is BLOCKED and will fail the edge's target."""
-        condition = self.program.condition(edge)
-        if condition is None:
-            return LIVE
-        context = self._context(condition.references)
-        context["outputs"] = outputs
-        context["error"] = error or {}
-        try:
-            return LIVE if evaluate_condition(condition, context) else DEAD
-        except ExpressionError as failure:
-            # A copy: the one that was raised holds its frames, and they the failure before it, all along a chain.
-            self._raised.append((edge, ExpressionError(failure.code, failure.message)))
-            return BLOCKED
-
-    def _settle(self) -> None:
-        """Follow what the resolved edges decide, first in, first out, until nothing follows any more.
-
-        It is a loop over queues, not a recursion: a chain of skips may be as long as the plan.
-        """
-        while True:
-            if self._raised:
-                self._fail_target(*self._raised.popleft())
-            elif self._resolved:
-                edge, state = self._resolved.popleft()
-                if self.edges[edge] == UNRESOLVED:
-                    self._resolve(edge, state)
-            elif self._fatal is not None:
-                self._end_early(self._fatal)
-            else:
-                return
-
-    def _end_early(self, node: int) -> None:
-        """End the run because of a failed node, after everything that its failure decides by itself."""
-        self._fatal = None
-        if self.ending is None:
-            data = {"status": str(self.status), "nodeId": self.program.ids[node]}
-            self._emit(EventType.PLAN_FAILING, None, data)
-            self._wind_down(RunStatus.FAILED)
-
-    def _fail_target(self, edge: int, failure: ExpressionError) -> None:
-        target = self.program.targets[edge]
-        edge_id = self.program.edge_ids[edge]
-        if self.statuses[target] is PENDING:
-            self._fail(target, expression_error(f"the condition of edge {edge_id}", failure, self.program.ids[target]))
-        else:
-            self._emit(EventType.CONDITION_FAILED, target, {"edgeId": edge_id, "code": failure.code})
-
-    def _resolve(self, edge: int, state: int) -> None:
-        program = self.program
-        self.edges[edge] = state
-        self._drop_unread(program.edge_reads.get(edge, ()))
-        target = program.targets[edge]
-        self._waiting[target] -= 1
-        if state == LIVE:
-            self._live[target] += 1
-        elif state == BLOCKED:
-            self._blocked[target] += 1
-        if self.statuses[target] is not PENDING or self._readied[target]:
-            return
-        verdict = self._verdict(target)
-        if verdict == START:
-            if target < program.first_finally or self.closing:
-                self._make_ready(target)
-        elif verdict == SKIP:
-            upstream = self._blocked[target] > 0
-            data = {"skipReason": "upstreamFailed" if upstream else "condition"}
-            self._move_node(target, SKIPPED, EventType.NODE_SKIPPED, data)
-            self._let_go(target)
-            self._resolved.extend((out, BLOCKED if upstream else DEAD) for out in program.edges_out[target])
-
-    def _verdict(self, node: int) -> int:
-        """Decide a node's join from its edges (DESIGN section 3).
-
-        A join that a dead edge has already spoiled still waits for the rest: a blocked one among them changes the
-        reason of the skip, and that must not depend on which came first.
-        """
-        join = self.program.joins[node]
-        waiting, live, blocked = self._waiting[node], self._live[node], self._blocked[node]
-        if join == "allLive":
-            if blocked:
-                return SKIP
-            return WAIT if waiting else (START if live else SKIP)
-        if join == "any":
-            return START if live else (WAIT if waiting else SKIP)
-        if join == "allDone":
-            return WAIT if waiting else START
-        if join == "all":
-            if blocked:
-                return SKIP
-            return WAIT if waiting else (START if live == len(self.program.edges_in[node]) else SKIP)
-        return self._boolean_verdict(node, waiting)
-
-    def _boolean_verdict(self, node: int, waiting: int) -> int:
-        expression = self.program.join_expression(node)
-        assert expression is not None
-        known: dict[str, bool | None] = {}
-        for edge in self.program.edges_in[node]:
-            state = self.edges[edge]
-            known[self.program.edge_ids[edge]] = None if state == UNRESOLVED else state == LIVE
-        decided = expression.decide(known)
-        if decided:
-            return START
-        return WAIT if waiting or decided is None else SKIP
-
     # -- what is due -----------------------------------------------------------------------------------------------
 
     def due(self, at: int, starting: bool = True) -> list[Step]:
@@ -490,17 +357,6 @@ class Run(RunState):
     def _carried_error(self, edge: int) -> Mapping[str, Any] | None:
         return self.errors.get(self.program.sources[edge]) if self.program.is_error_port(edge) else None
 
-    def _context(self, references: Sequence[str]) -> dict[str, Any]:
-        nodes = {}
-        for name in references:
-            number = self.program.index[name]
-            nodes[name] = {
-                "status": str(self.statuses[number]),
-                "outputs": self.outputs.get(number, {}),
-                "error": self.errors.get(number, {}),
-            }
-        return {"inputs": self.inputs, "nodes": nodes, "run": self.about, "outputs": {}, "error": {}}
-
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def _wind_down(self, ending: RunStatus) -> None:
@@ -522,6 +378,14 @@ class Run(RunState):
                 self._let_go(node)
             elif status in IN_FLIGHT:
                 self._to_stop.append(node)
+
+    def _end_early(self, node: int) -> None:
+        """End the run because of a failed node, after everything that its failure decides by itself."""
+        self._fatal = None
+        if self.ending is None:
+            data = {"status": str(self.status), "nodeId": self.program.ids[node]}
+            self._emit(EventType.PLAN_FAILING, None, data)
+            self._wind_down(RunStatus.FAILED)
 
     def _close(self) -> None:
         """Begin the ``finally`` nodes when the others have ended, and end the run when those have."""
