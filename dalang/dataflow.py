@@ -16,7 +16,7 @@ from dalang.program import Program
 
 
 class InvalidInputs(Exception):
-    """A node's inputs cannot be made; ``error`` is the VALIDATION_ERROR it fails with, without starting."""
+    """A node's inputs cannot be made: it fails, without starting, with ``message`` and ``details``."""
 
     def __init__(self, message: str, details: dict[str, Any]) -> None:
         super().__init__(message)
