@@ -72,6 +72,11 @@ class TimedOut:
 
 
 @dataclass(frozen=True, slots=True)
+class AlarmRang:
+    """The time of :attr:`Run.next_alarm` has come."""
+
+
+@dataclass(frozen=True, slots=True)
 class RetryRequested:
     """An operator has a failed node that waits for a decision run again; ``inputs`` replace its inputs key by key."""
 
@@ -111,6 +116,7 @@ Event = (
     | ResumeRequested
     | CancelRequested
     | TimedOut
+    | AlarmRang
     | RetryRequested
     | SkipRequested
     | Rejected

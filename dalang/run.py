@@ -20,17 +20,21 @@ The end
     ``finally`` nodes run, then the end is COMPLETED, FAILED or CANCELLED.
 
 Statuses and possible moves stand in ``statuses.py``, the state and its indexes in ``run_state.py``, edges and joins in
-``joining.py``, what edges carry in ``dataflow.py``; DESIGN sections 3 and 4.
+``joining.py``, what edges carry in ``dataflow.py``, waits and alarms in ``waiting.py``, failures and decisions about
+them in ``deciding.py``; DESIGN sections 3 and 4.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from heapq import heappop
 from typing import Any
 
 from dalang.dataflow import InvalidInputs, apply_ports, edge_values, expression_error, render_inputs, validation_error
+from dalang.deciding import Deciding
 from dalang.events import (
+    AlarmRang,
     Begin,
     CancelRequested,
     Event,
@@ -48,15 +52,11 @@ from dalang.events import (
     TimedOut,
 )
 from dalang.expressions import ExpressionError
-from dalang.joining import START, Joining
-from dalang.plan import FailurePolicy
+from dalang.joining import START
 from dalang.program import Program
-from dalang.run_state import BLOCKED, DEAD, LIVE, PENDING
+from dalang.run_state import BLOCKED, LIVE, PENDING
 from dalang.statuses import IN_FLIGHT, RUN_ENDS, ImpossibleMove, NodeStatus, RunStatus
 from dalang.wire import EventType
-
-PERSON_WANTED = ("HUMAN_REVIEW", "ESCALATE")
-"""Suggested actions with which a handler wants a person to decide about its failure."""
 
 MAX_SLEEPING = 500
 """Timers of one run at once, when the plan does not say: they hold no slot, but each is an event when it fires."""
@@ -64,7 +64,7 @@ MAX_SLEEPING = 500
 SKIPPED, CANCELLED, RUNNING = NodeStatus.SKIPPED, NodeStatus.CANCELLED, NodeStatus.RUNNING
 
 
-class Run(Joining):
+class Run(Deciding):
     """One run of a program. ``max_in_flight`` bounds activities in flight where the plan does not."""
 
     @classmethod
@@ -90,49 +90,47 @@ class Run(Joining):
         if refusal is not None:
             raise refusal
         self._at = at
-        _HANDLERS[type(event)](self, event)
+        RULES[type(event)].handler(self, event)
         self._settle()
         self._close()
 
     def refusal(self, event: Event) -> ImpossibleMove | None:
         """Return why ``event`` is not possible now, or None: validators of updates and :meth:`apply` ask the same."""
-        name = _NAMES[type(event)]
-        if isinstance(event, (NodeSucceeded, NodeFailed, NodeStopped, RetryRequested, SkipRequested)):
-            number = self.program.index.get(event.node)
-            if number is None:
-                return ImpossibleMove(name, f"node {event.node}", "not in the plan")
-            if isinstance(event, (SkipRequested, RetryRequested)):
-                return self._decision_refusal(name, event, number)
-            if self.statuses[number] not in IN_FLIGHT:
-                return ImpossibleMove(name, f"node {event.node}", self.statuses[number])
-            if isinstance(event, NodeStopped) and not (self.ending and number < self.program.first_finally):
-                return ImpossibleMove(name, f"node {event.node}", f"{self.statuses[number]} and was not told to stop")
-            return None
-        possible = {
-            Begin: self.status is RunStatus.PENDING,
-            PauseRequested: self.status is RunStatus.RUNNING and not self.ending and not self.closing,
-            ResumeRequested: self.status is RunStatus.PAUSED,
-            CancelRequested: self._cancellable(),
-            TimedOut: self._cancellable(),
-            Rejected: True,
-        }[type(event)]
-        if isinstance(event, ResumeRequested) and self.awaiting:
+        rule = RULES[type(event)]
+        return rule.refusal(self, rule.name, event)
+
+    def _ended_refusal(self, name: str, event: NodeSucceeded | NodeFailed | NodeStopped) -> ImpossibleMove | None:
+        """Return why this cannot be how a node in flight ended, or None."""
+        number = self.program.index.get(event.node)
+        if number is None:
+            return ImpossibleMove(name, f"node {event.node}", "not in the plan")
+        if self.statuses[number] not in IN_FLIGHT:
+            return ImpossibleMove(name, f"node {event.node}", self.statuses[number])
+        if isinstance(event, NodeStopped) and not (self.ending and number < self.program.first_finally):
+            return ImpossibleMove(name, f"node {event.node}", f"{self.statuses[number]} and was not told to stop")
+        return None
+
+    def _begin_refusal(self, name: str, event: Begin) -> ImpossibleMove | None:
+        return None if self.status is RunStatus.PENDING else self._wrong_status(name)
+
+    def _pause_refusal(self, name: str, event: PauseRequested) -> ImpossibleMove | None:
+        possible = self.status is RunStatus.RUNNING and not self.ending and not self.closing
+        return None if possible else self._wrong_status(name)
+
+    def _resume_refusal(self, name: str, event: ResumeRequested) -> ImpossibleMove | None:
+        if self.awaiting:
             names = ", ".join(self.program.ids[node] for node in self.awaiting[:5])
             return ImpossibleMove(name, "the run", f"{self.status} until somebody retries or skips {names}")
-        if possible:
-            return None
+        return None if self.status is RunStatus.PAUSED else self._wrong_status(name)
+
+    def _cancel_refusal(self, name: str, event: CancelRequested | TimedOut) -> ImpossibleMove | None:
+        return None if self._cancellable() else self._wrong_status(name)
+
+    def _wrong_status(self, name: str) -> ImpossibleMove:
         return ImpossibleMove(name, "the run", "ending" if self.ending and self.status not in RUN_ENDS else self.status)
 
-    def _decision_refusal(self, name: str, event: Event, node: int) -> ImpossibleMove | None:
-        """Return why an operator may not retry or skip ``node`` now, or None."""
-        if self.ending or self.status is RunStatus.PENDING:
-            return ImpossibleMove(name, "the run", "ending" if self.ending else self.status)
-        if node in self.awaiting or (isinstance(event, SkipRequested) and self.statuses[node] is PENDING):
-            return None
-        status = str(self.statuses[node])
-        if self.statuses[node] is NodeStatus.FAILED:
-            status += " and its failure has taken effect"
-        return ImpossibleMove(name, f"node {self.program.ids[node]}", status)
+    def _never_refused(self, name: str, event: Event) -> None:
+        return None
 
     def _cancellable(self) -> bool:
         return (
@@ -161,105 +159,11 @@ class Run(Joining):
     def _failed(self, event: NodeFailed) -> None:
         self._fail(self.program.index[event.node], event.error, event.notes)
 
-    def _fail(self, node: int, error: Mapping[str, Any], notes: Mapping[str, Any] | None = None) -> None:
-        """Let ``node`` fail for good: its live error edges take the failure, or its edges are blocked."""
-        program = self.program
-        if self._readers[node]:
-            self.errors[node] = error
-        outgoing = program.edges_out[node]
-        weighed = {edge: self._weigh(edge, {}, error) for edge in outgoing if program.is_error_port(edge)}
-        data = {"attempt": error.get("attempt"), "errorType": error.get("type"), **(notes or {})}
-        if LIVE in weighed.values():
-            self._move_node(node, NodeStatus.ERROR, EventType.NODE_ERROR, data, {"error": error})
-            self._resolved.extend((edge, weighed.get(edge, DEAD)) for edge in outgoing)
-            self._let_go(node)
-            return
-        fallback = program.nodes[node].get("fallback")
-        if fallback is not None and error.get("suggestedAction") == "FALLBACK":
-            body = {"error": error, "outputs": fallback}
-            self._move_node(node, NodeStatus.ERROR, EventType.NODE_ERROR, {**data, "fallback": True}, body)
-            self._let_go(node)
-            self._light(node, fallback)
-            return
-        if self._needs_decision(node, error):
-            self._move_node(
-                node, NodeStatus.FAILED, EventType.NODE_FAILED, {**data, "awaiting": True}, {"error": error}
-            )
-            self.awaiting.append(node)
-            self._hold(node)
-            return
-        self._move_node(node, NodeStatus.FAILED, EventType.NODE_FAILED, data, {"error": error})
-        self._let_go(node)
-        self._give_up(node, error)
-
-    def _give_up(self, node: int, error: Mapping[str, Any]) -> None:
-        """Let a failure that nothing handles take its effect on what depends on the node, and on the run."""
-        program = self.program
-        self._resolved.extend((edge, BLOCKED) for edge in program.edges_out[node])
-        if self.error is None:
-            self.error = error
-        ends_run = program.policy == FailurePolicy.FAIL_FAST or error.get("suggestedAction") == "ABORT"
-        if ends_run and self._fatal is None and node < program.first_finally:
-            self._fatal = node
-
-    def _needs_decision(self, node: int, error: Mapping[str, Any]) -> bool:
-        """Whether an operator decides about this failure: by the plan's policy, or since the handler wants a person."""
-        if self.ending or self.closing or node >= self.program.first_finally or self._fatal is not None:
-            return False
-        action = error.get("suggestedAction")
-        return action in PERSON_WANTED or (self.program.policy == FailurePolicy.PAUSE and action != "ABORT")
-
-    def _hold(self, node: int) -> None:
-        """Hold the run because of a failed node, unless an operator holds it already."""
-        if self.status is RunStatus.RUNNING:
-            self.held_by_failure = True
-            node_id = self.program.ids[node]
-            data = {"nodeId": node_id, "reason": f"node {node_id} failed; retry or skip it, or cancel the run"}
-            self._move_run(RunStatus.PAUSED, EventType.PLAN_PAUSED, data)
-
-    def _decided(self, node: int, operator: str | None) -> None:
-        """An operator decided about a failed node; after the last one a run that was held for them goes on."""
-        self.awaiting.remove(node)
-        if not self.awaiting and self.held_by_failure:
-            self.held_by_failure = False
-            self._move_run(RunStatus.RUNNING, EventType.PLAN_RESUMED, {"operator": operator})
-
-    def _retry(self, event: RetryRequested) -> None:
-        node = self.program.index[event.node]
-        body = None
-        if event.inputs:
-            # Other inputs are other work: a service that remembers the key must not answer with the old result.
-            self.generations[node] = self.generations.get(node, 0) + 1
-            self.overrides[node] = {**self.overrides.get(node, {}), **event.inputs}
-            body = {"inputs": dict(event.inputs)}
-        else:
-            self.generations.setdefault(node, 0)
-        data = {"generation": self.generations[node], "operator": event.operator, "reason": event.reason}
-        self._move_node(node, PENDING, EventType.NODE_RETRY_REQUESTED, data, body)
-        self.errors.pop(node, None)
-        self._make_ready(node)
-        self._decided(node, event.operator)
-
     def _stopped(self, event: NodeStopped) -> None:
         node = self.program.index[event.node]
         self.given.pop(node, None)
         self._move_node(node, CANCELLED, EventType.NODE_CANCELLED, event.notes)
         self._resolved.extend((edge, BLOCKED) for edge in self.program.edges_out[node])
-
-    def _skip(self, event: SkipRequested) -> None:
-        node = self.program.index[event.node]
-        failed = node in self.awaiting
-        outputs = None if event.outputs is None else dict(event.outputs)
-        body = None if outputs is None else {"outputs": outputs}
-        data = {"skipReason": "operator", "operator": event.operator, "reason": event.reason}
-        self._move_node(node, SKIPPED, EventType.NODE_SKIPPED, data, body)
-        self._let_go(node)
-        if failed:
-            self._decided(node, event.operator)
-        if outputs is None:
-            self._resolved.extend((edge, DEAD) for edge in self.program.edges_out[node])
-        else:
-            self._light(node, outputs)
 
     def _pause(self, event: PauseRequested) -> None:
         self._move_run(RunStatus.PAUSED, EventType.PLAN_PAUSED, {"operator": event.operator, "reason": event.reason})
@@ -428,30 +332,27 @@ class Run(Joining):
                 self._make_ready(node)
 
 
-_HANDLERS: dict[type, Callable[[Run, Any], None]] = {
-    Begin: Run._begin,
-    NodeSucceeded: Run._succeeded,
-    NodeFailed: Run._failed,
-    NodeStopped: Run._stopped,
-    PauseRequested: Run._pause,
-    ResumeRequested: Run._resume,
-    CancelRequested: Run._cancel,
-    TimedOut: Run._time_out,
-    RetryRequested: Run._retry,
-    SkipRequested: Run._skip,
-    Rejected: Run._reject,
-}
+@dataclass(frozen=True)
+class Rule:
+    """What an event is called in refusals, when it is refused, and what it does."""
 
-_NAMES: dict[type, str] = {
-    Begin: "begin",
-    NodeSucceeded: "node succeeded",
-    NodeFailed: "node failed",
-    NodeStopped: "node stopped",
-    PauseRequested: "pause",
-    ResumeRequested: "resume",
-    CancelRequested: "cancel",
-    TimedOut: "time-out",
-    RetryRequested: "retry",
-    SkipRequested: "skip",
-    Rejected: "reject",
+    name: str
+    refusal: Callable[[Run, str, Any], ImpossibleMove | None]
+    handler: Callable[[Run, Any], None]
+
+
+RULES: dict[type, Rule] = {
+    Begin: Rule("begin", Run._begin_refusal, Run._begin),
+    NodeSucceeded: Rule("node succeeded", Run._ended_refusal, Run._succeeded),
+    NodeFailed: Rule("node failed", Run._ended_refusal, Run._failed),
+    NodeStopped: Rule("node stopped", Run._ended_refusal, Run._stopped),
+    PauseRequested: Rule("pause", Run._pause_refusal, Run._pause),
+    ResumeRequested: Rule("resume", Run._resume_refusal, Run._resume),
+    CancelRequested: Rule("cancel", Run._cancel_refusal, Run._cancel),
+    TimedOut: Rule("time-out", Run._cancel_refusal, Run._time_out),
+    AlarmRang: Rule("alarm", Run._never_refused, Run._ring),
+    RetryRequested: Rule("retry", Run._decision_refusal, Run._retry),
+    SkipRequested: Rule("skip", Run._decision_refusal, Run._skip),
+    Rejected: Rule("reject", Run._never_refused, Run._reject),
 }
+"""Every event: the one place that says what can happen to a run."""

@@ -8,47 +8,39 @@ which order, needs a patch marker (``workflow.patched``); ``tests/replay`` holds
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
-from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NoReturn
 
 from temporalio import workflow
-from temporalio.common import RawValue, SearchAttributeKey
+from temporalio.common import SearchAttributeKey
 from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from dalang import wire
-    from dalang.canonical import body_reference, compact_json, safe_text
+    from dalang.canonical import body_reference, compact_json
     from dalang.events import (
+        AlarmRang,
         Begin,
         CancelRequested,
         Event,
         NodeSucceeded,
-        PauseRequested,
         Rejected,
-        ResumeRequested,
-        RetryRequested,
-        SkipRequested,
         Start,
         Stop,
         TimedOut,
     )
     from dalang.program import Program, ProgramCache
     from dalang.run import Run
-    from dalang.statuses import RUN_ENDS, NodeStatus, RunStatus
+    from dalang.statuses import RUN_ENDS, RunStatus
+    from dalang.workflows.answering import Answering
     from dalang.workflows.details import current_details
     from dalang.workflows.dispatch import Dispatcher, sleep_ms, success
     from dalang.workflows.recording import FactFlow
-    from dalang.workflows.requests import Control, Malformed, check, checked, parse
 
-MAX_REJECTIONS = 100
-"""So many bad signals are recorded one by one; more only count, so that they cannot fill a history by themselves."""
 DRAIN_SECONDS = 10
 """How long a run waits for a quiet point before it starts nodes again, while its history may still grow."""
 DETAILS_EVERY_SECONDS = 1.0
-ANSWER_SECONDS = 5
 _CARRIED = ("engine", "runId", "tenantId", "inputs", "about", "maxInFlight", "historyLimit")
 
 _STATUS = SearchAttributeKey.for_keyword("DalangRunStatus")
@@ -56,7 +48,7 @@ _programs = ProgramCache()
 
 
 @workflow.defn(name=wire.PLAN_RUN)
-class PlanRun:
+class PlanRun(Answering):
     """Drives one run of a plan; see the module's text.
 
     Arguments: the program document (``program.compile_plan``), and the run's state: runId, tenantId, inputs, about,
@@ -75,6 +67,8 @@ class PlanRun:
         self._was_full = False
         self._drain_until: float | None = None
         self._drain_again_at = 0
+        self._alarm_at: int | None = None
+        self._alarm: asyncio.Task[None] | None = None
         self._invalid: str | None = None
         try:
             self._set_up(program, state)
@@ -123,8 +117,9 @@ class PlanRun:
             if self._may_continue_as_new():
                 self._continue_as_new(deadline[0] if deadline else None)
             await self._wait()
-        if deadline:
-            deadline[1].cancel()
+        for timer in (deadline[1] if deadline else None, self._alarm):
+            if timer is not None:
+                timer.cancel()
         await self._unless_cancelled(storing)
         await workflow.wait_condition(workflow.all_handlers_finished)
         return self._conclude()
@@ -159,6 +154,7 @@ class PlanRun:
                 self._begin_sleep(step)
             else:
                 self._begin(step)
+        self._keep_alarm()
         facts, run.facts = run.facts, []
         self._flow.add(facts, self._is_stored_by_worker)
         if run.status is not before:
@@ -236,6 +232,21 @@ class PlanRun:
     def _is_stored_by_worker(self, node_id: str) -> bool:
         return self._program.types[self._program.index[node_id]] != "sleep"
 
+    def _keep_alarm(self) -> None:
+        """Keep one timer for the earliest alarm of the state machine."""
+        at = self._run.next_alarm
+        if at == self._alarm_at:
+            return
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm_at = at
+        self._alarm = None if at is None else asyncio.create_task(self._ring(at))
+
+    async def _ring(self, at: int) -> None:
+        await workflow.sleep(timedelta(milliseconds=max(at - self._now(), 0)), summary="alarm")
+        self._alarm_at = self._alarm = None
+        self._inbox.append(AlarmRang())
+
     async def _time_out(self, ms: int) -> None:
         await workflow.sleep(timedelta(milliseconds=max(ms, 0)), summary="timeout of the run")
         self._inbox.append(TimedOut())
@@ -306,174 +317,6 @@ class PlanRun:
             return {**result, "reason": run.reason}
         return {**result, "outputs": run.result}
 
-    # -- what people see and send ----------------------------------------------------------------------------------
-
-    def _summary(self) -> tuple[str, dict[str, int]]:
-        counts = {str(status): count for status, count in self._run.counts.items() if count}
-        return str(self._run.status), dict(sorted(counts.items()))
-
     def _show_status(self, before: RunStatus) -> None:
         if before is not RunStatus.PENDING or self._run.status is not RunStatus.RUNNING:
             workflow.upsert_search_attributes([_STATUS.value_set(str(self._run.status))])
-
-    def reject(self, request: str, reason: str) -> None:
-        """Record that something sent into the run was ignored, and why."""
-        self._rejections += 1
-        if self._invalid is None and self._rejections <= MAX_REJECTIONS and self._run.status not in RUN_ENDS:
-            self._inbox.append(Rejected(safe_text(request, 200), safe_text(reason, 500)))
-
-    def _signalled(self, name: str, kind: type[Control], payload: Any) -> None:
-        if self._invalid is not None:
-            return
-        try:
-            event = parse(kind, payload)
-        except Malformed as malformed:
-            self.reject(f"signal {name}", str(malformed))
-            return
-        refusal = self._run.refusal(event)
-        if refusal is not None and self._run.status is not RunStatus.PENDING:
-            self.reject(f"signal {name}", str(refusal))
-        else:
-            self._inbox.append(event)
-
-    def _check(self, kind: type[Control], payload: Any) -> Control:
-        if self._invalid is not None:
-            raise ApplicationError(self._invalid, type="INVALID_INPUT", non_retryable=True)
-        return check(self._run, kind, payload)
-
-    async def _updated(self, kind: type[Control], payload: Any) -> dict[str, Any]:
-        await workflow.wait_condition(lambda: self._run.status is not RunStatus.PENDING)
-        self._run.apply(self._check(kind, payload), self._now())
-        seq, status = self._run.seq, str(self._run.status)
-        self._flow.hurry = True
-        # The answer waits for the store, so that who asks next reads what was done; not for ever, as it may be away.
-        with contextlib.suppress(TimeoutError):
-            await workflow.wait_condition(lambda: self._flow.head["seq"] >= seq, timeout=ANSWER_SECONDS)
-        self._flow.hurry = False
-        return {"runId": self._run_id, "status": status}
-
-    @workflow.signal(name=wire.SIGNAL_PAUSE)
-    def pause(self, request: Any = None) -> None:
-        """Start nothing new; what is in flight ends."""
-        self._signalled(wire.SIGNAL_PAUSE, PauseRequested, request)
-
-    @workflow.signal(name=wire.SIGNAL_RESUME)
-    def resume(self, request: Any = None) -> None:
-        """End a pause."""
-        self._signalled(wire.SIGNAL_RESUME, ResumeRequested, request)
-
-    @workflow.signal(name=wire.SIGNAL_CANCEL)
-    def cancel(self, request: Any = None) -> None:
-        """End the run in order."""
-        self._signalled(wire.SIGNAL_CANCEL, CancelRequested, request)
-
-    @workflow.signal(dynamic=True)
-    def other_signal(self, name: str, payloads: Sequence[RawValue]) -> None:
-        """Record a signal nobody waits for."""
-        self.reject(f"signal {name}", "there is no such signal; there are pause, resume, cancel")
-
-    @workflow.update(name=wire.UPDATE_PAUSE)
-    async def update_pause(self, request: Any = None) -> dict[str, Any]:
-        """Pause, and answer with the status."""
-        return await self._updated(PauseRequested, request)
-
-    @update_pause.validator
-    def _may_pause(self, request: Any = None) -> None:
-        self._validate(PauseRequested, request)
-
-    @workflow.update(name=wire.UPDATE_RESUME)
-    async def update_resume(self, request: Any = None) -> dict[str, Any]:
-        """Resume, and answer with the status."""
-        return await self._updated(ResumeRequested, request)
-
-    @update_resume.validator
-    def _may_resume(self, request: Any = None) -> None:
-        self._validate(ResumeRequested, request)
-
-    @workflow.update(name=wire.UPDATE_RETRY_NODE)
-    async def retry_node(self, request: Any = None) -> dict[str, Any]:
-        """Run a failed node again that waits for a decision, with changed inputs if wanted."""
-        return await self._updated(RetryRequested, request)
-
-    @retry_node.validator
-    def _may_retry_node(self, request: Any = None) -> None:
-        self._validate(RetryRequested, request)
-
-    @workflow.update(name=wire.UPDATE_SKIP_NODE)
-    async def skip_node(self, request: Any = None) -> dict[str, Any]:
-        """Skip a node that has not started, or that failed and waits, with substituted outputs if wanted."""
-        return await self._updated(SkipRequested, request)
-
-    @skip_node.validator
-    def _may_skip_node(self, request: Any = None) -> None:
-        self._validate(SkipRequested, request)
-
-    @workflow.update(name=wire.UPDATE_CANCEL)
-    async def update_cancel(self, request: Any = None) -> dict[str, Any]:
-        """Cancel, and answer with the status."""
-        return await self._updated(CancelRequested, request)
-
-    @update_cancel.validator
-    def _may_cancel(self, request: Any = None) -> None:
-        self._validate(CancelRequested, request)
-
-    def _validate(self, kind: type[Control], payload: Any) -> None:
-        if self._invalid is None and self._run.status is RunStatus.PENDING:
-            checked(kind, payload)  # asked before the first pass: the handler waits for it and then checks the rest
-        else:
-            self._check(kind, payload)
-
-    @workflow.query(name=wire.QUERY_STATUS)
-    def status(self, request: Any = None) -> dict[str, Any]:
-        """Return status, counts of nodes by status, and the last event's number."""
-        if self._invalid is not None:
-            return {"invalid": self._invalid}
-        status, counts = self._summary()
-        return {
-            "runId": self._run_id,
-            "status": status,
-            "plan": self._program.document["name"],
-            "planVersion": self._program.document["version"],
-            "nodeStatusCounts": counts,
-            "ending": None if self._run.ending is None else str(self._run.ending),
-            "awaiting": [self._program.ids[node] for node in self._run.awaiting[:100]],
-            "lastEvent": self._run.seq,
-            "stored": self._flow.head["seq"],
-            "rejectedRequests": self._rejections,
-        }
-
-    @workflow.query(name=wire.QUERY_NODES)
-    def nodes(self, request: Any = None) -> dict[str, Any]:
-        """Return up to 200 nodes with their status; ``{"after": nodeId, "status": STATUS}`` pages and filters."""
-        if self._invalid is not None:
-            return {"invalid": self._invalid}
-        options: Mapping[str, Any] = request if isinstance(request, dict) else {}
-        after, wanted = options.get("after"), options.get("status")
-        first = self._program.index.get(after, -1) + 1 if isinstance(after, str) else 0
-        found = []
-        for node in range(first, len(self._program.ids)):
-            status: NodeStatus = self._run.statuses[node]
-            if wanted is None or status == wanted:
-                found.append(
-                    {"nodeId": self._program.ids[node], "type": self._program.types[node], "status": str(status)}
-                )
-                if len(found) == 200:
-                    break
-        return {"nodes": found, "total": len(self._program.ids)}
-
-    @workflow.query(name=wire.QUERY_PLAN)
-    def plan(self, request: Any = None) -> dict[str, Any]:
-        """Return what plan this is, without its nodes."""
-        if self._invalid is not None:
-            return {"invalid": self._invalid}
-        document = self._program.document
-        return {
-            **{key: document[key] for key in ("planId", "name", "version", "priority", "policy", "timeout")},
-            "program": self._digest,
-            "nodes": len(self._program.ids),
-            "edges": len(self._program.edge_ids),
-        }
-
-    @staticmethod
-    def _now() -> int:
-        return int(workflow.time() * 1000)
