@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import ConfigDict, Field, Strict
 
 from dalang.api.schemas import Answer, Cursor, Limit, Links, QueryModel, RequestModel, Text
-from dalang.plan import Priority
+from dalang.plan_base import Priority
 from dalang.statuses import RunStatus
 from dalang.timetable import Instant, Overlap, ScheduleSpec, Timing
 

@@ -13,7 +13,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 from pydantic.alias_generators import to_camel
 
-from dalang.plan import Priority
+from dalang.plan_base import Priority
 from dalang.statuses import NodeStatus, RunStatus
 
 MAX_PAGE = 1_000

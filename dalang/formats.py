@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 from dalang.axon import from_axon
 from dalang.canonical import MAX_DEPTH, find_unsafe
 from dalang.errors import InvalidDocument
-from dalang.plan import MAX_BYTES, PRIORITY_WORDS
+from dalang.plan import MAX_BYTES
+from dalang.plan_base import PRIORITY_WORDS
 from dalang.yaml_core import dump_yaml, load_yaml, refuse, shown
 
 __all__ = ["dump_json", "dump_yaml", "load_document", "to_plan_document"]

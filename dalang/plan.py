@@ -10,14 +10,14 @@ from __future__ import annotations
 import re
 import uuid
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
 from dalang.canonical import digest
-from dalang.durations import Duration, Milliseconds
+from dalang.durations import Duration
 from dalang.errors import ErrorType
+from dalang.plan_base import Model, Priority
 
 MAX_NODES = 100_000
 MAX_EDGES = 500_000
@@ -27,8 +27,6 @@ MAX_ID_LENGTH = 200
 
 PLAN_NAMESPACE = uuid.UUID("6d8a1d1c-2f5c-5c0e-9a53-0f1b6f3f0c11")
 """Namespace of the planIds that are derived from a plan's name, so that its versions belong together."""
-
-PRIORITY_WORDS = {"low": -1, "medium": 0, "high": 1, "critical": 2}
 
 SUCCESS_PORT = "success"
 ERROR_PORT = "error"
@@ -53,71 +51,13 @@ class FailurePolicy(StrEnum):
     """Start nothing more until an operator has decided about the failed node: retry it, skip it, or cancel the run."""
 
 
-def _priority(value: Any) -> Any:
-    if isinstance(value, str) and value.lower() in PRIORITY_WORDS:
-        return PRIORITY_WORDS[value.lower()]
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError("a priority is an integer (larger is served first) or one of low, medium, high, critical")
-    return value
-
-
-Priority = Annotated[
-    int,
-    BeforeValidator(_priority, json_schema_input_type=int | str),
-    Field(ge=-(2**31), le=2**31 - 1),
-]
-
-
-class Model(BaseModel):
-    """The base of every part of a plan: frozen, camelCase, nothing unknown, nothing coerced."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        alias_generator=to_camel,
-        populate_by_name=True,
-        strict=False,
-        use_enum_values=False,
-    )
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _milliseconds(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Take ``initialDelayMs: 1000`` wherever ``initialDelay: 1s`` is meant, as the seeds write it."""
-        if isinstance(data, dict) and any(isinstance(key, str) and key.endswith("Ms") for key in data):
-            data = dict(data)
-            for key in [key for key in data if isinstance(key, str) and key.endswith("Ms")]:
-                value, name = data[key], key[:-2]
-                if (
-                    name in cls._duration_fields()
-                    and name not in data  # both spellings: the Ms one stays and is refused as unknown
-                    and isinstance(value, int)
-                    and not isinstance(value, bool)
-                    and value >= 0
-                ):
-                    data[name] = Milliseconds(value)
-                    del data[key]
-        return handler(data)
-
-    @classmethod
-    def _duration_fields(cls) -> frozenset[str]:
-        return _DURATION_FIELDS.get(cls.__name__, frozenset())
-
-
-_DURATION_FIELDS = {
-    "RetryPolicy": frozenset({"initialDelay", "maxDelay"}),
-    "Timeouts": frozenset({"startToClose", "scheduleToClose", "heartbeat"}),
-    "Requirements": frozenset({"estimatedDuration"}),
-    "Plan": frozenset({"timeout"}),
-    "PlanHead": frozenset({"timeout"}),
-}
-
-
 class RetryPolicy(Model):
     """When and how often a failed attempt of a node is repeated.
 
     An attempt is repeated only if its error's type is in ``retryOn`` **and** the error is retryable.
     """
+
+    duration_fields = frozenset({"initialDelay", "maxDelay"})
 
     max_attempts: int = Field(3, ge=1, le=1000, strict=True, description="Attempts in all, the first included.")
     backoff_strategy: BackoffStrategy = Field(
@@ -134,6 +74,8 @@ class RetryPolicy(Model):
 
 class Timeouts(Model):
     """How long a node may take; each is a duration."""
+
+    duration_fields = frozenset({"startToClose", "scheduleToClose", "heartbeat"})
 
     start_to_close: Duration | None = Field(
         None, description="One attempt. Default: twice estimatedDuration, or 10 minutes."
@@ -154,6 +96,8 @@ class Resources(Model):
 
 class Requirements(Model):
     """What a node needs of whoever runs it."""
+
+    duration_fields = frozenset({"estimatedDuration"})
 
     capabilities: tuple[str, ...] = Field((), description="All of these must be offered by the agent.")
     estimated_duration: Duration | None = Field(
@@ -242,6 +186,8 @@ class Edge(Model):
 
 class PlanHead(Model):
     """What a plan says besides its nodes and edges."""
+
+    duration_fields = frozenset({"timeout"})
 
     plan_id: uuid.UUID | None = Field(None, description="Default: derived from the name.")
     name: str = Field(min_length=1, max_length=500)

@@ -11,7 +11,8 @@ from pydantic import TypeAdapter
 
 from dalang.durations import MAX_DURATION_MS, Duration, format_duration
 from dalang.nodes import BUILT_IN_TYPES
-from dalang.plan import MAX_EDGES, MAX_NODES, PRIORITY_WORDS, Plan
+from dalang.plan import MAX_EDGES, MAX_NODES, Plan
+from dalang.plan_base import PRIORITY_WORDS
 from dalang.program import JOIN_WORDS
 
 SCHEMA_ID = "urn:dalang:plan"

@@ -48,11 +48,14 @@ def temporal_priority(priority: int, tenant_id: str) -> Priority:
 
 
 class Dispatcher:
-    """Begins what is due for one run."""
+    """Begins what is due for one run. ``key_root`` begins the idempotency keys of its nodes; default: the run's id."""
 
-    def __init__(self, program: Program, run_id: str, tenant_id: str, about: Mapping[str, Any]) -> None:
+    def __init__(
+        self, program: Program, run_id: str, tenant_id: str, about: Mapping[str, Any], key_root: str | None = None
+    ) -> None:
         self._program = program
         self._run_id = run_id
+        self._key_root = key_root or run_id
         self._tenant_id = tenant_id
         self._about = dict(about)
         self._retries = retry_policies(program)
@@ -83,7 +86,7 @@ class Dispatcher:
             "nodeId": step.node_id,
             "type": step.type,
             "inputs": dict(step.inputs),
-            "key": f"{self._run_id}:{step.node_id}:0:{step.generation}",
+            "key": f"{self._key_root}:{step.node_id}:0:{step.generation}",
             "generation": step.generation,
             "startToCloseMs": start_to_close,
             "retry": retry,

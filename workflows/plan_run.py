@@ -41,7 +41,7 @@ with workflow.unsafe.imports_passed_through():
 DRAIN_SECONDS = 10
 """How long a run waits for a quiet point before it starts nodes again, while its history may still grow."""
 DETAILS_EVERY_SECONDS = 1.0
-_CARRIED = ("engine", "runId", "tenantId", "inputs", "about", "maxInFlight", "historyLimit")
+_CARRIED = ("engine", "runId", "tenantId", "inputs", "about", "maxInFlight", "historyLimit", "keyRoot")
 
 _STATUS = SearchAttributeKey.for_keyword("DalangRunStatus")
 _programs = ProgramCache()
@@ -94,7 +94,9 @@ class PlanRun(Answering):
         self._rejections = state.get("rejections", 0)
         head: wire.Head = state.get("head", {"epoch": 0, "seq": 0, "hash": ""})
         self._flow = FactFlow(self._run_id, self._tenant_id, head, self._summary)
-        self._dispatcher = Dispatcher(self._program, self._run_id, self._tenant_id, state["about"])
+        self._dispatcher = Dispatcher(
+            self._program, self._run_id, self._tenant_id, state["about"], state.get("keyRoot")
+        )
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
@@ -289,7 +291,7 @@ class PlanRun(Answering):
 
     def _continue_as_new(self, deadline: int | None) -> NoReturn:
         state = {
-            **{key: self._state[key] for key in _CARRIED},
+            **{key: self._state[key] for key in _CARRIED if key in self._state},
             "snapshot": self._run.snapshot(),
             "head": self._flow.head,
             "wakes": self._wakes,
