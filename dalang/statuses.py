@@ -65,6 +65,35 @@ class NodeStatus(StrEnum):
     """Undoing it failed for good; a person has to decide."""
 
 
+class TaskStatus(StrEnum):
+    """Where a human task is in its life."""
+
+    PENDING = "PENDING"
+    """Nobody has taken it on; whoever may, can decide."""
+    IN_PROGRESS = "IN_PROGRESS"
+    """Somebody claimed it, or was given it by somebody else."""
+    COMPLETED = "COMPLETED"
+    """It was decided."""
+    CANCELLED = "CANCELLED"
+    """Its node or its run ended without it."""
+    EXPIRED = "EXPIRED"
+    """Nobody decided in time; what then happens is declared by the plan and is never approval."""
+
+
+class TaskKind(StrEnum):
+    """What a human task asks for."""
+
+    APPROVAL = "approval"
+    """A human node: whether what is proposed may go on, as it is or edited."""
+    FAILURE = "failure"
+    """A node failed for good: run it again, skip it, or end the run."""
+    COMPENSATION = "compensation"
+    """Undoing a node failed for good: try again, declare it done by hand, or give it up."""
+
+
+TASK_ENDS = frozenset({TaskStatus.COMPLETED, TaskStatus.CANCELLED, TaskStatus.EXPIRED})
+"""Statuses that a human task never leaves."""
+
 _R = RunStatus
 _N = NodeStatus
 

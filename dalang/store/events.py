@@ -44,6 +44,11 @@ class Event:
         return f"{self.epoch}.{self.seq}"
 
 
+_COLUMNS = [_events[one.name] for one in fields(Event) if one.name != "body"]
+_stored = event_bodies.c
+_SAME = (_stored.run_id == _events.run_id) & (_stored.epoch == _events.epoch) & (_stored.seq == _events.seq)
+
+
 async def list_events(
     conn: AsyncConnection,
     tenant_id: str,
@@ -60,13 +65,10 @@ async def list_events(
 
     ``bodies``: with what users put in; ``resolved``: large values filled in instead of references to them.
     """
-    columns = [_events[one.name] for one in fields(Event) if one.name != "body"]
-    stored = event_bodies.c
-    same = (stored.run_id == _events.run_id) & (stored.epoch == _events.epoch) & (stored.seq == _events.seq)
     if bodies:
-        query = select(*columns, stored.body).select_from(run_events.outerjoin(event_bodies, same))
+        query = select(*_COLUMNS, event_bodies.c.body).select_from(run_events.outerjoin(event_bodies, _SAME))
     else:
-        query = select(*columns, null())
+        query = select(*_COLUMNS, null())
     query = query.where(_events.tenant_id == tenant_id, _events.run_id == run_id)
     if after is not None:
         query = query.where(tuple_(_events.epoch, _events.seq) > tuple_(*after))
@@ -80,3 +82,14 @@ async def list_events(
         whole = await resolve(conn, tenant_id, [values["body"] for values in found])
         found = [{**values, "body": body} for values, body in zip(found, whole, strict=True)]
     return [Event(**values) for values in found]
+
+
+async def list_events_of_task(
+    conn: AsyncConnection, tenant_id: str, run_id: UUID, task_id: UUID, *, limit: int = 500
+) -> list[Event]:
+    """What happened to a human task, in order, with what people said? Without what a reset took back."""
+    query = select(*_COLUMNS, _stored.body).select_from(run_events.outerjoin(event_bodies, _SAME))
+    query = query.where(_events.tenant_id == tenant_id, _events.run_id == run_id, ~_events.superseded)
+    query = query.where(_events.data["task"].astext == str(task_id)).order_by(_events.epoch, _events.seq).limit(limit)
+    rows = await conn.execute(query)
+    return [Event(**dict(zip((one.name for one in fields(Event)), row, strict=True))) for row in rows]

@@ -16,6 +16,7 @@ from dalang.canonical import safe_text
 from dalang.statuses import NODE_ENDS, NodeStatus, RunStatus
 from dalang.store.recording import CHANNEL
 from dalang.store.tables import execution_runs, node_executions
+from dalang.store.task_rows import cancel_open_tasks
 
 _runs, _nodes = execution_runs.c, node_executions.c
 
@@ -40,7 +41,7 @@ async def list_open_among(conn: AsyncConnection, workflow_ids: Sequence[str]) ->
 
 
 async def mark_lost(conn: AsyncConnection, run: OpenRun, error: Mapping[str, Any], reason: str) -> bool:
-    """End a run FAILED in the read model, its open nodes CANCELLED; False when it has ended meanwhile.
+    """End a run FAILED in the read model, its open nodes and tasks CANCELLED; False when it has ended meanwhile.
 
     Its chain of events stays as it is: only the workflow writes events, and it is gone.
     """
@@ -68,5 +69,6 @@ async def mark_lost(conn: AsyncConnection, run: OpenRun, error: Mapping[str, Any
         .where(_nodes.run_id == run.run_id, _nodes.status.not_in([str(status) for status in NODE_ENDS]))
         .values(status=NodeStatus.CANCELLED, completed_at=func.now(), updated_at=func.now())
     )
+    await cancel_open_tasks(conn, run.tenant_id, run.run_id)
     await conn.execute(select(func.pg_notify(CHANNEL, str(run.run_id))))  # who watches it need not wait any more
     return True

@@ -32,6 +32,7 @@ from dalang.store.chain import Transition
 from dalang.store.engine import is_connection_error, is_refused_value, transaction
 from dalang.store.projection import Row
 from dalang.store.tables import event_bodies, execution_runs, node_executions, retired_runs, run_events
+from dalang.store.task_rows import Tasks, fold_tasks_again, folded_tasks, save_tasks
 from dalang.wire import Head, RecordInput
 
 CHANNEL = "dalang_run"
@@ -119,12 +120,13 @@ async def _flush(
 
 
 class _Flush:
-    """One flush under way: the head, the run's columns and the rows of nodes as they will be when it ends."""
+    """One flush under way: the head, the run's columns and the rows of nodes and tasks as they will be when it ends."""
 
     def __init__(self, conn: AsyncConnection, tenant_id: str, run_id: UUID, head: Head, run: Row) -> None:
         self.conn, self.tenant_id, self.run_id = conn, tenant_id, run_id
         self.head, self.run = head, run
         self.nodes: dict[str, Row] = {}
+        self.tasks: Tasks = {}
         self.retries = 0
         self.recount = False
         self.last_at: datetime | None = None
@@ -146,14 +148,17 @@ class _Flush:
                 refs |= references.references(event.body)
             previous = own
         run, nodes, retries = await self._folded(events)
+        tasks = await folded_tasks(self.conn, self.tenant_id, self.run_id, epoch, events, self.tasks)
         await insert_rows(self.conn, run_events, rows)
         if body_rows:
             await insert_rows(self.conn, event_bodies, body_rows)
         await references.add_references(self.conn, self.tenant_id, self.run_id, refs)
         await self._save(nodes)
+        await save_tasks(self.conn, tasks)
         self.head = {"epoch": epoch, "seq": events[-1].seq, "hash": previous}
         self.run, self.retries, self.last_at = run, self.retries + retries, events[-1].at
         self.nodes.update(nodes)
+        self.tasks.update(tasks)
 
     async def begin_epoch(self, claimed: Head, stored: Head, request: RecordInput) -> None:
         """Go back to ``claimed`` and begin a new epoch there; with a CHAIN_GAP when it is not in the database."""
@@ -246,6 +251,7 @@ class _Flush:
                     nodes[event.node_id] = after
         await self._save(nodes)
         self.nodes.update(nodes)
+        self.tasks = await fold_tasks_again(self.conn, self.tenant_id, self.run_id)
 
 
 async def _locked_run(conn: AsyncConnection, tenant_id: str, run_id: UUID, identity: dict[str, str]) -> RowMapping:

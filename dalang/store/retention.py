@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.errors import Conflict, NotFound
 from dalang.store.tables import body_references, event_bodies, execution_runs, node_attempts, retired_runs
+from dalang.store.task_rows import erase_tasks
 
 _runs = execution_runs.c
 
@@ -74,6 +75,7 @@ async def erase_bodies(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> i
     )
     attempts = update(node_attempts).where(node_attempts.c.tenant_id == tenant_id, node_attempts.c.run_id == run_id)
     await conn.execute(attempts.values(error={}))
+    await erase_tasks(conn, tenant_id, run_id)
     nothing = dict.fromkeys(("inputs", "outputs", "error", "error_message"))
     await conn.execute(update(execution_runs).where(of_run).values(**nothing, last_updated_at=func.now()))
     return int(erased.rowcount)

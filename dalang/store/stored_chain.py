@@ -116,3 +116,15 @@ async def chain_of(conn: AsyncConnection, run_id: UUID, node_ids: set[str]) -> l
         .order_by(run_events.c.seq)
     )
     return [(row.epoch, Transition(row.seq, row.type, row.node_id, row.at, row.data, row.body)) for row in rows]
+
+
+async def task_events(conn: AsyncConnection, run_id: UUID) -> list[tuple[int, Transition]]:
+    """The current chain's events about human tasks, with epochs, in order."""
+    columns = [run_events.c[name] for name in ("epoch", "seq", "type", "node_id", "at", "data")]
+    rows = await conn.execute(
+        select(*columns, event_bodies.c.body)
+        .select_from(run_events.outerjoin(event_bodies, _BODY_OF_EVENT))
+        .where(run_events.c.run_id == run_id, ~run_events.c.superseded, run_events.c.data["task"].astext.is_not(None))
+        .order_by(run_events.c.seq)
+    )
+    return [(row.epoch, Transition(row.seq, row.type, row.node_id, row.at, row.data, row.body)) for row in rows]

@@ -1,7 +1,8 @@
 """The tables, as the migrations make them (``tests/store/test_migrations.py`` holds both equal).
 
 Three groups: what is asked for (plans, runs, tokens), what happened (``run_events`` and its bodies: append-only,
-chained by hashes), and the read model that is derived from what happened (``execution_runs``, ``node_executions``).
+chained by hashes), and the read model that is derived from what happened (``execution_runs``, ``node_executions``,
+``human_tasks``).
 Every row belongs to a tenant, except payload blobs, which Temporal addresses by content only. Rows of a run refer
 to it by (tenant_id, run_id), so that nothing of a run can belong to another tenant than the run.
 """
@@ -34,9 +35,12 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.types import UserDefinedType
 
-from dalang.statuses import RUN_ENDS, NodeStatus, RunStatus
+from dalang.statuses import RUN_ENDS, TASK_ENDS, NodeStatus, RunStatus, TaskStatus
 
 FINISHED_RUN_STATUSES = tuple(status for status in RunStatus if status in RUN_ENDS)
+ENDED_TASK_STATUSES = tuple(status for status in TaskStatus if status in TASK_ENDS)
+OPEN_TASK = text("completed_at IS NULL")
+"""Of partial indexes: a human task is open as long as this holds."""
 ROLES = ("viewer", "operator", "approver", "admin")
 
 
@@ -213,6 +217,65 @@ node_executions = Table(
     comment="The nodes something has happened to; a node without a row is PENDING. Times are the workflow's.",
 )
 
+human_tasks = Table(
+    "human_tasks",
+    metadata,
+    _tenant(),
+    Column("task_id", Uuid, nullable=False),
+    Column("run_id", Uuid, nullable=False),
+    Column("node_id", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("description", Text),
+    _number("priority"),
+    Column("assigned_to", Text),
+    Column("candidate_group", Text),
+    _number("quorum", default=1),
+    Column("four_eyes", Boolean, nullable=False, server_default=text("false")),
+    Column("digest", Text, nullable=False, server_default=text("''")),
+    _json("actions", "[]"),
+    _json("form"),
+    _json("context"),
+    _json("error"),
+    _json("candidates"),
+    _json("excluded", "[]"),
+    _json("votes", "[]"),
+    _json("decision"),
+    Column("notes", Text),
+    Column("decision_id", Text),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("updated_at", DateTime(timezone=True), nullable=False),
+    _time("due_at"),
+    _time("remind_at"),
+    _time("reminded_at"),
+    _time("escalate_at"),
+    _time("escalated_at"),
+    _time("completed_at"),
+    Column("completed_by", Text),
+    Column("revision_epoch", Integer, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "task_id"),
+    ForeignKeyConstraint(
+        ["tenant_id", "run_id"], ["execution_runs.tenant_id", "execution_runs.run_id"], ondelete="CASCADE"
+    ),
+    CheckConstraint(f"status IN ({_quoted(TaskStatus)})", "status"),
+    CheckConstraint(
+        f"(completed_at IS NOT NULL) = (status IN ({_quoted(ENDED_TASK_STATUSES)}))", "completed_when_ended"
+    ),
+    CheckConstraint("quorum > 0", "quorum"),
+    Index(
+        "ix_human_tasks_inbox", "tenant_id", text("priority DESC"), "created_at", "task_id", postgresql_where=OPEN_TASK
+    ),
+    Index("ix_human_tasks_due", "tenant_id", "due_at", postgresql_where=OPEN_TASK),
+    Index(None, "tenant_id", "assigned_to", "created_at"),
+    Index(None, "tenant_id", "status", "candidate_group"),
+    Index(None, "tenant_id", "created_at", "task_id"),
+    Index(None, "tenant_id", "run_id", "created_at"),
+    comment="What people are asked, have decided or missed: one row per task, as its newest event left it. Times are "
+    "the workflow's. Goes with its run.",
+)
+
 run_events = Table(
     "run_events",
     metadata,
@@ -237,6 +300,12 @@ run_events = Table(
     CheckConstraint("epoch >= 0 AND seq > 0", "numbers"),
     CheckConstraint("hash ~ '^[0-9a-f]{64}$' AND previous_hash ~ '^([0-9a-f]{64})?$'", "hashes"),
     Index(None, "transaction_id", "position", unique=True),
+    Index(
+        "ix_run_events_of_task",
+        "run_id",
+        text("(data ->> 'task')"),
+        postgresql_where=text("(data ->> 'task') IS NOT NULL"),
+    ),
     comment="Append-only: event stream, outbox and audit trail. A feed across runs reads in the order (transaction_id, "
     "position) below pg_snapshot_xmin(pg_current_snapshot()), or it misses rows that commit late.",
 )
@@ -323,6 +392,7 @@ api_tokens = Table(
     Column("subject", Text, nullable=False),
     Column("name", Text, nullable=False, server_default=text("''")),
     Column("roles", ARRAY(Text), nullable=False),
+    Column("groups", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),
     _time("created_at", default=True),
     _time("expires_at"),
     _time("revoked_at"),

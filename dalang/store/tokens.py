@@ -29,6 +29,7 @@ class Token:
     subject: str
     name: str
     roles: tuple[str, ...]
+    groups: tuple[str, ...]
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
@@ -36,6 +37,7 @@ class Token:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "roles", tuple(self.roles))
+        object.__setattr__(self, "groups", tuple(self.groups))
 
 
 _COLUMNS = [_tokens[one.name] for one in fields(Token)]
@@ -48,14 +50,15 @@ async def create_token(
     roles: Iterable[str],
     *,
     name: str = "",
+    groups: Iterable[str] = (),
     expires_at: datetime | None = None,
 ) -> tuple[str, Token]:
     """Make a token; return its plain text, which nobody can ask for again, and what is known of it.
 
-    Raises ValueError for a role that there is not.
+    ``groups`` are those whose human tasks its owner may decide. Raises ValueError for a role that there is not.
     """
     plain = PREFIX + secrets.token_urlsafe(32)
-    await ensure_token(conn, plain, tenant_id, subject, roles, name=name, expires_at=expires_at)
+    await ensure_token(conn, plain, tenant_id, subject, roles, name=name, groups=groups, expires_at=expires_at)
     made = await conn.execute(select(*_COLUMNS).where(_tokens.token_hash == _hash(plain)))
     return plain, Token(*made.one())
 
@@ -68,6 +71,7 @@ async def ensure_token(
     roles: Iterable[str],
     *,
     name: str = "",
+    groups: Iterable[str] = (),
     expires_at: datetime | None = None,
 ) -> None:
     """Let this token be valid for exactly this; changes nothing when it is. For tokens made elsewhere (``dalang up``).
@@ -80,6 +84,7 @@ async def ensure_token(
     if len(token) < 20:
         raise ValueError("a token has at least 20 characters")
     granted = {"tenant_id": tenant_id, "subject": subject, "roles": given, "name": name, "expires_at": expires_at}
+    granted["groups"] = sorted(set(groups))
     statement = insert(api_tokens).values(token_hash=_hash(token), token_id=uuid4(), **granted)
     await conn.execute(statement.on_conflict_do_update(index_elements=["token_hash"], set_=granted))
 

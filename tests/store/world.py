@@ -132,6 +132,11 @@ class World:
         async with self.engine.begin() as conn:
             return [tuple(row) for row in await conn.execute(text(sql), values)]
 
+    async def rows_changed(self, sql: str, **values: Any) -> int:
+        """Change the database, as the processes' role may; return how many rows."""
+        async with self.engine.begin() as conn:
+            return int((await conn.execute(text(sql), values)).rowcount)
+
 
 async def tamper(engine: AsyncEngine, sql: str, **values: Any) -> None:
     """Change the database behind everybody's back, foreign keys and all."""
