@@ -13,7 +13,7 @@ from typing import Any
 from dalang.events import RetryRequested, SkipRequested
 from dalang.plan import FailurePolicy
 from dalang.run_state import BLOCKED, DEAD, LIVE, PENDING
-from dalang.statuses import ImpossibleMove, NodeStatus, RunStatus
+from dalang.statuses import RUN_ENDS, ImpossibleMove, NodeStatus, RunStatus
 from dalang.waiting import Waiting
 from dalang.wire import EventType
 
@@ -28,6 +28,9 @@ class Deciding(Waiting):
     def _wind_down(self, ending: RunStatus) -> None:
         """End the run early."""
 
+    def _wrong_status(self, name: str) -> ImpossibleMove:
+        return ImpossibleMove(name, "the run", "ending" if self.ending and self.status not in RUN_ENDS else self.status)
+
     def _decision_refusal(self, name: str, event: RetryRequested | SkipRequested) -> ImpossibleMove | None:
         """Return why an operator may not retry or skip a node now, or None."""
         node = self.program.index.get(event.node)
@@ -35,7 +38,9 @@ class Deciding(Waiting):
             return ImpossibleMove(name, f"node {event.node}", "not in the plan")
         if self.ending or self.status is RunStatus.PENDING:
             return ImpossibleMove(name, "the run", "ending" if self.ending else self.status)
-        if node in self.awaiting or (isinstance(event, SkipRequested) and self.statuses[node] is PENDING):
+        if node in self.awaiting:
+            return None
+        if isinstance(event, SkipRequested) and (self.statuses[node] is PENDING or node in self.waits):
             return None
         status = str(self.statuses[node])
         if self.statuses[node] is NodeStatus.FAILED:
@@ -127,6 +132,7 @@ class Deciding(Waiting):
         outputs = None if event.outputs is None else dict(event.outputs)
         body = None if outputs is None else {"outputs": outputs}
         data = {"skipReason": "operator", "operator": event.operator, "reason": event.reason}
+        self._wait_over(node)
         self._move_node(node, NodeStatus.SKIPPED, EventType.NODE_SKIPPED, data, body)
         self._let_go(node)
         if failed:

@@ -77,6 +77,20 @@ class AlarmRang:
 
 
 @dataclass(frozen=True, slots=True)
+class ExternalEvent:
+    """Something happened outside; the node that has waited longest for this name and key ends with ``payload``.
+
+    An ``event_id`` that was heard before says that this is the same event again, which changes nothing.
+    """
+
+    name: str
+    correlation_key: str = ""
+    payload: Mapping[str, Any] = field(default_factory=dict)
+    event_id: str | None = None
+    operator: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RetryRequested:
     """An operator has a failed node that waits for a decision run again; ``inputs`` replace its inputs key by key."""
 
@@ -117,6 +131,7 @@ Event = (
     | CancelRequested
     | TimedOut
     | AlarmRang
+    | ExternalEvent
     | RetryRequested
     | SkipRequested
     | Rejected

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dalang.dataflow import expression_error
+from dalang.dataflow import InvalidInputs, apply_ports, expression_error, validation_error
 from dalang.expressions import ExpressionError, evaluate_condition
 from dalang.program import Program
 from dalang.run_state import BLOCKED, DEAD, LIVE, PENDING, UNRESOLVED, RunState
@@ -35,6 +35,17 @@ class Joining(RunState):
     @abstractmethod
     def _fail(self, node: int, error: Mapping[str, Any], notes: Mapping[str, Any] | None = None) -> None:
         """Let ``node`` fail for good."""
+
+    def _succeed(self, node: int, outputs: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+        """Let ``node`` succeed with ``outputs`` and what its output ports add to them."""
+        try:
+            outputs = apply_ports(self.program.nodes[node].get("outputPorts"), dict(outputs), "output")
+        except InvalidInputs as invalid:
+            self._fail(node, validation_error(invalid.message, invalid.details, self.program.ids[node]))
+            return
+        self.given.pop(node, None)
+        self._move_node(node, NodeStatus.SUCCESS, EventType.NODE_COMPLETED, data, {"outputs": outputs})
+        self._light(node, outputs)
 
     @abstractmethod
     def _end_early(self, node: int) -> None:

@@ -217,7 +217,7 @@ class Registry:
         return tuple(self._agents.values())
 
 
-BUILT_IN_TYPES = ("noop", "sleep", "python", "http", "agent")
+BUILT_IN_TYPES = ("noop", "sleep", "timer", "event", "python", "http", "agent")
 """Node types that are always there."""
 
 registry = Registry()

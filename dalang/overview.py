@@ -56,7 +56,7 @@ def duration_of(node: Node) -> int | None:
     """Return how long ``node`` takes in milliseconds as the plan says, or None when it does not."""
     if node.requirements.estimated_duration is not None:
         return node.requirements.estimated_duration
-    if node.type == "sleep":
+    if node.type in ("sleep", "timer"):
         try:
             return parse_duration(node.inputs.get("duration"))
         except ValueError:

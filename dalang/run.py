@@ -21,7 +21,7 @@ The end
 
 Statuses and possible moves stand in ``statuses.py``, the state and its indexes in ``run_state.py``, edges and joins in
 ``joining.py``, what edges carry in ``dataflow.py``, waits and alarms in ``waiting.py``, failures and decisions about
-them in ``deciding.py``; DESIGN sections 3 and 4.
+them in ``deciding.py``, timers and events from outside in ``hearing.py``; DESIGN sections 3 and 4.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from dataclasses import dataclass
 from heapq import heappop
 from typing import Any
 
-from dalang.dataflow import InvalidInputs, apply_ports, edge_values, expression_error, render_inputs, validation_error
-from dalang.deciding import Deciding
+from dalang.dataflow import InvalidInputs, edge_values, expression_error, render_inputs, validation_error
 from dalang.events import (
     AlarmRang,
     Begin,
     CancelRequested,
     Event,
+    ExternalEvent,
     NodeFailed,
     NodeStopped,
     NodeSucceeded,
@@ -52,19 +52,22 @@ from dalang.events import (
     TimedOut,
 )
 from dalang.expressions import ExpressionError
+from dalang.hearing import Hearing
 from dalang.joining import START
 from dalang.program import Program
 from dalang.run_state import BLOCKED, LIVE, PENDING
-from dalang.statuses import IN_FLIGHT, RUN_ENDS, ImpossibleMove, NodeStatus, RunStatus
+from dalang.statuses import IN_FLIGHT, ImpossibleMove, NodeStatus, RunStatus
 from dalang.wire import EventType
 
 MAX_SLEEPING = 500
 """Timers of one run at once, when the plan does not say: they hold no slot, but each is an event when it fires."""
+MAX_WAITING = 10_000
+"""Nodes of one run that wait in the state machine at once, when the plan does not say."""
 
 SKIPPED, CANCELLED, RUNNING = NodeStatus.SKIPPED, NodeStatus.CANCELLED, NodeStatus.RUNNING
 
 
-class Run(Deciding):
+class Run(Hearing):
     """One run of a program. ``max_in_flight`` bounds activities in flight where the plan does not."""
 
     @classmethod
@@ -106,6 +109,8 @@ class Run(Deciding):
             return ImpossibleMove(name, f"node {event.node}", "not in the plan")
         if self.statuses[number] not in IN_FLIGHT:
             return ImpossibleMove(name, f"node {event.node}", self.statuses[number])
+        if number in self.waits:
+            return ImpossibleMove(name, f"node {event.node}", "waiting for what no worker does")
         if isinstance(event, NodeStopped) and not (self.ending and number < self.program.first_finally):
             return ImpossibleMove(name, f"node {event.node}", f"{self.statuses[number]} and was not told to stop")
         return None
@@ -126,9 +131,6 @@ class Run(Deciding):
     def _cancel_refusal(self, name: str, event: CancelRequested | TimedOut) -> ImpossibleMove | None:
         return None if self._cancellable() else self._wrong_status(name)
 
-    def _wrong_status(self, name: str) -> ImpossibleMove:
-        return ImpossibleMove(name, "the run", "ending" if self.ending and self.status not in RUN_ENDS else self.status)
-
     def _never_refused(self, name: str, event: Event) -> None:
         return None
 
@@ -145,16 +147,7 @@ class Run(Deciding):
         self._find_ready(range(self.program.first_finally))
 
     def _succeeded(self, event: NodeSucceeded) -> None:
-        node = self.program.index[event.node]
-        try:
-            outputs = apply_ports(self.program.nodes[node].get("outputPorts"), dict(event.outputs), "output")
-        except InvalidInputs as invalid:
-            self._fail(node, validation_error(invalid.message, invalid.details, event.node))
-            return
-        data: dict[str, Any] = {"attempt": event.attempt, **event.notes}
-        self.given.pop(node, None)
-        self._move_node(node, NodeStatus.SUCCESS, EventType.NODE_COMPLETED, data, {"outputs": outputs})
-        self._light(node, outputs)
+        self._succeed(self.program.index[event.node], event.outputs, {"attempt": event.attempt, **event.notes})
 
     def _failed(self, event: NodeFailed) -> None:
         self._fail(self.program.index[event.node], event.error, event.notes)
@@ -213,19 +206,22 @@ class Run(Deciding):
         """Return the ready node to start next, or None when none is ready or no slot is free."""
         if self.status is not RunStatus.RUNNING:
             return None
-        for sleeping, limit in ((False, self._max_in_flight), (True, MAX_SLEEPING)):
-            heap = self._ready[sleeping]
-            while heap and self._busy[sleeping] < limit:
+        for heap, busy, limit in zip(self._ready, self._busy, self._limits, strict=True):
+            while heap and busy < limit:
                 node = heappop(heap)[-1]
                 if self.statuses[node] is PENDING:
                     return node
         return None
 
     def _has_ready(self) -> bool:
-        free = (self._busy[0] < self._max_in_flight, self._busy[1] < MAX_SLEEPING)
         return self.status is RunStatus.RUNNING and any(
-            heap and slot for heap, slot in zip(self._ready, free, strict=True)
+            heap and busy < limit for heap, busy, limit in zip(self._ready, self._busy, self._limits, strict=True)
         )
+
+    @property
+    def _limits(self) -> tuple[int, int, int]:
+        """How many nodes may be in flight at once, by kind of slot."""
+        return self._max_in_flight, MAX_SLEEPING, MAX_WAITING
 
     def _start(self, node: int) -> Start | None:
         program, node_id = self.program, self.program.ids[node]
@@ -244,6 +240,11 @@ class Run(Deciding):
             if not again:
                 self._drop_unread(program.reads[node])
             self.given[node] = inputs
+            begin = self.wait_types.get(program.types[node])
+            if begin is not None:
+                begin(self, node, inputs)
+                self._settle()
+                return None
             return Start(node, node_id, program.types[node], inputs, generation)
         self._fail(node, error)
         self._settle()
@@ -280,6 +281,8 @@ class Run(Deciding):
             if status is PENDING:
                 self._move_node(node, CANCELLED, EventType.NODE_CANCELLED, {})
                 self._let_go(node)
+            elif node in self.waits:
+                self._cancel_wait(node)
             elif status in IN_FLIGHT:
                 self._to_stop.append(node)
 
@@ -353,6 +356,7 @@ RULES: dict[type, Rule] = {
     AlarmRang: Rule("alarm", Run._never_refused, Run._ring),
     RetryRequested: Rule("retry", Run._decision_refusal, Run._retry),
     SkipRequested: Rule("skip", Run._decision_refusal, Run._skip),
+    ExternalEvent: Rule("external event", Run._event_refusal, Run._hear),
     Rejected: Rule("reject", Run._never_refused, Run._reject),
 }
 """Every event: the one place that says what can happen to a run."""

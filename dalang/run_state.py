@@ -18,6 +18,11 @@ from dalang.wire import EventType, Fact
 UNRESOLVED, LIVE, DEAD, BLOCKED = range(4)
 """States of an edge."""
 
+ACTIVITY, SLEEP, WAIT = range(3)
+"""Kinds of slots: of activities, of the driver's timers, and of nodes that wait in the state machine itself."""
+CORE_WAITS = frozenset({"timer", "event"})
+"""Node types that nobody outside works on: the state machine itself begins and ends them (``waiting.py``)."""
+
 PENDING = NodeStatus.PENDING
 
 
@@ -75,7 +80,7 @@ class RunState:
         self.counts[to] = self.counts.get(to, 0) + 1
         change = (to in IN_FLIGHT) - (source in IN_FLIGHT)
         if change:
-            self._busy[self._is_sleep[node]] += change
+            self._busy[self._slots[node]] += change
         self._open[node >= self.program.first_finally] += (source in NODE_ENDS) - (to in NODE_ENDS)
         self._emit(kind, node, _with_status(to, data), body)
 
@@ -94,7 +99,7 @@ class RunState:
         self._readied[node] = True
         program = self.program
         key = (-program.node_priority(node), -program.ranks[node], node)
-        heappush(self._ready[self._is_sleep[node]], key)
+        heappush(self._ready[self._slots[node]], key)
 
     def _drop_unread(self, sources: tuple[int, ...]) -> None:
         """One reader of these nodes' outputs is done; drop what nobody may read any more."""
@@ -110,9 +115,10 @@ class RunState:
         """Build every index from statuses and edge states."""
         program = self.program
         count = len(program.ids)
-        free = program.max_in_flight is None
-        self._is_sleep = [free and kind == "sleep" for kind in program.types]
-        self._ready: tuple[list[tuple[int, int, int]], ...] = ([], [])
+        # An explicit maxInFlight counts every node that is RUNNING, whatever it does.
+        slots = {} if program.max_in_flight is not None else {"sleep": SLEEP, **dict.fromkeys(CORE_WAITS, WAIT)}
+        self._slots = [slots.get(kind, ACTIVITY) for kind in program.types]
+        self._ready: tuple[list[tuple[int, int, int]], ...] = ([], [], [])
         self._readied = bytearray(count)
         self._waiting = [0] * count
         self._live = [0] * count
@@ -123,12 +129,12 @@ class RunState:
             self._live[target] += state == LIVE
             self._blocked[target] += state == BLOCKED
         self.counts: dict[NodeStatus, int] = {}
-        self._busy = [0, 0]
+        self._busy = [0, 0, 0]
         self._open = [0, 0]
         self._readers = [0] * count
         for node, status in enumerate(self.statuses):
             self.counts[status] = self.counts.get(status, 0) + 1
-            self._busy[self._is_sleep[node]] += status in IN_FLIGHT
+            self._busy[self._slots[node]] += status in IN_FLIGHT
             if status not in NODE_ENDS:
                 self._open[node >= program.first_finally] += 1
             if (status is PENDING or node in self.awaiting) and node not in self.given:

@@ -13,23 +13,57 @@ from heapq import heapify, heappop, heappush
 from typing import Any, ClassVar
 
 from dalang.events import AlarmRang
+from dalang.instants import format_instant
 from dalang.joining import Joining
 from dalang.program import Program
+from dalang.run_state import BLOCKED
+from dalang.statuses import NodeStatus
+from dalang.wire import EventType
 
 Alarm = list[Any]
 """``[at, kind, subject]``: milliseconds since the epoch, a name of :attr:`Waiting.alarm_handlers`, a node or a task."""
 
 
 class Waiting(Joining):
-    """A run's state with its alarms. ``alarm_handlers`` says by kind what an alarm does with its subject."""
+    """A run's state with its waits and alarms.
+
+    ``alarm_handlers`` says by kind what an alarm does with its subject, ``wait_types`` by node type how a node begins
+    that waits in the state machine itself. ``waits`` says by node what it waits for, in the order in which the waits
+    began: nobody outside works on such a node, so nobody is told to stop.
+    """
 
     alarm_handlers: ClassVar[dict[str, Callable[[Any, Any], None]]] = {}
+    wait_types: ClassVar[dict[str, Callable[[Any, int, Mapping[str, Any]], None]]] = {}
 
     def __init__(
         self, program: Program, inputs: Mapping[str, Any], about: Mapping[str, Any], max_in_flight: int = 50
     ) -> None:
         super().__init__(program, inputs, about, max_in_flight)
         self._alarms: list[Alarm] = []
+        self.waits: dict[int, dict[str, Any]] = {}
+
+    def _wait(
+        self, node: int, wait: dict[str, Any], until: int | None = None, body: dict[str, Any] | None = None
+    ) -> None:
+        """Let a RUNNING ``node`` wait: ``wait["waitsFor"]`` is what for, and the kind of the alarm at ``until``."""
+        self.waits[node] = wait
+        data = {"status": str(NodeStatus.RUNNING), **wait}
+        if until is not None:
+            self._set_alarm(until, wait["waitsFor"], node)
+            data["until"] = format_instant(until)
+        self._emit(EventType.NODE_WAITING, node, data, body)
+
+    def _wait_over(self, node: int) -> None:
+        """The node waits no longer, if it did."""
+        if self.waits.pop(node, None) is not None:
+            self._drop_alarms(node)
+
+    def _cancel_wait(self, node: int) -> None:
+        """The run is ending; nobody outside has to be told."""
+        self._wait_over(node)
+        self.given.pop(node, None)
+        self._move_node(node, NodeStatus.CANCELLED, EventType.NODE_CANCELLED, {})
+        self._resolved.extend((edge, BLOCKED) for edge in self.program.edges_out[node])
 
     @property
     def next_alarm(self) -> int | None:
@@ -53,10 +87,14 @@ class Waiting(Joining):
             self._settle()
 
     def snapshot(self) -> dict[str, Any]:
-        """Return the state as compact JSON; alarms only where there are any."""
-        return {**super().snapshot(), **({"alarms": sorted(self._alarms)} if self._alarms else {})}
+        """Return the state as compact JSON; alarms and waits only where there are any."""
+        own: dict[str, Any] = {"alarms": sorted(self._alarms)} if self._alarms else {}
+        if self.waits:
+            own["waits"] = [[node, wait] for node, wait in self.waits.items()]
+        return {**super().snapshot(), **own}
 
     def _load(self, snapshot: Mapping[str, Any]) -> None:
         super()._load(snapshot)
+        self.waits = {node: wait for node, wait in snapshot.get("waits", ())}
         self._alarms = [list(alarm) for alarm in snapshot.get("alarms", ())]
         heapify(self._alarms)

@@ -32,6 +32,7 @@ with workflow.unsafe.imports_passed_through():
 MAX_REJECTIONS = 100
 """So many bad signals are recorded one by one; more only count, so that they cannot fill a history by themselves."""
 ANSWER_SECONDS = 5
+SIGNALS = ", ".join((wire.SIGNAL_PAUSE, wire.SIGNAL_RESUME, wire.SIGNAL_CANCEL, wire.SIGNAL_EXTERNAL_EVENT))
 
 
 class Answering:
@@ -100,7 +101,7 @@ class Answering:
     @workflow.signal(dynamic=True)
     def other_signal(self, name: str, payloads: Sequence[RawValue]) -> None:
         """Record a signal nobody waits for."""
-        self.reject(f"signal {name}", "there is no such signal; there are pause, resume, cancel")
+        self.reject(f"signal {name}", f"there is no such signal; there are {SIGNALS}")
 
     @workflow.update(name=wire.UPDATE_PAUSE)
     async def update_pause(self, request: Any = None) -> dict[str, Any]:

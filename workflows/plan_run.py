@@ -32,10 +32,11 @@ with workflow.unsafe.imports_passed_through():
     )
     from dalang.program import Program, ProgramCache
     from dalang.run import Run
+    from dalang.run_state import CORE_WAITS
     from dalang.statuses import RUN_ENDS, RunStatus
-    from dalang.workflows.answering import Answering
     from dalang.workflows.details import current_details
     from dalang.workflows.dispatch import Dispatcher, sleep_ms, success
+    from dalang.workflows.hearing import HearingEvents
     from dalang.workflows.recording import FactFlow
 
 DRAIN_SECONDS = 10
@@ -48,7 +49,7 @@ _programs = ProgramCache()
 
 
 @workflow.defn(name=wire.PLAN_RUN)
-class PlanRun(Answering):
+class PlanRun(HearingEvents):
     """Drives one run of a plan; see the module's text.
 
     Arguments: the program document (``program.compile_plan``), and the run's state: runId, tenantId, inputs, about,
@@ -232,7 +233,8 @@ class PlanRun(Answering):
             self._inbox.append(success(step, task.result()))
 
     def _is_stored_by_worker(self, node_id: str) -> bool:
-        return self._program.types[self._program.index[node_id]] != "sleep"
+        kind = self._program.types[self._program.index[node_id]]
+        return kind != "sleep" and kind not in CORE_WAITS
 
     def _keep_alarm(self) -> None:
         """Keep one timer for the earliest alarm of the state machine."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,17 @@ from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from dalang.canonical import compact_json, find_unsafe
-    from dalang.events import CancelRequested, PauseRequested, ResumeRequested, RetryRequested, SkipRequested
+    from dalang.events import (
+        CancelRequested,
+        ExternalEvent,
+        PauseRequested,
+        ResumeRequested,
+        RetryRequested,
+        SkipRequested,
+    )
     from dalang.run import Run
     from dalang.statuses import ImpossibleMove
+    from dalang.wait_inputs import MAX_CORRELATION_KEY, MAX_EVENT_NAME
 
 INVALID_REQUEST = "INVALID_REQUEST"
 """Type of the error that answers an update with a malformed payload (HTTP 422)."""
@@ -22,7 +30,8 @@ WRONG_STATE = "WRONG_STATE"
 
 MAX_TEXT = 2_000
 MAX_VALUES_BYTES = 256 * 1024
-Control = PauseRequested | ResumeRequested | CancelRequested | RetryRequested | SkipRequested
+MAX_ID = 200
+Control = PauseRequested | ResumeRequested | CancelRequested | RetryRequested | SkipRequested | ExternalEvent
 
 
 class Malformed(Exception):
@@ -57,15 +66,11 @@ def parse(kind: type[Control], payload: Any) -> Control:
     Raises:
         Malformed: it is anything else. Unknown fields are refused: a misspelt ``reason`` should not vanish.
     """
+    reader = READERS.get(kind)
+    if reader is not None:
+        return reader(payload)
     request = _REQUESTS[kind]
-    known = ", ".join(request.fields)
-    if payload is None:
-        payload = {}
-    if not isinstance(payload, dict):
-        raise Malformed(f"the payload is a JSON object with {known}, not {_kind(payload)}")
-    unknown = [str(key)[:50] for key in payload if key not in request.fields]
-    if unknown:
-        raise Malformed(f"unknown field {unknown[0]!r}; there are {known}")
+    payload = _fields({} if payload is None else payload, request.fields)
     given: dict[str, Any] = {key: _text(key, payload.get(key)) for key in ("operator", "reason")}
     if request.node:
         given["node"] = _text("nodeId", payload.get("nodeId"))
@@ -76,13 +81,41 @@ def parse(kind: type[Control], payload: Any) -> Control:
     return request.make(**given)
 
 
-def _text(key: str, value: Any) -> str | None:
+def _external_event(payload: Any) -> ExternalEvent:
+    given = _fields(payload, ("name", "correlationKey", "payload", "eventId", "operator"))
+    name = _text("name", given.get("name"), MAX_EVENT_NAME)
+    if not name:
+        raise Malformed("name is missing")
+    return ExternalEvent(
+        name,
+        _text("correlationKey", given.get("correlationKey"), MAX_CORRELATION_KEY) or "",
+        _object("payload", given.get("payload")) or {},
+        _text("eventId", given.get("eventId"), MAX_ID),
+        _text("operator", given.get("operator")),
+    )
+
+
+READERS: dict[type[Control], Callable[[Any], Control]] = {ExternalEvent: _external_event}
+"""How the payloads are read that have fields of their own."""
+
+
+def _fields(payload: Any, names: Sequence[str]) -> dict[str, Any]:
+    known = ", ".join(names)
+    if not isinstance(payload, dict):
+        raise Malformed(f"the payload is a JSON object with {known}, not {_kind(payload)}")
+    unknown = [str(key)[:50] for key in payload if key not in names]
+    if unknown:
+        raise Malformed(f"unknown field {unknown[0]!r}; there are {known}")
+    return payload
+
+
+def _text(key: str, value: Any, limit: int = MAX_TEXT) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):
         raise Malformed(f"{key} is a text, not {_kind(value)}")
-    if len(value) > MAX_TEXT:
-        raise Malformed(f"{key} has {len(value)} characters; at most {MAX_TEXT}")
+    if len(value) > limit:
+        raise Malformed(f"{key} has {len(value)} characters; at most {limit}")
     unsafe = find_unsafe(value)
     if unsafe is not None:
         raise Malformed(f"{key} {unsafe[1]}")

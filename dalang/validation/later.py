@@ -15,8 +15,6 @@ NODE_TYPES: Mapping[str, str] = {
     "plan": "another plan as a node",
     "map": "one node for each element of a list",
     "loop": "repeating nodes",
-    "timer": "waiting until a point in time; `sleep` waits for a duration",
-    "event": "waiting for an event from outside",
     "callback": "waiting for a service to call back",
     "a2a": "agents behind the A2A protocol",
     "mcp": "tools behind the Model Context Protocol",

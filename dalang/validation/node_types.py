@@ -16,6 +16,7 @@ from dalang.plan import ERROR_PORT, Node
 from dalang.validation import later
 from dalang.validation.report import Problems, kind_of, shown
 from dalang.validation.structure import Draft, NodeAt
+from dalang.validation.waits import EVENT_INPUTS, TIMER_INPUTS
 
 HTTP_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 HTTP_PARSE = ("auto", "json", "text", "none")
@@ -95,6 +96,14 @@ class _Inputs:
             self._http()
         elif self._model.type == "sleep":
             self._sleep()
+        elif self._model.type == "timer":
+            self._timer()
+        elif self._model.type == "event":
+            self._need("name", "An event node needs the input `name`: the name of the event it waits for.")
+            for name, check in EVENT_INPUTS.items():
+                self._literal(name, check)
+            self._ignored(tuple(EVENT_INPUTS))
+            self._endless("timeout" in self._model.inputs)
 
     def _http(self) -> None:
         self._need("url", "An http node needs the input `url`.")
@@ -110,6 +119,23 @@ class _Inputs:
         if "duration" not in self._model.inputs:
             self._literal("seconds", _seconds)
         self._ignored(("duration", "seconds"))
+
+    def _timer(self) -> None:
+        steps = (*self._node.steps, "inputs")
+        if not any(self._has(name) for name in TIMER_INPUTS):
+            message = 'A timer node needs the input `duration`, such as "90s", or `until`, a time.'
+            self._problems.error("MISSING_INPUT", steps, message, self._node.id)
+        if all(name in self._model.inputs for name in TIMER_INPUTS):
+            message = "A timer node takes `duration` or `until`, not both: it fires once."
+            self._problems.error("BAD_INPUT", (*steps, "until"), message, self._node.id)
+        for name, check in TIMER_INPUTS.items():
+            self._literal(name, check)
+        self._ignored(tuple(TIMER_INPUTS))
+
+    def _endless(self, bounded: bool) -> None:
+        if self._node.is_finally and not bounded:
+            message = "A `finally` node may not wait for ever, since nobody can cancel it; give it a timeout."
+            self._problems.error("ENDLESS_FINALLY", self._node.steps, message, self._node.id)
 
     def _has(self, name: str) -> bool:
         return name in self._model.inputs or name in self._defaults or could_be_brought(self._draft, self._node, name)

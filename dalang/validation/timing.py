@@ -81,7 +81,7 @@ def _estimate(model: Node | None) -> int:
     if model is None:
         return 0
     estimate = model.requirements.estimated_duration or 0
-    duration = model.inputs.get("duration") if model.type == "sleep" else None
+    duration = model.inputs.get("duration") if model.type in ("sleep", "timer") else None
     if isinstance(duration, str) and "${" not in duration:
         try:
             return max(estimate, parse_duration(duration))

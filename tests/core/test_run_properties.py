@@ -199,10 +199,10 @@ def check_indexes(run: Run, model: NaiveRun) -> None:
     program = run.program
     numbers = range(len(program.ids))
     assert {s: c for s, c in run.counts.items() if c} == {s: run.statuses.count(s) for s in set(run.statuses)}
-    timers = [program.max_in_flight is None and program.types[n] == "sleep" for n in numbers]
-    assert run._is_sleep == timers
-    flying = [timers[n] for n in numbers if run.statuses[n] in IN_FLIGHT]
-    assert run._busy == [flying.count(False), flying.count(True)]
+    slots = [int(program.max_in_flight is None and program.types[n] == "sleep") for n in numbers]
+    assert run._slots == slots
+    flying = [slots[n] for n in numbers if run.statuses[n] in IN_FLIGHT]
+    assert run._busy == [flying.count(kind) for kind in range(3)]
     first = program.first_finally
     assert run._open == [sum(s not in NODE_ENDS for s in part) for part in (run.statuses[:first], run.statuses[first:])]
     for number in numbers:
@@ -273,7 +273,7 @@ def check_order(rnd: Random) -> None:
             flying.add(fact["nodeId"])
         else:
             flying.discard(fact.get("nodeId", ""))
-        assert sum(not run._is_sleep[program.index[node]] for node in flying) <= limit
+        assert sum(not run._slots[program.index[node]] for node in flying) <= limit
 
 
 def check_replay(rnd: Random) -> None:

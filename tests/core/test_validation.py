@@ -164,6 +164,15 @@ ERRORS: list[tuple[Change, str, str]] = [
     (adding("nodes", {"nodeId": "s", "type": "sleep", "inputs": {"seconds": -1}}), "/nodes/4/inputs/seconds", "BAD_INPUT"),
     (setting("nodes", 2, "inputs", {"duration": 90}), "/nodes/2/inputs/duration", "BAD_INPUT"),
     (setting("nodes", 2, "inputs", {"duration": "367d"}), "/nodes/2/inputs/duration", "BAD_INPUT"),
+    (adding("nodes", {"nodeId": "s", "type": "timer"}), "/nodes/4/inputs", "MISSING_INPUT"),
+    (adding("nodes", {"nodeId": "s", "type": "timer", "inputs": {"duration": "400d"}}), "/nodes/4/inputs/duration", "BAD_INPUT"),
+    (adding("nodes", {"nodeId": "s", "type": "timer", "inputs": {"until": "2026-12-24"}}), "/nodes/4/inputs/until", "BAD_INPUT"),
+    (adding("nodes", {"nodeId": "s", "type": "timer", "inputs": {"until": "2026-12-24T18:00:00Z", "duration": "1s"}}), "/nodes/4/inputs/until", "BAD_INPUT"),
+    (adding("nodes", {"nodeId": "s", "type": "event"}), "/nodes/4/inputs", "MISSING_INPUT"),
+    (adding("nodes", {"nodeId": "s", "type": "event", "inputs": {"name": ""}}), "/nodes/4/inputs/name", "BAD_INPUT"),
+    (adding("nodes", {"nodeId": "s", "type": "event", "inputs": {"name": "n", "correlationKey": []}}), "/nodes/4/inputs/correlationKey", "BAD_INPUT"),
+    (adding("nodes", {"nodeId": "s", "type": "event", "inputs": {"name": "n", "timeout": 9}}), "/nodes/4/inputs/timeout", "BAD_INPUT"),
+    (setting("finally", [{"nodeId": "s", "type": "event", "inputs": {"name": "n"}}]), "/finally/0", "ENDLESS_FINALLY"),
     (setting("nodes", 3, "type", "python"), "/nodes/3/handler", "MISSING_FIELD"),
     # expressions
     (setting(*HTTP, "body", "${inputs.feature +}"), "/nodes/0/inputs/body", "BAD_EXPRESSION"),
@@ -362,7 +371,7 @@ def test_unknown_types_need_the_registered_ones() -> None:
 @pytest.mark.parametrize("kind", BUILT_IN_TYPES)
 def test_built_in_types_are_always_known(kind: str) -> None:
     """A built-in type needs no registration."""
-    inputs = {"url": "https://x.org", "seconds": 1}
+    inputs = {"url": "https://x.org", "seconds": 1, "duration": "1s", "name": "n"}
     assert validate(with_node(type=kind, handler="f", inputs=inputs), node_types=["f"], agents=[["x"]]).ok
 
 

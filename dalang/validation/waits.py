@@ -1,0 +1,50 @@
+"""Inputs of the node types that wait in the state machine: ``timer`` and ``event``.
+
+What each takes, and its bounds, is said by ``dalang/wait_inputs.py``; what holds no expression is checked before a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dalang.durations import parse_duration
+from dalang.instants import parse_instant
+from dalang.validation.report import shown
+from dalang.wait_inputs import MAX_CORRELATION_KEY, MAX_EVENT_NAME, MAX_WAIT_MS
+
+
+def wait_duration(value: Any) -> str | None:
+    """Return what is wrong with how long a node waits, or None."""
+    try:
+        ms = parse_duration(value)
+    except ValueError as error:
+        return f"is no duration: {error}, not {shown(value)}."
+    return None if ms <= MAX_WAIT_MS else "is longer than 366 days."
+
+
+def _until(value: Any) -> str | None:
+    try:
+        parse_instant(value)
+    except ValueError as error:
+        return f"is no time: {error}, not {shown(value)}."
+    return None
+
+
+def _name(value: Any) -> str | None:
+    fits = isinstance(value, str) and 0 < len(value) <= MAX_EVENT_NAME
+    return None if fits else f"is a text of 1 to {MAX_EVENT_NAME} characters, not {shown(value)}."
+
+
+def _key(value: Any) -> str | None:
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    fits = is_number or (isinstance(value, str) and len(value) <= MAX_CORRELATION_KEY)
+    return None if fits else f"is a text of at most {MAX_CORRELATION_KEY} characters, not {shown(value)}."
+
+
+TIMER_INPUTS: Mapping[str, Callable[[Any], str | None]] = {"duration": wait_duration, "until": _until}
+EVENT_INPUTS: Mapping[str, Callable[[Any], str | None]] = {
+    "name": _name,
+    "correlationKey": _key,
+    "timeout": lambda value: None if value is None else wait_duration(value),
+}
