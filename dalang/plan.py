@@ -145,7 +145,7 @@ class Node(Model):
     type: str = Field(
         min_length=1,
         max_length=MAX_ID_LENGTH,
-        description="noop, sleep, python, http, agent, or the name of a function registered with @node.",
+        description="noop, sleep, timer, event, python, http, agent, or the name of a function registered with @node.",
     )
     description: str | None = None
     handler: str | None = Field(

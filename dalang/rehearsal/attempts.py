@@ -24,7 +24,7 @@ class Behaviour:
     """What a node does when it is started."""
 
     duration: Distribution | None
-    """None: a sleep, which lasts as long as its inputs say."""
+    """None: a sleep or a timer, which lasts as long as its inputs say."""
     outcomes: tuple[tuple[float, Mapping[str, Any]], ...]
     """(sum of the weights so far, outputs); one outcome takes nothing from the random source."""
     echoes: bool

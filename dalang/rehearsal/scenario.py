@@ -24,6 +24,7 @@ from dalang.rehearsal.assumptions import (
 from dalang.rehearsal.attempts import Behaviour
 from dalang.rehearsal.distributions import fixed
 from dalang.rehearsal.options import Assumed, Options
+from dalang.rehearsal.waits import NEVER_FAIL, lasts_as_written
 from dalang.validation import inputs_problems, with_input_defaults
 
 _NOTHING = Assumed()
@@ -225,10 +226,10 @@ def _behaviour(
 ) -> Behaviour:
     document, node_id, kind = program.nodes[node], program.ids[node], program.types[node]
     timed = _given(options, node_id, kind, "duration")
-    sleeps = kind == "sleep"
+    waits = kind in NEVER_FAIL
     if timed is not None:
         duration = timed.duration
-    elif sleeps:
+    elif lasts_as_written(document):
         duration = None
     elif "estimate" in document:
         duration = fixed(document["estimate"])
@@ -241,14 +242,14 @@ def _behaviour(
     crashing = _given(options, node_id, kind, "crashes")
     crashes = (crashing.crashes if crashing is not None else None) or 0.0
     start_to_close, schedule_to_close, heartbeat = document["timeouts"]
-    demand = None if sleeps else admission.demand(_capabilities(document), _amounts(document, options, node_id, kind))
+    demand = None if waits else admission.demand(_capabilities(document), _amounts(document, options, node_id, kind))
     return Behaviour(
         duration=duration,
         outcomes=outcomes,
         echoes=kind == "noop" and _given(options, node_id, kind, "outputs", "outcomes") is None,
-        # A sleep is a timer of the workflow: it does not fail, it is not lost and it is not timed out.
-        faults=() if sleeps or failing is None else failing.failures or (),
-        crashes=0.0 if sleeps else crashes if crashing is not None else options.crashes,
+        # A wait is the workflow's own: it is not lost and does not fail by a fault.
+        faults=() if waits or failing is None else failing.failures or (),
+        crashes=0.0 if waits else crashes if crashing is not None else options.crashes,
         retry=program.retries[document["retry"]],
         start_to_close=start_to_close,
         schedule_to_close=schedule_to_close,

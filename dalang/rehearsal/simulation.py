@@ -23,16 +23,14 @@ from random import Random
 from typing import Any
 
 from dalang.admission import Lease
-from dalang.durations import MAX_DURATION_MS, parse_duration
 from dalang.events import Begin, NodeFailed, NodeStopped, NodeSucceeded, Start, Stop, TimedOut
 from dalang.rehearsal.attempts import Work, single, work
 from dalang.rehearsal.scenario import Scenario
-from dalang.run import Run
+from dalang.rehearsal.waits import NEVER_FAIL, RehearsedRun, waited, written_ms
 from dalang.run_state import LIVE
 from dalang.statuses import RUN_ENDS, NodeStatus, RunStatus
 from dalang.wire import EventType
 
-MAX_SLEEP_MS = 366 * 86_400_000
 _TIMEOUT = -1
 _ENDED_UNSTARTED = frozenset({EventType.NODE_SKIPPED, EventType.NODE_FAILED, EventType.NODE_ERROR})
 """Facts by which nodes may end that were never begun."""
@@ -117,7 +115,7 @@ class _Simulation:
         state = self.rnd.getstate()
         for edge, share in scenario.chances:
             program.decided[edge] = share >= 1 or self.rnd.random() < share
-        run = self.machine = Run(program, scenario.inputs, scenario.about, scenario.options.max_in_flight)
+        run = self.machine = RehearsedRun(program, scenario.inputs, scenario.about, scenario.options.max_in_flight)
         run.apply(Begin(), 0)
         if program.timeout_ms is not None:
             # Behind what ends at the same moment: a run that is done in time is done.
@@ -241,21 +239,22 @@ class _Simulation:
         behaviour = self.scenario.behaviours[node]
         trace.start = self.now
         if behaviour.duration is None:
-            ms = self._sleep_ms(node, step.inputs)
+            ms = self._written_ms(node, step.inputs)
             if ms is None:
-                self._refuse(node, trace, "VALIDATION_ERROR", 'a sleep node takes duration: "90s", or seconds: 90')
+                message = f'a {step.type} node takes a duration such as "90s"'
+                self._refuse(node, trace, "VALIDATION_ERROR", message)
                 return
             trace.work = single(self.now, self.now + ms)
-        elif step.type == "sleep":
-            trace.work = single(self.now, self.now + behaviour.duration.draw(self.rnd))
+        elif step.type in NEVER_FAIL:
+            trace.work = waited(self.now, behaviour.duration.draw(self.rnd), step.inputs, step.node_id)
         else:
             trace.work = work(behaviour, behaviour.duration, self.now, self.rnd, step.node_id)
         self.steps += len(trace.work.attempts)
         self.order += 1
         heappush(self.heap, (trace.work.end, 0, self.order, node))
 
-    def _sleep_ms(self, node: int, inputs: Mapping[str, Any]) -> int | None:
-        ms = sleep_ms(inputs)
+    def _written_ms(self, node: int, inputs: Mapping[str, Any]) -> int | None:
+        ms = written_ms(inputs)
         if ms is None and node in self.program.unread:
             return self.scenario.options.default_duration.draw(self.rnd)
         return ms
@@ -356,18 +355,3 @@ class _Simulation:
                     name = f"agent {self.admission.agents[trace.lease.agent].name}"
                     used[name] = used.get(name, 0.0) + lasted
         return used
-
-
-def sleep_ms(inputs: Mapping[str, Any]) -> int | None:
-    """Return how long a ``sleep`` node with these inputs sleeps, or None if it cannot tell (``workflows.dispatch``)."""
-    if "duration" in inputs:
-        try:
-            ms = parse_duration(inputs["duration"])
-        except ValueError:
-            return None
-    else:
-        seconds = inputs.get("seconds")
-        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= MAX_DURATION_MS:
-            return None
-        ms = round(seconds * 1000)
-    return ms if ms <= MAX_SLEEP_MS else None

@@ -10,6 +10,7 @@ from typing import Any
 
 from dalang.rehearsal.scenario import Scenario
 from dalang.rehearsal.simulation import SLOTS, Trace
+from dalang.rehearsal.waits import NEVER_FAIL
 from dalang.statuses import NodeStatus
 
 MAX_CAUSES = 20
@@ -217,7 +218,7 @@ class Tally:
         self._waits: Counter[str] = Counter()
         self._total = 0
         program = self.scenario.program
-        self._slotted = [program.max_in_flight is not None or kind != "sleep" for kind in program.types]
+        self._slotted = [program.max_in_flight is not None or kind not in NEVER_FAIL for kind in program.types]
 
     def add(self, trace: Trace) -> None:
         """Count one rehearsal."""

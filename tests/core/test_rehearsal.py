@@ -19,7 +19,7 @@ from dalang.program import Program, compile_plan
 from dalang.rehearsal import Scenario, Trace, load_options, prepare, rehearse, rehearse_once
 from dalang.rehearsal.attempts import retry_delay
 from dalang.rehearsal.distributions import parse_distribution
-from dalang.rehearsal.simulation import sleep_ms
+from dalang.rehearsal.waits import written_ms
 from dalang.statuses import NODE_ENDS
 from dalang.validation import validate
 from dalang.workflows import dispatch
@@ -270,7 +270,7 @@ def test_sleeps_last_as_long_as_in_a_run(inputs: dict[str, Any]) -> None:
         expected: int | None = dispatch.sleep_ms(inputs)
     except ValueError:
         expected = None
-    assert sleep_ms(inputs) == expected
+    assert written_ms(inputs) == expected
 
 
 def test_an_attempt_that_takes_too_long_is_timed_out_and_tried_again() -> None:
@@ -540,3 +540,28 @@ def test_jitter_is_drawn_from_the_seed() -> None:
     plan = plan_of(nodes=[{"nodeId": "a", "type": "noop", "retryPolicy": policy}])
     counts = Counter(once(plan, seed=seed, nodes={"a": {"failures": 1}})[1].makespan for seed in (1, 2, 2))
     assert sorted(counts.values()) == [1, 2]
+
+
+def test_waits_are_rehearsed() -> None:
+    """A timer lasts as written; a time and an event last as given or estimated, and an event may come too late."""
+    plan = plan_of(
+        nodes=[
+            {"nodeId": "t", "type": "timer", "inputs": {"duration": "2m"}},
+            {"nodeId": "day", "type": "timer", "inputs": {"until": "2026-12-24T18:00:00Z"}},
+            {"nodeId": "e", "type": "event", "inputs": {"name": "n"}, "requirements": {"estimatedDuration": "1h"}},
+            {"nodeId": "late", "type": "event", "inputs": {"name": "n", "timeout": "1m"}},
+            {"nodeId": "handled", "type": "noop"},
+        ],
+        edges=[{"sourceNodeId": "late", "sourcePort": "error", "targetNodeId": "handled"}],
+    )
+    scenario, trace = once(plan, nodes={"day": {"duration": "3h"}}, types={"event": {}}, defaultDuration="5m")
+    minute = 60_000
+    assert spans(scenario, trace) == {
+        "t": (0, 2 * minute),
+        "day": (0, 180 * minute),
+        "e": (0, 60 * minute),
+        "late": (0, minute),
+        "handled": (minute, minute),
+    }
+    assert trace.status == "COMPLETED"
+    assert [problem.code for problem in scenario.warnings] == ["ASSUMED_DURATION"]

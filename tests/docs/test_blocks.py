@@ -42,6 +42,11 @@ NOT_RUN = {
         'temporal workflow update execute --workflow-id run-$RUN --name retry_node --input \'{"nodeId": "charge"}\'',
         "the run above has ended",
     ),
+    (
+        "docs/waiting.md",
+        "temporal workflow signal --workflow-id run-$RUN --name external_event \\",
+        "the run is an example",
+    ),
     ("docs/benchmarks.md", "python benchmarks/interpreter.py --rounds 5", "measures for minutes"),
     ("docs/benchmarks.md", "python benchmarks/state_machine.py", "measures for half a minute"),
     ("docs/operations.md", "dalang up --node-modules my_nodes", "runs until Ctrl-C"),

@@ -25,6 +25,8 @@ OPTIONS = {path.name for path in EXAMPLES.glob("*-options.yaml")}
 PLANS = sorted(
     path.name for path in EXAMPLES.iterdir() if path.suffix in (".yaml", ".json") and path.name not in OPTIONS
 )
+WAITING = {"decisions.yaml", "event.yaml"}
+"""They wait for somebody: each has a test of its own."""
 
 
 @pytest.fixture
@@ -59,8 +61,8 @@ async def run(running: Engine, name: str, inputs: dict[str, Any]) -> dict[str, A
 async def test_every_example_is_run(running: Engine, shop: str) -> None:
     """Each ends COMPLETED with nothing but its defaults, and its chain of events verifies."""
     for name in PLANS:
-        if name == "decisions.yaml":
-            continue  # it waits for somebody; see the next test
+        if name in WAITING:
+            continue
         inputs = {"service": shop} if name == "http.yaml" else {}
         ended = await run(running, name, inputs)
         statuses = {node["status"] for node in ended["nodes"].values()}
@@ -101,6 +103,34 @@ async def test_the_decisions_example_goes_on_as_an_operator_says(running: Engine
     await started.handle.execute_update("retry_node", {"nodeId": "charge", "inputs": {"card": "4242"}})
     ended = await started.end()
     assert ended["result"]["outputs"] == {"receipt": "paid 12A"}
+
+
+@pytest.mark.parametrize(("amount", "shipped"), [(120, "SUCCESS"), (80, "SKIPPED")])
+async def test_the_event_example_goes_on_when_the_payment_comes(running: Engine, amount: int, shipped: str) -> None:
+    """A payment for another order is not its own; what was paid decides what is done."""
+    plan = load_plan((EXAMPLES / "event.yaml").read_bytes(), name="event.yaml").require()
+    started = await running.start_plan(plan, {"order": "B-7", "patience": "1h"})
+    await started.handle.signal(
+        "external_event", {"name": "payment", "correlationKey": "B-8", "payload": {"amount": 1}}
+    )
+    await started.until("NODE_WAITING", "payment")
+    payload = {"name": "payment", "correlationKey": "B-7", "payload": {"amount": amount}}
+    await started.handle.execute_update("external_event", payload)
+    ended = await started.end()
+    assert ended["run"]["status"] == "COMPLETED"
+    assert ended["nodes"]["ship"]["status"] == shipped
+
+
+async def test_the_event_example_without_a_payment(running: Engine) -> None:
+    """The timeout is an error of the node, which its error edge takes."""
+    plan = load_plan((EXAMPLES / "event.yaml").read_bytes(), name="event.yaml").require()
+    ended = await (await running.start_plan(plan, {"order": "B-7", "patience": "100ms"})).end()
+    assert {name: node["status"] for name, node in ended["nodes"].items()} == {
+        "payment": "ERROR",
+        "cancel": "SUCCESS",
+        "ship": "SKIPPED",
+        "short": "SKIPPED",
+    }
 
 
 def test_the_rehearsal_example_is_rehearsed() -> None:

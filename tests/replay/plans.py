@@ -60,6 +60,13 @@ def _edge(source: str, target: str, **more: Any) -> dict[str, Any]:
     return {"sourceNodeId": source, "targetNodeId": target, **more}
 
 
+async def _early_late_repeated(started: Started) -> None:
+    await started.handle.signal("external_event", {"name": "x", "payload": {"n": 1}, "eventId": "1"})
+    await started.handle.signal("external_event", {"name": "x", "payload": {"n": 1}, "eventId": "1"})
+    await started.until("NODE_WAITING", "b")
+    await started.handle.execute_update("external_event", {"name": "x", "payload": {"n": 2}})
+
+
 _FLAKY = {"retryPolicy": {"initialDelayMs": 10}}
 
 
@@ -144,6 +151,37 @@ PLANS: dict[str, Recorded] = {
             "edges": [_edge("a", "b")],
         },
         _retry_then_skip,
+    ),
+    "timer": Recorded(
+        {
+            "nodes": [
+                _node("t", "timer", inputs={"duration": "50ms"}),
+                _node("past", "timer", inputs={"until": "2026-01-01T00:00:00Z"}),
+                _node("b"),
+            ],
+            "edges": [_edge("t", "b"), _edge("past", "b")],
+        }
+    ),
+    "event": Recorded(
+        {
+            "nodes": [
+                _node("g", "sleep", inputs={"duration": "200ms"}),
+                _node("a", "event", inputs={"name": "x"}),
+                _node("b", "event", inputs={"name": "x", "timeout": "1h"}),
+                _node("late", "event", inputs={"name": "y", "timeout": "100ms"}),
+                _node("c"),
+            ],
+            "edges": [_edge("g", "a"), _edge("a", "b"), _edge("late", "c", sourcePort="error")],
+        },
+        _early_late_repeated,
+    ),
+    "event-continue-as-new": Recorded(
+        {
+            "nodes": [*noop_chain(20)["nodes"], _node("a", "event", inputs={"name": "x", "timeout": "2s"})],
+            "edges": noop_chain(20)["edges"],
+            "failurePolicy": "continue",
+        },
+        state={"historyLimit": 60},
     ),
     "fallback": Recorded(
         {

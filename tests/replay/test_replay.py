@@ -46,7 +46,9 @@ async def test_a_recorded_history_replays(path: Path) -> None:
     await replayer(UnsandboxedWorkflowRunner()).replay_workflow(history(path))
 
 
-@pytest.mark.parametrize("name", ["chain", "retries", "pause", "continue-as-new", "scheduled", "scheduled-cancel"])
+@pytest.mark.parametrize(
+    "name", ["chain", "retries", "pause", "continue-as-new", "event", "scheduled", "scheduled-cancel"]
+)
 async def test_a_recorded_history_replays_in_the_sandbox(name: str) -> None:
     """The workflow does nothing that Temporal's sandbox refuses."""
     runner = SandboxedWorkflowRunner(restrictions=SANDBOX)
