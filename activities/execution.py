@@ -19,10 +19,11 @@ from typing import Any
 
 from temporalio import activity
 
+from dalang.activities.checkpoints import Checkpoints
 from dalang.activities.failures import classify, completed, to_temporal
 from dalang.canonical import compact_json, find_unsafe
 from dalang.nodes import InvalidInput, NodeContext, NodeFailure
-from dalang.wire import INLINE_BODY_BYTES, NodeResult, NodeTask
+from dalang.wire import INLINE_BODY_BYTES, Checkpoint, NodeResult, NodeStop, NodeTask
 
 logger = logging.getLogger("dalang.activities")
 
@@ -30,10 +31,12 @@ Handler = Callable[[NodeContext], Awaitable[Any]]
 MAX_OUTPUT_BYTES = 16 * 1024 * 1024
 STOP_GRACE_SECONDS = 2.0
 """How long a cancelled handler may take to clean up before its end is no longer waited for."""
+BEAT_PAUSE_SECONDS = 0.2
+"""At least so long between two heartbeats, whatever a handler tells; the SDK sends at most one in a second."""
 
 
 class Recorder:
-    """Where the wrapper leaves what the workflow does not carry: failed attempts and large bodies.
+    """Where the wrapper leaves what the workflow does not carry: failed attempts, large bodies, checkpoints.
 
     ``worker`` is the identity of the process, which results and attempts name.
 
@@ -48,6 +51,13 @@ class Recorder:
 
     async def large_body(self, tenant_id: str, encoded: bytes) -> None:
         """Keep a large value under its digest, waiting while the store is away."""
+
+    async def save_checkpoint(self, task: NodeTask, checkpoint: Checkpoint, encoded: bytes) -> None:
+        """Keep a state, unless there is one of a newer attempt; waits while the store is away."""
+
+    async def load_checkpoint(self, task: NodeTask) -> tuple[Checkpoint, bytes] | None:
+        """Return the state that is kept for the node; waits while the store is away."""
+        return None
 
 
 class HandlerLoop:
@@ -94,7 +104,7 @@ def _no_exit(error: BaseException) -> NodeFailure:
     return NodeFailure(f"the handler raised {type(error).__name__}({error})")
 
 
-def context_of(task: NodeTask, attempt: int) -> NodeContext:
+def context_of(task: NodeTask, attempt: int, checkpoints: Checkpoints) -> NodeContext:
     """Return what the handler gets to know."""
     return NodeContext(
         node_id=task["nodeId"],
@@ -110,35 +120,51 @@ def context_of(task: NodeTask, attempt: int) -> NodeContext:
         metadata=task.get("metadata", {}),
         implementation=task.get("implementation", {}),
         run=task["run"],
+        _keep=checkpoints.keep,
     )
 
 
-async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeResult:
-    """Run one attempt of a node and return its result.
+async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeResult | NodeStop:
+    """Run one attempt of a node and return its result; of a cancelled one, what it left for the next.
 
     Raises:
         ApplicationError: the attempt failed; its first detail is the ErrorPayload, and it says whether to repeat.
     """
     info = activity.info()
-    ctx = context_of(task, info.attempt)
+    checkpoints = Checkpoints(task, info, recorder)
+    ctx = context_of(task, info.attempt, checkpoints)
     patience = info.heartbeat_timeout.total_seconds() if info.heartbeat_timeout else 5.0
-    heartbeat = asyncio.create_task(_beat(ctx, patience / 3))
+    heartbeat = asyncio.create_task(_keep_beating(ctx, checkpoints, patience / 3))
     try:
+        ctx.restored = await checkpoints.restore()
         outputs = await _within_deadline(task, ctx, handler)
         result: NodeResult = {"outputs": outputs, "attempt": info.attempt, "worker": recorder.worker}
         await _keep_large(task, outputs, recorder)
         return result
     except asyncio.CancelledError:
-        raise
+        await checkpoints.settle(patient=False)
+        _beat(ctx, checkpoints)
+        if checkpoints.record is None or not _is_wanted_to_stop():
+            raise
+        return {"stopped": True, "checkpoint": checkpoints.record}
     except Exception as error:
         payload = completed(classify(error), ctx.node_id, ctx.run_id, info.attempt, ctx.max_attempts)
         logger.info("attempt %d of node %s failed", info.attempt, ctx.node_id, exc_info=error)
         await recorder.failed_attempt(task, info.attempt, payload)
+        await checkpoints.settle(patient=True)
+        _beat(ctx, checkpoints)
         # Without its cause: the SDK would send that one's text too, which may be what no payload can hold.
-        raise to_temporal(payload, task["retry"], info.attempt) from None
+        raise to_temporal(payload, task["retry"], info.attempt, checkpoints.record) from None
     finally:
         ctx._stop.set()
         heartbeat.cancel()
+        checkpoints.close()
+
+
+def _is_wanted_to_stop() -> bool:
+    """Tell whether the workflow had the activity cancelled; else it is the worker that ends, or time is up."""
+    details = activity.cancellation_details()
+    return details is not None and details.cancel_requested
 
 
 async def _within_deadline(task: NodeTask, ctx: NodeContext, handler: Handler) -> dict[str, Any]:
@@ -164,11 +190,20 @@ async def _stop(work: asyncio.Future[Any], ctx: NodeContext) -> None:
         await asyncio.wait({work}, timeout=STOP_GRACE_SECONDS)
 
 
-async def _beat(ctx: NodeContext, every: float) -> None:
+async def _keep_beating(ctx: NodeContext, checkpoints: Checkpoints, every: float) -> None:
     """Tell Temporal that this worker is alive; a cancel of the activity comes back with the answer."""
     while True:
-        await asyncio.sleep(every)
-        activity.heartbeat(*([dict(ctx._progress)] if ctx._progress else []))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(checkpoints.changed.wait(), every)
+        checkpoints.changed.clear()
+        _beat(ctx, checkpoints)
+        await asyncio.sleep(BEAT_PAUSE_SECONDS)
+
+
+def _beat(ctx: NodeContext, checkpoints: Checkpoints) -> None:
+    """Send progress and checkpoint. A heartbeat replaces the one before, so what an earlier attempt left goes along."""
+    progress, checkpoint = dict(ctx._progress), checkpoints.record
+    activity.heartbeat(*([progress, checkpoint] if checkpoint is not None else [progress] if progress else []))
 
 
 def checked_outputs(value: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from dalang.canonical import compact_json, find_unsafe, safe_text
 from dalang.errors import ErrorPayload, ErrorType
 from dalang.nodes import NodeFailure
+from dalang.wire import Checkpoint
 
 MAX_DETAILS_BYTES = 16 * 1024
 
@@ -70,12 +71,18 @@ def completed(payload: ErrorPayload, node_id: str, run_id: str, attempt: int, ma
     ).wire()
 
 
-def to_temporal(payload: Mapping[str, Any], retry: Mapping[str, Any], attempt: int) -> ApplicationError:
-    """Return the exception that makes Temporal repeat the attempt, or not, as the node's retry policy says."""
+def to_temporal(
+    payload: Mapping[str, Any], retry: Mapping[str, Any], attempt: int, checkpoint: Checkpoint | None = None
+) -> ApplicationError:
+    """Return the exception that makes Temporal repeat the attempt, or not, as the node's retry policy says.
+
+    Its details are the ErrorPayload and the checkpoint, which an operator's retry goes on from.
+    """
     repeat = bool(payload.get("retryable")) and payload["type"] in retry["retryOn"]
     return ApplicationError(
         payload.get("message", ""),
         dict(payload),
+        *([] if checkpoint is None else [checkpoint]),
         type=payload["type"],
         non_retryable=not repeat,
         # An attempt that fails is the node's business, recorded as such; it is no defect of the worker to be logged.

@@ -1,32 +1,34 @@
-"""The activity ``record``, which stores transitions; and where the wrapper leaves attempts and large bodies."""
+"""The activity ``record``, which stores transitions; and where the wrapper leaves attempts, bodies and checkpoints."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from temporalio import activity
 from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
 
 from dalang.activities.execution import Recorder
 from dalang.errors import NotFound
+from dalang.store.checkpoints import StoredCheckpoint, Work, get_checkpoint, put_checkpoint
 from dalang.store.engine import is_connection_error, transaction
 from dalang.store.nodes import record_attempt
 from dalang.store.recording import MalformedBatch, NotCurrentExecution, record
 from dalang.store.references import put_body
-from dalang.wire import RECORD, NodeTask, RecordInput
+from dalang.wire import RECORD, Checkpoint, NodeTask, RecordInput
 
 logger = logging.getLogger("dalang.projection")
 
 BEAT_SECONDS = 1.5
 AWAY_SECONDS = 1.0
-"""Pause before a large body is stored again while Postgres is away."""
+"""Pause before a large body, or a checkpoint, is stored again while Postgres is away."""
+T = TypeVar("T")
 
 
 async def _beat() -> None:
@@ -70,7 +72,7 @@ class Projection:
 
 
 class StoreRecorder(Recorder):
-    """Keeps failed attempts and large bodies in Postgres."""
+    """Keeps failed attempts, large bodies and checkpoints in Postgres."""
 
     def __init__(self, engine: AsyncEngine, worker: str) -> None:
         super().__init__(worker)
@@ -96,13 +98,56 @@ class StoreRecorder(Recorder):
             logger.warning("attempt %d of node %s could not be recorded", attempt, task["nodeId"], exc_info=True)
 
     async def large_body(self, tenant_id: str, encoded: bytes) -> None:
-        """Keep a large value, waiting while Postgres is away: a store that is away is no failure of the node."""
+        """Keep a large value."""
+        await self._patiently(tenant_id, lambda conn: put_body(conn, tenant_id, encoded))
+
+    async def save_checkpoint(self, task: NodeTask, checkpoint: Checkpoint, encoded: bytes) -> None:
+        """Keep a state, unless there is one of a newer attempt."""
+        tenant_id, work = task["tenantId"], _work(task)
+        new = StoredCheckpoint(
+            begun=_time(checkpoint["begun"]),
+            attempt=checkpoint["attempt"],
+            number=checkpoint["number"],
+            saved_at=_time(checkpoint["at"]),
+            size=checkpoint["size"],
+            state=encoded.decode(),
+        )
+        await self._patiently(tenant_id, lambda conn: put_checkpoint(conn, tenant_id, work, new))
+
+    async def load_checkpoint(self, task: NodeTask) -> tuple[Checkpoint, bytes] | None:
+        """Return the state that is kept for the node in this iteration and generation."""
+        tenant_id, work = task["tenantId"], _work(task)
+        found = await self._patiently(tenant_id, lambda conn: get_checkpoint(conn, tenant_id, work))
+        if found is None:
+            return None
+        record: Checkpoint = {
+            "begun": _milliseconds(found.begun),
+            "attempt": found.attempt,
+            "number": found.number,
+            "at": _milliseconds(found.saved_at),
+            "size": found.size,
+        }
+        return record, found.state.encode()
+
+    async def _patiently(self, tenant_id: str, query: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Run ``query`` in a transaction, waiting while Postgres is away: that is no failure of the node."""
         while True:
             try:
                 async with transaction(self._engine, tenant_id) as conn:
-                    await put_body(conn, tenant_id, encoded)
-                return
+                    return await query(conn)
             except Exception as error:
                 if not is_connection_error(error):
                     raise
                 await asyncio.sleep(AWAY_SECONDS)
+
+
+def _work(task: NodeTask) -> Work:
+    return Work(UUID(task["runId"]), task["nodeId"], task.get("iteration", 0), task["generation"])
+
+
+def _time(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def _milliseconds(at: datetime) -> int:
+    return round(at.timestamp() * 1000)

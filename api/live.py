@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
 from temporalio.api.enums.v1 import PendingActivityState
@@ -14,11 +14,11 @@ from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
-from dalang.api.schemas import LiveAttempt
+from dalang.api.schemas import CheckpointItem, LiveAttempt
 from dalang.api.services import Services
 from dalang.errors import ErrorPayload, ErrorType, Unavailable
 from dalang.store.runs import RunSummary
-from dalang.wire import RECORD
+from dalang.wire import RECORD, Checkpoint, is_checkpoint
 
 logger = logging.getLogger("dalang.api")
 
@@ -49,13 +49,15 @@ def is_retrying(live: LiveAttempt | None) -> bool:
 async def _attempt(client: Client, one: PendingActivityInfo) -> LiveAttempt:
     state = PendingActivityState.Name(one.state).removeprefix("PENDING_ACTIVITY_STATE_")
     scheduled = one.next_attempt_schedule_time if one.HasField("next_attempt_schedule_time") else one.scheduled_time
+    progress, checkpoint = await _told(client, one)
     return LiveAttempt(
         attempt=one.attempt,
         state=state,
         last_failure=await _failure(client, one) if one.HasField("last_failure") else None,
         next_attempt_at=scheduled.ToDatetime(UTC) if state == "SCHEDULED" and scheduled.seconds else None,
         worker=one.last_worker_identity or None,
-        progress=await _progress(client, one),
+        progress=progress,
+        checkpoint=checkpoint,
     )
 
 
@@ -71,11 +73,19 @@ async def _failure(client: Client, one: PendingActivityInfo) -> dict[str, Any]:
     return ErrorPayload(type=kind, message=one.last_failure.message, retryable=True).wire()
 
 
-async def _progress(client: Client, one: PendingActivityInfo) -> Any:
+async def _told(client: Client, one: PendingActivityInfo) -> tuple[Any, CheckpointItem | None]:
+    """Return what the last heartbeat carried: progress, and what is known of the checkpoint."""
     if not one.HasField("heartbeat_details") or not one.heartbeat_details.payloads:
-        return None
+        return None, None
     try:
         found = await client.data_converter.decode(one.heartbeat_details.payloads)
     except Exception:  # another language's worker may send anything
-        return None
-    return found[0] if found and isinstance(found[0], (dict, str, int, float)) else None
+        return None, None
+    progress = found[0] if found and found[0] and isinstance(found[0], (dict, str, int, float)) else None
+    return progress, checkpoint_item(found[1]) if len(found) > 1 and is_checkpoint(found[1]) else None
+
+
+def checkpoint_item(checkpoint: Checkpoint) -> CheckpointItem:
+    """Return what people see of a checkpoint."""
+    saved_at = datetime.fromtimestamp(checkpoint["at"] / 1000, UTC)
+    return CheckpointItem(attempt=checkpoint["attempt"], saved_at=saved_at, size=checkpoint["size"])

@@ -13,10 +13,19 @@ from dalang.api.auth import Reader
 from dalang.api.live import is_retrying, live_attempts
 from dalang.api.plan_index import PlanIndex, PlannedNode
 from dalang.api.runs import found_run, status_without_row
-from dalang.api.schemas import AttemptItem, LiveAttempt, NodeDetailResponse, NodeItem, NodePage, NodeQuery
+from dalang.api.schemas import (
+    AttemptItem,
+    CheckpointItem,
+    LiveAttempt,
+    NodeDetailResponse,
+    NodeItem,
+    NodePage,
+    NodeQuery,
+)
 from dalang.api.services import Service
 from dalang.errors import NotFound
 from dalang.statuses import NodeStatus
+from dalang.store.checkpoints import CheckpointInfo, last_checkpoint
 from dalang.store.node_pages import nodes_among
 from dalang.store.nodes import NodeState, get_node, list_attempts
 from dalang.store.paging import read_cursor, write_cursor
@@ -61,6 +70,7 @@ async def get_one_node(who: Reader, runId: UUID, nodeId: str, it: Service) -> No
         if planned is None and state is None:
             raise NotFound(f"Run {runId} has no node {nodeId!r}.")
         attempts = await list_attempts(conn, who.tenant_id, runId, node_id=nodeId)
+        stored = await last_checkpoint(conn, who.tenant_id, runId, nodeId)
     planned = planned or PlannedNode(nodeId, nodeId, "unknown")
     live = None
     if state is not None and state.status == NodeStatus.RUNNING:
@@ -73,10 +83,18 @@ async def get_one_node(who: Reader, runId: UUID, nodeId: str, it: Service) -> No
         error=state.error if state else None,
         attempts=[AttemptItem.model_validate({name: vars(one)[name] for name in _ATTEMPT}) for one in attempts],
         metadata=state.metadata if state else {},
+        checkpoint=_newest(live, stored),
     )
 
 
+def _newest(live: LiveAttempt | None, stored: CheckpointInfo | None) -> CheckpointItem | None:
+    kept = None if stored is None else CheckpointItem(**{name: getattr(stored, name) for name in _CHECKPOINT})
+    told = None if live is None else live.checkpoint
+    return max((one for one in (kept, told) if one is not None), key=lambda one: one.saved_at, default=None)
+
+
 _ATTEMPT = tuple(AttemptItem.model_fields)
+_CHECKPOINT = tuple(CheckpointItem.model_fields)
 Chosen = list[tuple[PlannedNode, NodeState | None]]
 
 

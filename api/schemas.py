@@ -310,6 +310,14 @@ class RunPlan(Answer):
     plan: dict[str, Any]
 
 
+class CheckpointItem(Answer):
+    """That a handler left a state for the attempt that goes on with its work."""
+
+    attempt: int = Field(description="The attempt that left it.")
+    saved_at: datetime
+    size: int = Field(description="Bytes of its JSON.")
+
+
 class LiveAttempt(Answer):
     """What Temporal knows of a node whose activity is pending: of the attempt that is made, or waited for."""
 
@@ -319,6 +327,7 @@ class LiveAttempt(Answer):
     next_attempt_at: datetime | None = None
     worker: str | None = None
     progress: Any = Field(None, description="What the handler told by ctx.progress().")
+    checkpoint: CheckpointItem | None = Field(None, description="What the handler left by ctx.checkpoint().")
 
 
 class NodeItem(Answer):
@@ -357,6 +366,7 @@ class NodeDetailResponse(NodeItem):
     outputs: Any = None
     error: Any = None
     attempts: list[AttemptItem] = Field(default_factory=list, description="The attempts that failed, the oldest first.")
+    checkpoint: CheckpointItem | None = Field(None, description="The last state that its handler left.")
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -12,20 +12,23 @@
 A function gets the context as ``ctx`` if it has such a parameter; its other parameters are filled from the node's
 inputs by name. It may be ``async`` or plain (then it runs in a thread). It returns a JSON object, or any other JSON
 value, which becomes the output ``result``. It may run more than once for one node - a retry, a worker that died - so an
-effect on the outside world should carry ``ctx.idempotency_key``, which stays the same.
+effect on the outside world should carry ``ctx.idempotency_key``, which stays the same. Long work leaves its state with
+``ctx.checkpoint(state)`` now and then; the run that follows finds it as ``ctx.restored``.
 """
 
 from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, overload
 
+from dalang.canonical import compact_json, find_unsafe
 from dalang.errors import ErrorType, SuggestedAction
 
 Handler = Callable[..., Any]
+MAX_CHECKPOINT_BYTES = 16 * 1024 * 1024
 F = TypeVar("F", bound=Handler)
 
 
@@ -102,11 +105,20 @@ class PolicyViolation(NodeFailure):
     retryable = False
 
 
+class _KeptNowhere:
+    """What a context outside of a worker answers to a checkpoint, in tests of handlers."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return
+        yield
+
+
 @dataclass(slots=True)
 class NodeContext:
     """What a handler knows of the node it runs.
 
     ``attempt`` counts from 1; ``idempotency_key`` is the same for every attempt; ``run`` tells id, plan and requester.
+    ``restored`` is the last state that :meth:`checkpoint` was given by an earlier attempt of the same work, or None.
     """
 
     node_id: str
@@ -122,6 +134,8 @@ class NodeContext:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     implementation: Mapping[str, Any] = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)
+    restored: Any = None
+    _keep: Callable[[bytes], Awaitable[None]] = field(default=lambda encoded: _KeptNowhere(), repr=False)
     _stop: threading.Event = field(default_factory=threading.Event)
     _progress: dict[str, Any] = field(default_factory=dict)
 
@@ -130,6 +144,27 @@ class NodeContext:
         self._progress.update(message=str(message)[:500])
         if fraction is not None:
             self._progress["fraction"] = min(max(float(fraction), 0.0), 1.0)
+
+    def checkpoint(self, state: Any) -> Awaitable[None]:
+        """Leave a state (JSON) that another attempt goes on from: it finds it as ``ctx.restored``.
+
+        The state is taken as it is at the call, replaces the one before, and never holds the handler up: small ones
+        leave with the next heartbeat, within a second, larger ones are stored in Postgres meanwhile. A coroutine may
+        ``await`` the answer, which waits until a large state is stored; nobody has to. None means: begin anew.
+
+        Raises:
+            InvalidInput: the state is no JSON, or too large.
+        """
+        unsafe = find_unsafe(state)
+        if unsafe is not None:
+            raise InvalidInput(f"what was given to ctx.checkpoint is not JSON: state{unsafe[0]} {unsafe[1]}")
+        try:
+            encoded = compact_json(state)
+        except TypeError as error:  # a mapping that is no dict
+            raise InvalidInput(f"what was given to ctx.checkpoint is not JSON: {error}") from None
+        if len(encoded) > MAX_CHECKPOINT_BYTES:
+            raise InvalidInput(f"the checkpoint has {len(encoded):,} bytes; at most {MAX_CHECKPOINT_BYTES:,} are kept")
+        return self._keep(encoded)
 
     @property
     def stopping(self) -> bool:

@@ -7,8 +7,11 @@ them too.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, NotRequired, TypedDict
+
+from dalang.canonical import MAX_INTEGER
 
 ENGINE_VERSION = 1
 """Stands in the input of every run: the meaning a history was made with."""
@@ -124,11 +127,36 @@ class RecordInput(TypedDict):
     final: bool
 
 
+class Checkpoint(TypedDict):
+    """A state that a handler left, as heartbeats (their second detail) and the workflow carry it.
+
+    Without ``state`` it is large and stands in the table ``node_checkpoints``. ``begun`` is when the server started
+    the ``attempt`` that left it, ``at`` when it did, in milliseconds since the epoch; ``number`` counts those of an
+    attempt, so that (begun, number) orders all checkpoints of a node. ``size`` is that of its JSON in bytes.
+    """
+
+    begun: int
+    attempt: int
+    number: int
+    at: int
+    size: int
+    state: NotRequired[Any]
+
+
+def is_checkpoint(value: Any) -> bool:
+    """Tell whether ``value`` is a :class:`Checkpoint`: a worker of another language may have sent anything."""
+    numbers = ("begun", "attempt", "number", "at", "size")
+    known = isinstance(value, Mapping) and all(type(value.get(name)) is int for name in numbers)
+    return known and all(0 <= value[name] <= MAX_INTEGER for name in numbers)
+
+
 class NodeTask(TypedDict):
     """Input of the activity of a node: everything its worker needs, in any language.
 
     ``key`` is the idempotency key, the same for every attempt of a ``generation`` (0, until a node is undone or run
     anew); ``startToCloseMs`` is how long the handler may take; ``retry`` is the node's retry policy as in the program.
+    ``starts`` counts the earlier starts of this generation (an interrupt, an operator's retry); ``checkpoint`` is what
+    the last of them left, as far as the workflow knows it.
     """
 
     runId: str
@@ -146,6 +174,19 @@ class NodeTask(TypedDict):
     capabilities: NotRequired[list[str]]
     metadata: NotRequired[dict[str, Any]]
     implementation: NotRequired[dict[str, Any]]
+    iteration: NotRequired[int]
+    starts: NotRequired[int]
+    checkpoint: NotRequired[Checkpoint]
+
+
+class NodeStop(TypedDict):
+    """Result of the activity of a node that was cancelled and left a checkpoint.
+
+    It is a result, since the SDK gives a cancelled activity's error no details.
+    """
+
+    stopped: bool
+    checkpoint: Checkpoint
 
 
 class NodeResult(TypedDict):

@@ -10,6 +10,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.errors import Conflict, NotFound
+from dalang.store.checkpoints import erase_checkpoints
 from dalang.store.tables import body_references, event_bodies, execution_runs, node_attempts, retired_runs
 from dalang.store.task_rows import erase_tasks
 
@@ -55,7 +56,7 @@ async def get_retired_run(conn: AsyncConnection, tenant_id: str, run_id: UUID) -
 
 
 async def erase_bodies(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> int:
-    """Erase what users put into an ended run: inputs, outputs, errors; return how many bodies.
+    """Erase what users put into an ended run: inputs, outputs, errors, checkpoints; return how many bodies.
 
     Events, statuses and times stay, and the chain stays verifiable: it holds salted digests, and the salts go too.
     Large bodies that no other run refers to go with the next ``delete_unreferenced_bodies``.
@@ -76,6 +77,7 @@ async def erase_bodies(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> i
     attempts = update(node_attempts).where(node_attempts.c.tenant_id == tenant_id, node_attempts.c.run_id == run_id)
     await conn.execute(attempts.values(error={}))
     await erase_tasks(conn, tenant_id, run_id)
+    await erase_checkpoints(conn, tenant_id, run_id)
     nothing = dict.fromkeys(("inputs", "outputs", "error", "error_message"))
     await conn.execute(update(execution_runs).where(of_run).values(**nothing, last_updated_at=func.now()))
     return int(erased.rowcount)

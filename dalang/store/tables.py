@@ -369,6 +369,28 @@ node_attempts = Table(
     comment="Failed attempts, which Temporal repeats without telling the workflow; reported by the worker itself.",
 )
 
+node_checkpoints = Table(
+    "node_checkpoints",
+    metadata,
+    Column("run_id", Uuid, nullable=False),
+    Column("node_id", Text, nullable=False),
+    Column("iteration", Integer, nullable=False),
+    Column("generation", Integer, nullable=False),
+    _tenant(),
+    Column("begun", DateTime(timezone=True), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("saved_at", DateTime(timezone=True), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    PrimaryKeyConstraint("run_id", "node_id", "iteration", "generation"),
+    ForeignKeyConstraint(
+        ["tenant_id", "run_id"], ["execution_runs.tenant_id", "execution_runs.run_id"], ondelete="CASCADE"
+    ),
+    CheckConstraint("iteration >= 0 AND generation >= 0 AND attempt > 0 AND number > 0 AND size >= 0", "numbers"),
+    comment="The last state that a node's handler left, by what it works on; (begun, number) says which is newer.",
+)
+
 payload_blobs = Table(
     "payload_blobs",
     metadata,

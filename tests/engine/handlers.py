@@ -171,6 +171,45 @@ def context(ctx: NodeContext) -> dict[str, Any]:
     }
 
 
+@node("t-steps")
+async def steps(
+    ctx: NodeContext, path: str, count: int = 5, fail_at: int = -1, wait_at: int = -1, kilobytes: int = 0
+) -> dict[str, Any]:
+    """Do numbered steps, each once in a line of ``path``, with a checkpoint after each.
+
+    Attempt 1 fails before step ``fail_at``; step ``wait_at`` waits until there is a file ``path``.gate.
+    """
+    begun = ctx.restored["done"] if ctx.restored else 0
+    for step in range(begun, count):
+        if step == fail_at and ctx.attempt == 1:
+            raise NodeFailure("a step failed", type="NETWORK_ERROR")
+        while step == wait_at and not Path(f"{path}.gate").exists():
+            await asyncio.sleep(0.02)
+        with Path(path).open("a") as log:
+            log.write(f"{step} {os.getpid()}\n")
+        await ctx.checkpoint({"done": step + 1, "pad": "x" * kilobytes * 1024})
+    return {"begun": begun, "attempt": ctx.attempt, "key": ctx.idempotency_key}
+
+
+@node("t-steps-thread")
+def steps_in_thread(ctx: NodeContext, path: str, count: int = 5, fail_at: int = -1) -> dict[str, Any]:
+    """The same in a thread, without waiting for anything."""
+    begun = ctx.restored["done"] if ctx.restored else 0
+    for step in range(begun, count):
+        if step == fail_at and ctx.attempt == 1:
+            raise NodeFailure("a step failed", type="NETWORK_ERROR")
+        with Path(path).open("a") as log:
+            log.write(f"{step} {os.getpid()}\n")
+        ctx.checkpoint({"done": step + 1})
+    return {"begun": begun, "attempt": ctx.attempt}
+
+
+@node("t-bad-checkpoint")
+async def bad_checkpoint(ctx: NodeContext) -> None:
+    """Leave what is not JSON."""
+    ctx.checkpoint({"list": [1, float("nan")]})
+
+
 @agent("t-coder", capabilities=["t-coding", "t-testing"])
 async def coder(ctx: NodeContext) -> dict[str, Any]:
     """An agent with two capabilities."""
