@@ -11,12 +11,26 @@ from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
 from dalang import __version__
-from dalang.api import decisions, docs, events, health, nodes, plans, problems, rehearsals, runs, schedules
+from dalang.api import (
+    decisions,
+    docs,
+    events,
+    health,
+    human_tasks,
+    nodes,
+    plans,
+    problems,
+    rehearsals,
+    runs,
+    schedules,
+    task_decisions,
+)
 from dalang.api.middleware import Metrics, RequestContext
 from dalang.api.rehearsals import RehearseRequest
 from dalang.api.schedule_schemas import BackfillRequest, CreateScheduleRequest, TriggerRequest, UpdateScheduleRequest
 from dalang.api.schemas import CancelRequest, ExecutePlanRequest, PauseResumeRequest, ProblemDetails
 from dalang.api.services import Services
+from dalang.api.task_schemas import BODIES as TASK_BODIES
 from dalang.settings import Settings
 
 _TAGS = [
@@ -24,6 +38,7 @@ _TAGS = [
     {"name": "nodes", "description": "The nodes of a run: inputs, outputs, attempts, errors."},
     {"name": "events", "description": "What happened in a run, as a list and as Server-Sent Events."},
     {"name": "plans", "description": "Plans and their versions, which never change."},
+    {"name": "human tasks", "description": "What people are asked, and what they decide."},
     {"name": "schedules", "description": "Start runs of stored plans by cron, interval and calendar."},
     {"name": "health", "description": "For load balancers and Prometheus."},
 ]
@@ -33,7 +48,15 @@ _DESCRIPTION = (
     "`application/problem+json` (RFC 9457)."
 )
 _SCHEDULE_BODIES = (CreateScheduleRequest, UpdateScheduleRequest, TriggerRequest, BackfillRequest)
-_BODIES = (*_SCHEDULE_BODIES, ExecutePlanRequest, PauseResumeRequest, CancelRequest, RehearseRequest, ProblemDetails)
+_BODIES = (
+    *TASK_BODIES,
+    *_SCHEDULE_BODIES,
+    ExecutePlanRequest,
+    PauseResumeRequest,
+    CancelRequest,
+    RehearseRequest,
+    ProblemDetails,
+)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -60,7 +83,19 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     # The stream before the list's sibling addresses: nodes take any path that is left.
-    resources = (plans, rehearsals, runs, events, decisions, nodes, schedules, health, docs)
+    resources = (
+        plans,
+        rehearsals,
+        runs,
+        events,
+        decisions,
+        nodes,
+        human_tasks,
+        task_decisions,
+        schedules,
+        health,
+        docs,
+    )
     for router in (resource.router for resource in resources):
         app.include_router(router)
     problems.install(app)

@@ -1,7 +1,8 @@
 """Who asks: ``Authorization: Bearer <token>``, looked up by its SHA-256; nothing but health and the docs is open.
 
-What a token may do is a matter of its roles: ``viewer`` reads, ``operator`` also runs and controls, ``approver`` also
-decides human tasks, ``admin`` may do everything. The tenant of a request is the token's, whatever a body says.
+What a token may do is a matter of its roles: ``viewer`` reads, ``approver`` also decides human tasks, ``operator`` does
+that and runs and controls, ``admin`` may do everything. Which tasks are his to decide is a matter of his name and of
+the token's groups. The tenant of a request is the token's, whatever a body says.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ MAX_TOKEN_LENGTH = 4_096
 
 READERS = frozenset({"viewer", "operator", "approver", "admin"})
 OPERATORS = frozenset({"operator", "admin"})
+DECIDERS = frozenset({"approver", "operator", "admin"})
 
 bearer = HTTPBearer(auto_error=False, description="A token made by `dalang token create`, or `<home>/token`.")
 
@@ -42,6 +44,7 @@ class Principal:
     tenant_id: str
     subject: str
     roles: frozenset[str]
+    groups: tuple[str, ...] = ()
 
 
 class Tokens:
@@ -65,7 +68,7 @@ class Tokens:
                 self._seen.popitem(last=False)
         if token is None or (token.expires_at is not None and token.expires_at <= datetime.now(UTC)):
             return None
-        return Principal(token.tenant_id, token.subject, frozenset(token.roles))
+        return Principal(token.tenant_id, token.subject, frozenset(token.roles), token.groups)
 
 
 def requires(roles: frozenset[str]) -> Callable[..., Awaitable[Principal]]:
@@ -90,3 +93,4 @@ def requires(roles: frozenset[str]) -> Callable[..., Awaitable[Principal]]:
 
 Reader = Annotated[Principal, Depends(requires(READERS))]
 Operator = Annotated[Principal, Depends(requires(OPERATORS))]
+Decider = Annotated[Principal, Depends(requires(DECIDERS))]

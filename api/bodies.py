@@ -92,16 +92,16 @@ def checked(model: type[M], value: Any) -> M:
         raise InvalidDocument(found, "request") from None
 
 
-def small_body(model: type[M], *, optional: bool) -> Callable[[Request], Awaitable[M]]:
+def small_body(model: type[M], *, optional: bool, limit: int = SMALL_BYTES) -> Callable[[Request], Awaitable[M]]:
     """Return a dependency that reads a small body as ``model``; ``optional``: no body is an empty object."""
 
     async def read(request: Request) -> M:
         declared = request.headers.get("content-length")
         if optional and (declared == "0" or (declared is None and "transfer-encoding" not in request.headers)):
             return checked(model, {})
-        if optional and not media_type(request) and not await read_body(request, SMALL_BYTES):
+        if optional and not media_type(request) and not await read_body(request, limit):
             return checked(model, {})
-        return checked(model, await read_json(request, SMALL_BYTES))
+        return checked(model, await read_json(request, limit))
 
     return read
 

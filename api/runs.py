@@ -70,7 +70,7 @@ async def execute(
     who: Operator, request: Request, response: Response, it: Service, idempotency_key: IdempotencyKey = None
 ) -> ExecutePlanResponse:
     """Start a run of a plan: of a stored one by `planId`, or of the `plan` in the body."""
-    if idempotency_key is not None and not _is_key(idempotency_key):
+    if idempotency_key is not None and not is_key(idempotency_key):
         raise Malformed(f"An Idempotency-Key has 1 to {MAX_KEY_LENGTH} printable ASCII characters.")
     document = await read_json(request, it.settings.max_plan_bytes)
     wanted = checked(ExecutePlanRequest, document)
@@ -144,7 +144,8 @@ def _inputs(head: Plan, inputs: dict[str, Any]) -> dict[str, Any]:
     return dict(with_input_defaults(head, inputs))
 
 
-def _is_key(key: str) -> bool:
+def is_key(key: str) -> bool:
+    """Tell whether a text may be an Idempotency-Key."""
     return 0 < len(key) <= MAX_KEY_LENGTH and key.isascii() and key.isprintable()
 
 

@@ -12,6 +12,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
+from uuid import UUID
 
 from temporalio.client import (
     WorkflowHandle,
@@ -40,6 +41,8 @@ logger = logging.getLogger("dalang.controls")
 CONTROLS = (wire.UPDATE_PAUSE, wire.UPDATE_RESUME, wire.UPDATE_CANCEL)
 DECISIONS = (wire.UPDATE_RETRY_NODE, wire.UPDATE_SKIP_NODE)
 """What an operator decides about one node; an update only, since it has to be checked against the node's status."""
+TASK_ANSWERS = ("complete_human_task", "claim_human_task", "release_human_task", "delegate_human_task")
+"""What a person says to a human task."""
 T = TypeVar("T")
 
 
@@ -99,6 +102,30 @@ class Controls:
         except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
             raise Unavailable("No worker answers at the moment; nothing was decided.") from None
         return Outcome(status or run.status, applied=True)
+
+    async def answer_task(self, run_id: UUID, answer: str, payload: dict[str, Any], *, lasting: bool) -> Outcome:
+        """Send what a person says to a human task (one of :data:`TASK_ANSWERS`) into its run.
+
+        ``lasting``: when no worker takes it in time it is left as a signal. That is right for a decision, which has an
+        id, so that it counts once whichever way it arrives, and the digest of what the person saw, so that it is void
+        when that has changed; it is wrong for a claim, which is worth nothing without an answer.
+
+        Raises:
+            Conflict: the task or the run has ended, or is not this person's.
+            InvalidDocument: the workflow finds the request malformed.
+            Unavailable: Temporal is away; or no worker took what is not ``lasting``.
+        """
+        client = await self._link.client()
+        handle = client.get_workflow_handle(f"{wire.WORKFLOW_ID_PREFIX}{run_id}")
+        try:
+            status = await self._update(handle, answer, payload)
+        except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
+            if not lasting:
+                raise Unavailable("No worker answers at the moment; try again.") from None
+            signal = handle.signal(answer, payload, rpc_timeout=timedelta(seconds=SIGNAL_SECONDS))
+            await _answered(answer, signal, SIGNAL_SECONDS)
+            return Outcome("", applied=False)
+        return Outcome(status or "", applied=True)
 
     async def _update(self, handle: WorkflowHandle[Any, Any], control: str, payload: dict[str, Any]) -> str | None:
         """Return the status after the update, or None when it is applied and not stored yet."""

@@ -74,7 +74,7 @@ class Task(TaskSummary):
 
 @dataclass(frozen=True)
 class Person:
-    """Who looks for work: his name, and the groups that he belongs to."""
+    """Who looks for work: a name, and the groups that it belongs to."""
 
     subject: str
     groups: Collection[str] = ()
@@ -179,14 +179,16 @@ async def history_of_task(conn: AsyncConnection, tenant_id: str, task: Task, *, 
 
 
 def _could_decide(person: Person) -> ColumnElement[bool]:
-    """The condition that a task waits for this person: it is his, or nobody's and open to him; not excluded."""
+    """The condition that a task waits for this person: it is theirs, or nobody's and open to them."""
     me = literal([person.subject], JSONB)
+    my_vote = literal([{"operator": person.subject}], JSONB)
     free = and_(
         _tasks.assigned_to.is_(None),
         or_(_tasks.candidate_group.is_(None), _tasks.candidate_group.in_(sorted(person.groups))),
     )
     invited = or_(_tasks.candidates.is_(None), _tasks.candidates.contains(me))
-    return and_(or_(_tasks.assigned_to == person.subject, free), invited, ~_tasks.excluded.contains(me))
+    barred = or_(_tasks.excluded.contains(me), _tasks.votes.contains(my_vote))
+    return and_(or_(_tasks.assigned_to == person.subject, free), invited, ~barred)
 
 
 def _conditions(wanted: TaskFilter) -> list[ColumnElement[bool]]:

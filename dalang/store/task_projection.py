@@ -2,7 +2,7 @@
 
 Pure, like ``projection.py``, and used like it: for new events, and after a ``workflow reset`` for what is left of the
 chain. An event is about a task when its data names one (``task``) with its status (``taskStatus``), whatever its type.
-A key that is missing from the data leaves the column as it is, null empties it.
+It always says who has the task (``assignee``, ``group``; missing is nobody); what else is missing stays as it was.
 """
 
 from __future__ import annotations
@@ -18,12 +18,10 @@ from dalang.store.chain import Transition, to_time
 from dalang.store.projection import Row
 
 _STATUSES = tuple(TaskStatus)
-_TEXTS = {"assignee": "assigned_to", "group": "candidate_group", "kind": "kind", "digest": "digest"}
+_HOLDERS = {"assignee": "assigned_to", "group": "candidate_group"}
 _TIMES = {"dueAt": "due_at", "remindAt": "remind_at", "escalateAt": "escalate_at"}
-_SHOWN = ("context", "form", "error", "candidates")
-_HAPPENED = {"HITL_TASK_REMINDED": "reminded_at", "HITL_TASK_ESCALATED": "escalated_at"}
-_VOTED = "HITL_TASK_VOTED"
-_REQUIRED = ("kind", "digest")
+_SHOWN = ("context", "form", "error")
+_REMINDED, _ESCALATED, _VOTED = "HITL_TASK_REMINDED", "HITL_TASK_ESCALATED", "HITL_TASK_VOTED"
 MAX_TITLE = 500
 MAX_PRIORITY = 2**31 - 1
 
@@ -47,8 +45,10 @@ def task_after(task: Row | None, run_id: UUID, tenant_id: str, epoch: int, event
     row = dict(task) if task is not None else _new_task(task_id, run_id, tenant_id, event)
     _take_data(row, event.data)
     _take_body(row, event.body or {})
-    if event.type in _HAPPENED:
-        row[_HAPPENED[event.type]] = event.at
+    if event.type == _REMINDED:
+        row["reminded_at"] = event.at
+    elif event.type == _ESCALATED:
+        row.update(escalated_at=event.at, candidates=None)  # those who were named had their time
     elif event.type == _VOTED:
         vote = {key: event.data[key] for key in ("operator", "action", "decisionId") if key in event.data}
         row["votes"] = [*row["votes"], {**vote, "at": event.at.isoformat()}]
@@ -65,7 +65,7 @@ def task_after(task: Row | None, run_id: UUID, tenant_id: str, epoch: int, event
 
 
 def _new_task(task_id: UUID, run_id: UUID, tenant_id: str, event: Transition) -> Row:
-    nothing = ("description", "assigned_to", "candidate_group", "notes", "decision", *_SHOWN)
+    nothing = ("description", "assigned_to", "candidate_group", "notes", "decision", "candidates", *_SHOWN)
     times = ("reminded_at", "escalated_at", *_TIMES.values())
     return {
         "tenant_id": tenant_id,
@@ -89,16 +89,17 @@ def _new_task(task_id: UUID, run_id: UUID, tenant_id: str, event: Transition) ->
 
 def _take_data(row: Row, data: Mapping[str, Any]) -> None:
     row["status"] = str(data["taskStatus"])
-    for key, column in _TEXTS.items():
-        if key in data:
-            value = _text(data[key])
-            if value is not None or column not in _REQUIRED:
-                row[column] = value
+    for key, column in _HOLDERS.items():
+        row[column] = _text(data.get(key))
+    for key in ("kind", "digest"):
+        row[key] = _text(data.get(key)) or row[key]
     for key, column in _TIMES.items():
         if key in data:
             row[column] = _time(data[key])
     if "actions" in data:
         row["actions"] = _texts(data["actions"])
+    if "candidates" in data:
+        row["candidates"] = None if data["candidates"] is None else _texts(data["candidates"])
     if "fourEyes" in data:
         row["four_eyes"] = data["fourEyes"] is True
     row["priority"] = _integer(data.get("priority"), row["priority"], -MAX_PRIORITY)

@@ -44,12 +44,20 @@ async def test_a_task_reads_as_its_facts_say(world: World) -> None:
     of = (run.run_id, "a")
     await asked(
         world,
-        created(5, *of, {"form": {"type": "object"}, "excluded": ["alice"]}, assignee="carol", priority=2, quorum=2),
+        created(
+            5,
+            *of,
+            {"form": {"type": "object"}, "excluded": ["alice"]},
+            assignee="carol",
+            candidates=["carol"],
+            priority=2,
+            quorum=2,
+        ),
         happened(6, "RELEASED", *of, "PENDING", assignee=None, operator="carol"),
         happened(7, "CLAIMED", *of, "IN_PROGRESS", assignee="bob", operator="bob"),
-        happened(8, "REMINDED", *of, "IN_PROGRESS"),
-        happened(9, "ESCALATED", *of, "PENDING", assignee=None, group="managers"),
-        happened(10, "VOTED", *of, "PENDING", operator="dora", action="approve", decisionId="d1"),
+        happened(8, "REMINDED", *of, "IN_PROGRESS", assignee="bob"),
+        happened(9, "ESCALATED", *of, "PENDING", group="managers"),
+        happened(10, "VOTED", *of, "PENDING", group="managers", operator="dora", action="approve", decisionId="d1"),
         run=run,
     )
     task = await get(world, run, "a")
@@ -61,6 +69,7 @@ async def test_a_task_reads_as_its_facts_say(world: World) -> None:
         2,
     )
     assert (task.assigned_to, task.candidate_group, task.excluded) == (None, "managers", ["alice"])
+    assert task.candidates is None, "whom the plan named had their time"
     assert (task.context, task.form, task.digest) == ({"amount": 17}, {"type": "object"}, "d" * 64)
     assert (task.created_by, task.plan_name, task.run_status) == ("alice", "deploy", "RUNNING")
     assert task.actions == ["approve", "reject", "edit"]
@@ -197,12 +206,14 @@ async def inbox(world: World) -> Run:
         created(8, at, "ours", group="managers", priority=5),
         created(9, at, "theirs", group="lawyers"),
         created(10, at, "own", {"excluded": ["bob"]}, priority=9),
-        created(11, at, "chosen", {"candidates": ["carol", "dora"]}),
+        created(11, at, "chosen", candidates=["carol", "dora"]),
         created(12, at, "late", assignee="carol", dueAt=1_000),
         created(13, at, "done", assignee="bob"),
         completed(14, at, "done"),
         happened(15, "CLAIMED", at, "mine", "IN_PROGRESS", assignee="bob", operator="bob"),
         created(16, at, "broken", kind="failure", actions=["retry", "skip", "abort"]),
+        created(17, at, "voted", quorum=2),
+        happened(18, "VOTED", at, "voted", "PENDING", operator="bob", action="approve"),
         run=run,
     )
     return run
@@ -214,10 +225,10 @@ BOB = Person("bob", ["managers"])
 @pytest.mark.parametrize(
     ("wanted", "nodes"),
     [
-        (TaskFilter(open=True), "own hers ours free mine theirs chosen late broken"),
+        (TaskFilter(open=True), "own hers ours free mine theirs chosen late broken voted"),
         (TaskFilter(mine=BOB), "ours free mine broken"),
-        (TaskFilter(mine=Person("carol")), "own hers free chosen late broken"),
-        (TaskFilter(mine=Person("nobody", ["lawyers", "managers"])), "own ours free theirs broken"),
+        (TaskFilter(mine=Person("carol")), "own hers free chosen late broken voted"),
+        (TaskFilter(mine=Person("nobody", ["lawyers", "managers"])), "own ours free theirs broken voted"),
         (TaskFilter(statuses=["IN_PROGRESS", "COMPLETED"]), "mine done"),
         (TaskFilter(open=False), "done"),
         (TaskFilter(assignee="carol"), "hers late"),
@@ -252,7 +263,7 @@ async def test_pages_of_both_orders_are_the_whole_list(world: World) -> None:
                 if cursor is None:
                     break
             assert found == await listed(world, newest_first=newest)
-    assert (await listed(world, newest_first=True))[:2] == ["broken", "done"]
+    assert (await listed(world, newest_first=True))[:2] == ["voted", "broken"]
     async with transaction(world.engine, TENANT) as conn:
         page = await human_tasks.list_tasks(conn, TENANT, limit=1)
         with pytest.raises(InvalidCursor):
@@ -266,7 +277,7 @@ async def test_counts_are_of_one_tenant(world: World) -> None:
         counts = await human_tasks.count_tasks(conn, TENANT, BOB)
         other = await human_tasks.count_tasks(conn, "other", BOB)
         assert await human_tasks.get_task(conn, "other", task_id(uuid4(), "a")) is None
-    assert counts.by_status == {"PENDING": 8, "IN_PROGRESS": 1, "COMPLETED": 1}
-    assert counts.by_group == {"": 7, "managers": 1, "lawyers": 1}
-    assert (counts.overdue, counts.unassigned, counts.mine) == (1, 6, 4)
+    assert counts.by_status == {"PENDING": 9, "IN_PROGRESS": 1, "COMPLETED": 1}
+    assert counts.by_group == {"": 8, "managers": 1, "lawyers": 1}
+    assert (counts.overdue, counts.unassigned, counts.mine) == (1, 7, 4)
     assert other == human_tasks.TaskCounts({}, {}, 0, 0, 0)
