@@ -42,6 +42,11 @@ PRIVILEGES = {
     "api_tokens": "SELECT, INSERT, UPDATE",
     "retired_runs": "SELECT",
     "schedules": "SELECT, INSERT, UPDATE, DELETE",
+    "resource_pools": "SELECT, INSERT, UPDATE, DELETE",
+    "pool_buckets": "SELECT, INSERT, UPDATE, DELETE",
+    "tenant_quotas": "SELECT, INSERT, UPDATE, DELETE",
+    "agents": "SELECT, INSERT, UPDATE, DELETE",
+    "leases": "SELECT, INSERT, UPDATE, DELETE",
     "alembic_version": "SELECT",
 }
 _DELETE_RUNS = "dalang_delete_finished_runs(text, timestamptz, integer)"

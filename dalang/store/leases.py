@@ -1,0 +1,301 @@
+"""Leases: asking, granting, releasing; one decision over pools, quotas, rates and agents (DESIGN section 7).
+
+Theory of operation
+    A row of ``leases`` waits, is granted, and ends. What is in use is never stored: it is the sum over the granted
+    rows, so nothing can drift, and releasing is one update of the row itself, which happens once however often it is
+    tried. Asking and releasing commit by themselves; then a *grant pass*, one at a time (an advisory lock), loads what
+    is limited, what is held and who waits, lets :class:`~dalang.admission.Admission` decide, and writes the grants.
+
+    Who is granted something by another one's pass is told by a signal (``wake_up.py``); ``told_at`` says that Temporal
+    has it. Until then the row is found again and again, so a crash between the two loses nothing.
+
+    Loading one pass costs time in the kinds of what is held and waited for, not in the number of nodes: rows with
+    equal demands are counted together, and of those that wait equally only the first :data:`LOOK_AHEAD` are looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import any_, bindparam, case, cast, func, literal, or_, select, update
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.types import Integer, Text, Uuid
+
+from dalang.store.admission_tables import leases
+from dalang.store.bulk import arguments, insert_all
+from dalang.store.limits import Limits, load_limits, save_buckets
+
+LOOK_AHEAD = 200
+AGING = timedelta(seconds=60)
+"""So long a wait is worth one step of priority: what is less urgent is late, never starved."""
+MAX_AGED = 1000
+GRANT_LOCK = 0x44414C414E47
+CHANNEL = "dalang_grant"
+"""What a pass notifies when it granted something to others than the one who ran it."""
+_NEWS = ("GRANTED", "REFUSED")
+NEVER_MS = 366 * 86_400_000
+
+_l = leases.c
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What one node needs: ``amounts`` by pool (``name`` or ``name/key``), and an agent with all ``capabilities``.
+
+    ``lease_id`` derives from run, node and ask, so that asking twice is asking once. ``lasts_ms`` is how long the node
+    may hold it at most: a lease of a run that is gone is given back after that.
+    """
+
+    lease_id: UUID
+    node_id: str
+    ask: int
+    amounts: Mapping[str, float] = field(default_factory=dict)
+    capabilities: tuple[str, ...] = ()
+    priority: int = 0
+    rank: int = 0
+    sticky: bool = False
+    lasts_ms: int = NEVER_MS
+
+
+_ASK = tuple(one.name for one in fields(Ask))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of an ask: WAITING (``short`` says for what), GRANTED (with its ``agent_id``), or REFUSED."""
+
+    lease_id: UUID
+    node_id: str
+    ask: int
+    state: str
+    agent_id: str | None = None
+    short: tuple[str, ...] = ()
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What a grant pass did; ``again_at`` is when a rate lets somebody through who waits now."""
+
+    granted: int
+    again_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Asker:
+    """The run for which something is asked."""
+
+    tenant_id: str
+    run_id: UUID
+    workflow_id: str
+
+
+async def ask(conn: AsyncConnection, asks: Sequence[tuple[Asker, Ask]]) -> None:
+    """Let nodes wait for what they need; those that were asked for before are left as they are."""
+    if not asks:
+        return
+    rows = [
+        {
+            **vars(asker),
+            **{name: getattr(one, name) for name in _ASK},
+            "amounts": dict(one.amounts),
+            "capabilities": sorted(one.capabilities),
+        }
+        for asker, one in {one.lease_id: (asker, one) for asker, one in asks}.values()
+    ]
+    names = tuple(rows[0])
+    statement = insert_all(leases, names).on_conflict_do_nothing()
+    await conn.execute(statement, arguments(leases, names, rows))
+
+
+async def release(conn: AsyncConnection, done: Iterable[tuple[str, UUID]]) -> int:
+    """End leases, (tenantId, leaseId), that are held or waited for; return how many that changed.
+
+    Ending one again changes nothing.
+    """
+    by_tenant: dict[str, list[UUID]] = {}
+    for tenant_id, lease_id in done:
+        by_tenant.setdefault(tenant_id, []).append(lease_id)
+    changed = 0
+    for tenant_id, wanted in by_tenant.items():
+        ended = await conn.execute(
+            update(leases)
+            .where(
+                _l.tenant_id == tenant_id,
+                _l.lease_id == any_(bindparam("ids", wanted, ARRAY(Uuid))),
+                _l.ended_at.is_(None),
+            )
+            .values(state=_ended_state(), ended_at=func.now())
+        )
+        changed += ended.rowcount
+    return changed
+
+
+async def release_run(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> int:
+    """End everything that a run holds or waits for."""
+    ended = await conn.execute(
+        update(leases)
+        .where(_l.tenant_id == tenant_id, _l.run_id == run_id, _l.ended_at.is_(None))
+        .values(state=_ended_state(), ended_at=func.now())
+    )
+    return ended.rowcount
+
+
+def _ended_state() -> Any:
+    return case((_l.state == "GRANTED", "RELEASED"), else_="WITHDRAWN")
+
+
+async def answers(conn: AsyncConnection, lease_ids: Sequence[UUID]) -> dict[UUID, Answer]:
+    """What became of these asks? Whoever is answered GRANTED or REFUSED has been told."""
+    is_meant = _l.lease_id == any_(bindparam("ids", list(lease_ids), ARRAY(Uuid)))
+    await conn.execute(
+        update(leases).where(is_meant, _l.state.in_(_NEWS), _l.told_at.is_(None)).values(told_at=func.now())
+    )
+    rows = await conn.execute(
+        select(_l.lease_id, _l.node_id, _l.ask, _l.state, _l.agent_id, _l.short, _l.reason).where(is_meant)
+    )
+    return {row.lease_id: Answer(*row[:5], tuple(row.short), row.reason) for row in rows}
+
+
+async def untold(conn: AsyncConnection, limit: int = 500) -> list[tuple[str, str, Answer]]:
+    """Who was granted something and has not been told? (tenantId, workflowId, answer), locked against other tellers."""
+    rows = await conn.execute(
+        select(_l.tenant_id, _l.workflow_id, _l.lease_id, _l.node_id, _l.ask, _l.state, _l.agent_id)
+        .where(_l.state.in_(_NEWS), _l.told_at.is_(None))
+        .order_by(_l.granted_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return [(row.tenant_id, row.workflow_id, Answer(*row[2:])) for row in rows]
+
+
+async def mark_told(conn: AsyncConnection, lease_ids: Sequence[UUID]) -> None:
+    """Temporal has the news."""
+    is_meant = _l.lease_id == any_(bindparam("ids", list(lease_ids), ARRAY(Uuid)))
+    await conn.execute(update(leases).where(is_meant).values(told_at=func.now()))
+
+
+async def grant(conn: AsyncConnection) -> Pass:
+    """Grant what can be granted now. Others' passes are waited for; the caller's transaction should do nothing else."""
+    await conn.execute(select(func.pg_advisory_xact_lock(GRANT_LOCK)))
+    # A statement of its own after the lock: it sees what was committed while the lock was waited for.
+    limits = await load_limits(conn)
+    await _load_held(conn, limits)
+    waiting = await _load_waiting(conn, limits)
+    granted = []
+    for lease_id, lease in limits.admission.grants():
+        granted.append({"id": lease_id, "agent": limits.agent_id(lease.agent)})
+    done = {one["id"] for one in granted}
+    if granted:
+        await _write_grants(conn, granted)
+        await save_buckets(conn, limits)
+    await _write_short(conn, limits, {key: demand for key, demand in waiting.items() if key not in done})
+    return Pass(len(granted), limits.again_at([demand for key, demand in waiting.items() if key not in done]))
+
+
+async def _load_held(conn: AsyncConnection, limits: Limits) -> None:
+    held = await conn.execute(
+        select(_l.tenant_id, _l.amounts, _l.agent_id, func.count().label("times"))
+        .where(_l.state == "GRANTED")
+        .group_by(_l.tenant_id, _l.amounts, _l.agent_id)
+    )
+    for row in held:
+        limits.hold(row.tenant_id, row.amounts, row.agent_id, row.times)
+
+
+async def _load_waiting(conn: AsyncConnection, limits: Limits) -> dict[UUID, Any]:
+    """Put those who wait into the admission, in order; return the demand of each."""
+    age = func.extract("epoch", func.now() - _l.asked_at) / AGING.total_seconds()
+    urgency = (_l.priority + func.least(func.floor(age), MAX_AGED)).label("urgency")
+    order = (urgency.desc(), _l.rank.desc(), _l.asked_at, _l.lease_id)
+    place = func.row_number().over(partition_by=(_l.tenant_id, _l.amounts, _l.capabilities, _l.sticky), order_by=order)
+    columns = (_l.lease_id, _l.tenant_id, _l.run_id, _l.amounts, _l.capabilities, _l.sticky, _l.rank, _l.asked_at)
+    inner = select(*columns, urgency, place.label("place")).where(_l.state == "WAITING").subquery()
+    rows = (await conn.execute(select(inner).where(inner.c.place <= LOOK_AHEAD))).all()
+    used_before = await _agents_of_runs(conn, [row.run_id for row in rows if row.sticky])
+    demands: dict[UUID, Any] = {}
+    refused: dict[UUID, str] = {}
+    for row in rows:
+        demand = limits.demand(row.tenant_id, row.amounts, row.capabilities, used_before.get(row.run_id))
+        never = limits.never(demand)
+        if never is not None:
+            refused[row.lease_id] = never
+            continue
+        demands[row.lease_id] = demand
+        order_key = (-int(row.urgency), -row.rank, row.asked_at, row.lease_id)
+        limits.admission.request(row.lease_id, order_key, demand, row.tenant_id)
+    for lease_id, reason in refused.items():
+        changes = {"state": "REFUSED", "reason": reason, "ended_at": func.now(), "granted_at": func.now()}
+        await conn.execute(update(leases).where(_l.lease_id == lease_id).values(changes))
+    return demands
+
+
+async def _agents_of_runs(conn: AsyncConnection, run_ids: Sequence[UUID]) -> dict[UUID, str]:
+    """The agent that each run used last."""
+    if not run_ids:
+        return {}
+    rows = await conn.execute(
+        select(_l.run_id, _l.agent_id)
+        .where(_l.run_id == any_(bindparam("runs", list(set(run_ids)), ARRAY(Uuid))), _l.agent_id.is_not(None))
+        .order_by(_l.granted_at)
+    )
+    return {row.run_id: row.agent_id for row in rows}
+
+
+async def _write_grants(conn: AsyncConnection, granted: Sequence[Mapping[str, Any]]) -> None:
+    ids = bindparam("ids", [one["id"] for one in granted], ARRAY(Uuid))
+    chosen = bindparam("agents", [one["agent"] for one in granted], ARRAY(Text))
+    given = func.unnest(ids, chosen).table_valued("id", "agent", name="given").render_derived()
+    changes = {"state": "GRANTED", "granted_at": func.now(), "agent_id": given.c.agent, "short": []}
+    await conn.execute(update(leases).where(_l.lease_id == given.c.id, _l.state == "WAITING").values(changes))
+    await conn.execute(select(func.pg_notify(CHANNEL, "")))
+
+
+async def _write_short(conn: AsyncConnection, limits: Limits, waiting: Mapping[UUID, Any]) -> None:
+    """Note what those wait for who have not been told yet, so that people can be told."""
+    by_reason: dict[tuple[str, ...], list[UUID]] = {}
+    for lease_id, demand in waiting.items():
+        by_reason.setdefault(limits.short(demand), []).append(lease_id)
+    for reason, ids in by_reason.items():
+        texts = cast(literal(list(reason), ARRAY(Text)), ARRAY(Text))
+        await conn.execute(
+            update(leases)
+            .where(_l.lease_id == any_(bindparam("ids", ids, ARRAY(Uuid))), _l.short != texts)
+            .values(short=texts)
+        )
+
+
+async def position(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> dict[str, tuple[int, tuple[str, ...]]]:
+    """Which nodes of a run wait, at which place (from 1) among all that wait for something, and for what?"""
+    age = func.extract("epoch", func.now() - _l.asked_at) / AGING.total_seconds()
+    order = ((_l.priority + func.least(func.floor(age), MAX_AGED)).desc(), _l.rank.desc(), _l.asked_at, _l.lease_id)
+    place = cast(func.row_number().over(order_by=order), Integer).label("place")
+    inner = select(_l.tenant_id, _l.run_id, _l.node_id, _l.short, place).where(_l.state == "WAITING").subquery()
+    rows = await conn.execute(
+        select(inner.c.node_id, inner.c.place, inner.c.short).where(
+            inner.c.tenant_id == tenant_id, inner.c.run_id == run_id
+        )
+    )
+    return {row.node_id: (row.place, tuple(row.short)) for row in rows}
+
+
+async def reap(conn: AsyncConnection, gone: Sequence[UUID]) -> int:
+    """End what these runs, which have ended, still wait for or hold past the time their nodes may take."""
+    if not gone:
+        return 0
+    past = _l.granted_at + func.make_interval(0, 0, 0, 0, 0, 0, _l.lasts_ms / 1000.0) < func.now()
+    ended = await conn.execute(
+        update(leases)
+        .where(
+            _l.run_id == any_(bindparam("runs", list(gone), ARRAY(Uuid))),
+            _l.ended_at.is_(None),
+            or_(_l.state == "WAITING", past),
+        )
+        .values(state=_ended_state(), ended_at=func.now())
+    )
+    return ended.rowcount
