@@ -50,7 +50,7 @@ class Deciding(Waiting):
     def _fail(self, node: int, error: Mapping[str, Any], notes: Mapping[str, Any] | None = None) -> None:
         """Let ``node`` fail for good: its live error edges take the failure, or its edges are blocked."""
         program = self.program
-        if self._readers[node]:
+        if self._is_read(node):
             self.errors[node] = error
         outgoing = program.edges_out[node]
         weighed = {edge: self._weigh(edge, {}, error) for edge in outgoing if program.is_error_port(edge)}

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dalang.program import Program
+
 
 @dataclass(frozen=True, slots=True)
 class Begin:
@@ -114,6 +116,24 @@ class SkipRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanRevised:
+    """The next revision of the plan is made from revision ``base``: valid, compiled, and its document stored.
+
+    ``digest`` is the plan's; ``diff`` and ``counts`` say what changes (``plan_diff.py``). ``known`` holds, by node id,
+    ``outputs`` and ``error`` of ended nodes that the new program reads and the old one did not.
+    """
+
+    program: Program
+    digest: str
+    base: int
+    diff: Mapping[str, Any] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    known: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    operator: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """A request that was malformed or came at the wrong time: recorded, and nothing else."""
 
@@ -134,6 +154,7 @@ Event = (
     | ExternalEvent
     | RetryRequested
     | SkipRequested
+    | PlanRevised
     | Rejected
 )
 

@@ -11,7 +11,7 @@ is the same event again and changes nothing: senders may repeat, and so may the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dalang.canonical import compact_json
@@ -140,6 +140,13 @@ class Hearing(Deciding):
             if not listening:
                 del self._listening[pair]
         super()._wait_over(node)
+
+    def _renumber(self, program: Program, to: Sequence[int | None]) -> None:
+        super()._renumber(program, to)
+        self._listening = {
+            pair: {new: None for node in nodes if (new := to[node]) is not None}
+            for pair, nodes in self._listening.items()
+        }
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as compact JSON; what was heard only where there is any."""

@@ -54,12 +54,16 @@ class Joining(RunState):
     def _light(self, node: int, outputs: Mapping[str, Any]) -> None:
         """Resolve the edges of a node that ended with ``outputs``."""
         program = self.program
-        if self._readers[node]:
+        if self._is_read(node):
             self.outputs[node] = outputs
-        for edge in program.edges_out[node]:
-            port = program.ports[edge]
-            lit = program.is_success_port(edge) or (not program.is_error_port(edge) and port in outputs)
-            self._resolved.append((edge, self._weigh(edge, outputs, None) if lit else DEAD))
+        self._resolved.extend((edge, self._lit(edge, outputs)) for edge in program.edges_out[node])
+
+    def _lit(self, edge: int, outputs: Mapping[str, Any]) -> int:
+        """Return what becomes of an edge whose source ended with ``outputs``."""
+        program = self.program
+        port = program.ports[edge]
+        lit = program.is_success_port(edge) or (not program.is_error_port(edge) and port in outputs)
+        return self._weigh(edge, outputs, None) if lit else DEAD
 
     def _let_go(self, node: int) -> None:
         """The node will not start again: its inputs, or the outputs it might have read for them, are not kept."""
@@ -116,9 +120,14 @@ class Joining(RunState):
             self._live[target] += 1
         elif state == BLOCKED:
             self._blocked[target] += 1
+        self._decide_join(target)
+
+    def _decide_join(self, target: int) -> None:
+        """Make a waiting node ready, or skip it, when its join is decided."""
+        program = self.program
         if self.statuses[target] is not PENDING or self._readied[target]:
             return
-        verdict = self._verdict(target)
+        verdict = self._verdict(target) if program.edges_in[target] else START
         if verdict == START:
             if target < program.first_finally or self.closing:
                 self._make_ready(target)

@@ -21,7 +21,8 @@ The end
 
 Statuses and possible moves stand in ``statuses.py``, the state and its indexes in ``run_state.py``, edges and joins in
 ``joining.py``, what edges carry in ``dataflow.py``, waits and alarms in ``waiting.py``, failures and decisions about
-them in ``deciding.py``, timers and events from outside in ``hearing.py``; DESIGN sections 3 and 4.
+them in ``deciding.py``, timers and events from outside in ``hearing.py``, other plans for a run that goes on in
+``revising.py``; DESIGN sections 3 and 4.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from dalang.events import (
     NodeStopped,
     NodeSucceeded,
     PauseRequested,
+    PlanRevised,
     Rejected,
     ResumeRequested,
     RetryRequested,
@@ -52,9 +54,9 @@ from dalang.events import (
     TimedOut,
 )
 from dalang.expressions import ExpressionError
-from dalang.hearing import Hearing
 from dalang.joining import START
 from dalang.program import Program
+from dalang.revising import Revising
 from dalang.run_state import BLOCKED, LIVE, PENDING
 from dalang.statuses import IN_FLIGHT, ImpossibleMove, NodeStatus, RunStatus
 from dalang.wire import EventType
@@ -67,7 +69,7 @@ MAX_WAITING = 10_000
 SKIPPED, CANCELLED, RUNNING = NodeStatus.SKIPPED, NodeStatus.CANCELLED, NodeStatus.RUNNING
 
 
-class Run(Hearing):
+class Run(Revising):
     """One run of a program. ``max_in_flight`` bounds activities in flight where the plan does not."""
 
     @classmethod
@@ -357,6 +359,7 @@ RULES: dict[type, Rule] = {
     RetryRequested: Rule("retry", Run._decision_refusal, Run._retry),
     SkipRequested: Rule("skip", Run._decision_refusal, Run._skip),
     ExternalEvent: Rule("external event", Run._event_refusal, Run._hear),
+    PlanRevised: Rule("replan", Run._revise_refusal, Run._revise),
     Rejected: Rule("reject", Run._never_refused, Run._reject),
 }
 """Every event: the one place that says what can happen to a run."""

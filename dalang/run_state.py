@@ -7,9 +7,9 @@ property test holds each equal to its naive derivation after every event. What f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from heapq import heappush
-from typing import Any
+from typing import Any, TypeVar
 
 from dalang.program import Program
 from dalang.statuses import IN_FLIGHT, NODE_ENDS, NODE_MOVES, RUN_MOVES, ImpossibleMove, NodeStatus, RunStatus
@@ -24,6 +24,7 @@ CORE_WAITS = frozenset({"timer", "event"})
 """Node types that nobody outside works on: the state machine itself begins and ends them (``waiting.py``)."""
 
 PENDING = NodeStatus.PENDING
+V = TypeVar("V")
 
 
 class RunState:
@@ -53,7 +54,9 @@ class RunState:
         self.given: dict[int, Mapping[str, Any]] = {}
         self.generations: dict[int, int] = {}
         self.overrides: dict[int, Mapping[str, Any]] = {}
+        self._slots = max_in_flight
         self._max_in_flight = program.max_in_flight or max_in_flight
+        self._retaining = 0
         self._at = 0
         self._to_stop: list[int] = []
         self._readers: list[int]
@@ -105,9 +108,13 @@ class RunState:
         """One reader of these nodes' outputs is done; drop what nobody may read any more."""
         for source in sources:
             self._readers[source] -= 1
-            if not self._readers[source]:
+            if not self._is_read(source):
                 self.outputs.pop(source, None)
                 self.errors.pop(source, None)
+
+    def _is_read(self, node: int) -> bool:
+        """Whether somebody may still read the node's outputs: a part of the program, or of one that is being made."""
+        return self._readers[node] > 0 or self._retaining > 0
 
     # -- indexes, snapshot, restore --------------------------------------------------------------------------------
 
@@ -191,9 +198,34 @@ class RunState:
         self._index()
         self._to_stop = list(snapshot["toStop"])
 
+    def _renumber(self, program: Program, to: Sequence[int | None]) -> None:
+        """Take another program; ``to`` gives each node's number in it, None for one that it lacks.
+
+        Edge states and indexes are made anew by who calls this. Whatever else goes by node numbers is renumbered here
+        by its own class.
+        """
+        statuses = [PENDING] * len(program.ids)
+        for node, status in enumerate(self.statuses):
+            new = to[node]
+            if new is not None:
+                statuses[new] = status
+        self.statuses = statuses
+        self.outputs, self.errors = moved(self.outputs, to), moved(self.errors, to)
+        self.given, self.overrides = moved(self.given, to), moved(self.overrides, to)
+        self.generations = moved(self.generations, to)
+        self.awaiting = [new for node in self.awaiting if (new := to[node]) is not None]
+        self._to_stop = [new for node in self._to_stop if (new := to[node]) is not None]
+        self.program = program
+        self._max_in_flight = program.max_in_flight or self._slots
+
     @staticmethod
     def _letters() -> dict[NodeStatus, str]:
         return {status: chr(ord("A") + number) for number, status in enumerate(NodeStatus)}
+
+
+def moved(values: Mapping[int, V], to: Sequence[int | None]) -> dict[int, V]:
+    """Return what is kept by node number under the new numbers, without nodes that are gone."""
+    return {new: value for node, value in values.items() if (new := to[node]) is not None}
 
 
 def _with_status(status: RunStatus | NodeStatus, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ handles an event that an overdue alarm would have forbidden compares the times i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ from dalang.events import AlarmRang
 from dalang.instants import format_instant
 from dalang.joining import Joining
 from dalang.program import Program
-from dalang.run_state import BLOCKED
+from dalang.run_state import BLOCKED, moved
 from dalang.statuses import NodeStatus
 from dalang.wire import EventType
 
@@ -27,7 +27,8 @@ Alarm = list[Any]
 class Waiting(Joining):
     """A run's state with its waits and alarms.
 
-    ``alarm_handlers`` says by kind what an alarm does with its subject, ``wait_types`` by node type how a node begins
+    ``alarm_handlers`` says by kind what an alarm does with its subject (a number
+    is a node's), ``wait_types`` by node type how a node begins
     that waits in the state machine itself. ``waits`` says by node what it waits for, in the order in which the waits
     began: nobody outside works on such a node, so nobody is told to stop.
     """
@@ -85,6 +86,16 @@ class Waiting(Joining):
             _, kind, subject = heappop(self._alarms)
             self.alarm_handlers[kind](self, subject)
             self._settle()
+
+    def _renumber(self, program: Program, to: Sequence[int | None]) -> None:
+        kept: list[Alarm] = []
+        for at, kind, subject in self._alarms:
+            new = to[subject] if isinstance(subject, int) else subject
+            if new is not None:
+                kept.append([at, kind, new])
+        super()._renumber(program, to)
+        self._alarms, self.waits = kept, moved(self.waits, to)
+        heapify(self._alarms)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as compact JSON; alarms and waits only where there are any."""

@@ -40,6 +40,10 @@ CODES: dict[str, Code] = {
     "CYCLE": Code("error", "Nodes wait for each other in a circle; the message gives the path."),
     "FINALLY_EDGE": Code("error", "An edge connects a `finally` node with a node that is none."),
     "ORPHAN": Code("warning", "A node has no edge while others have: it starts at once and nothing waits for it."),
+    # Patches of a running run's plan
+    "UNKNOWN_EDGE": Code("error", "A patch names an edge that is not in the plan."),
+    "ORPHANED_EDGE": Code("error", "A patch removes a node and leaves an edge to or from it."),
+    "IMMUTABLE": Code("error", "A revision changes what has started or finished in the run."),
     # Types, ports, inputs of the built-in types
     "UNKNOWN_NODE_TYPE": Code("error", "The type is neither built in nor registered."),
     "UNKNOWN_HANDLER": Code("error", "A python node names a function that is not registered."),

@@ -161,7 +161,52 @@ class NaiveRun:
             self.light(node_id)
         self.settle()
 
+    def happen_revise(self, plan: Plan) -> None:
+        """The plan is another one; edges into waiting nodes that are new or other are resolved as if always there."""
+        before = {self.id(edge): edge for edge in self.plan.edges}
+        self.plan = with_derived_ids(plan)
+        self.status = {node.node_id: self.status.get(node.node_id, "PENDING") for node in self.plan.all_nodes()}
+        fresh = [edge for edge in self.plan.edges if before.get(self.id(edge)) != edge]
+        states = {**self.edge_state, **{self.id(edge): "waiting" for edge in fresh}}
+        self.edge_state = {self.id(edge): states[self.id(edge)] for edge in self.plan.edges}
+        for edge in fresh:
+            if self.status[edge.source_node_id] in ENDED:
+                self.relight(edge)
+        self.settle()
+
+    def may_revise(self, plan: Plan) -> bool:
+        """Whether nothing that has started or ended is another in ``plan``, nor what leads into it."""
+        if not self.begun or self.ending or self.end() is not None or self.closed_as is not None:
+            return False
+        new = with_derived_ids(plan)
+        kept = {node.node_id: node for node in new.all_nodes()}
+        last = {node.node_id for node in new.finally_}
+        for node_id, status in self.status.items():
+            if status == "PENDING":
+                continue
+            if kept.get(node_id) != self.node(node_id) or (node_id in last) != (node_id in self.last()):
+                return False
+            theirs = {self.id(edge): edge for edge in new.edges if edge.target_node_id == node_id}
+            if theirs != {self.id(edge): edge for edge in self.incoming(node_id)}:
+                return False
+        return True
+
     # What follows from it
+
+    def relight(self, edge: Edge) -> None:
+        """Decide an edge whose source ended before there was the edge."""
+        source = edge.source_node_id
+        status, port, state = self.status[source], edge.source_port, "dead"
+        if source in self.outputs:
+            if port == "success" or (port != "error" and port in self.outputs[source]):
+                self.weigh(edge, self.outputs[source], {})
+                return
+        elif status == "ERROR" and port == "error":
+            self.weigh(edge, {}, self.errors[source])
+            return
+        elif status in ("FAILED", "CANCELLED") or self.skip_reason.get(source) == "upstreamFailed":
+            state = "blocked"
+        self.edge_state[self.id(edge)] = state
 
     def light(self, node_id: str) -> None:
         """A node has outputs: success edges and edges of keys that are there are live if their condition holds."""
