@@ -54,7 +54,7 @@ class RunState:
         self.given: dict[int, Mapping[str, Any]] = {}
         self.generations: dict[int, int] = {}
         self.overrides: dict[int, Mapping[str, Any]] = {}
-        self._slots = max_in_flight
+        self._default_in_flight = max_in_flight
         self._max_in_flight = program.max_in_flight or max_in_flight
         self._retaining = 0
         self._at = 0
@@ -216,7 +216,7 @@ class RunState:
         self.awaiting = [new for node in self.awaiting if (new := to[node]) is not None]
         self._to_stop = [new for node in self._to_stop if (new := to[node]) is not None]
         self.program = program
-        self._max_in_flight = program.max_in_flight or self._slots
+        self._max_in_flight = program.max_in_flight or self._default_in_flight
 
     @staticmethod
     def _letters() -> dict[NodeStatus, str]:

@@ -27,10 +27,9 @@ Alarm = list[Any]
 class Waiting(Joining):
     """A run's state with its waits and alarms.
 
-    ``alarm_handlers`` says by kind what an alarm does with its subject (a number
-    is a node's), ``wait_types`` by node type how a node begins
-    that waits in the state machine itself. ``waits`` says by node what it waits for, in the order in which the waits
-    began: nobody outside works on such a node, so nobody is told to stop.
+    ``alarm_handlers`` says by kind what an alarm does with its subject (a number is a node's), ``wait_types`` by node
+    type how a node begins that waits in the state machine itself. ``waits`` says by node what it waits for, in the
+    order in which the waits began: nobody outside works on such a node, so nobody is told to stop.
     """
 
     alarm_handlers: ClassVar[dict[str, Callable[[Any, Any], None]]] = {}
