@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from dalang import __version__
-from dalang.commands import audit, decisions, demo, events, plans, rehearse, runs, schedules, services, tokens
+from dalang.commands import audit, decisions, demo, events, plans, rehearse, runs, schedules, services, tasks, tokens
 from dalang.commands.failures import FAILED, INTERRUPTED, CommandFailure, Usage, of_exception
 
 # Typer brings its own click in some versions; its errors are found through what it exports in all.
@@ -69,6 +69,7 @@ for _panel, _sources in _PANELS.items():
 assert rehearse.app is plans.app  # its command stands among those of plans
 app.add_typer(plans.app, name="plan", rich_help_panel=RUN)
 app.add_typer(schedules.app, name="schedules", rich_help_panel=RUN)
+app.add_typer(tasks.app, name="tasks", rich_help_panel=DO)
 app.add_typer(audit.app, name="audit", rich_help_panel=LOOK)
 app.add_typer(services.database, name="db", rich_help_panel=SERVE)
 app.add_typer(tokens.app, name="token", rich_help_panel=SERVE)

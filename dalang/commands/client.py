@@ -174,6 +174,7 @@ class ApiClient:
         hint: str | None
         if status == 403:
             hint = "Use a token with that role: `dalang token create --role ...` on the server's side."
+            hint = hint if "roles" in detail else None
             return CommandFailure("FORBIDDEN", detail, hint=hint)
         if status == 404:
             hint = "`dalang list` shows the runs." if "run" in detail else None

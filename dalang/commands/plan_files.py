@@ -107,7 +107,7 @@ def one_imported(path: str, form: str, *, time_scale: float | None, select: Sequ
     return found[0][1]
 
 
-def given_inputs(pairs: Sequence[str], file: str | None) -> dict[str, Any]:
+def given_inputs(pairs: Sequence[str], file: str | None, *, option: str = "--input") -> dict[str, Any]:
     """Return the run's inputs: those of ``--inputs FILE``, then each ``--input key=value`` over them.
 
     A value is JSON, else a text; ``@file`` is a file's content: JSON or YAML by its ending, else a text.
@@ -116,9 +116,8 @@ def given_inputs(pairs: Sequence[str], file: str | None) -> dict[str, Any]:
     for pair in pairs:
         name, separator, text = pair.partition("=")
         if not separator or not name:
-            raise Usage(
-                f"--input {pair!r} is not key=value.", hint="--input count=3 --input text=hello --input data=@file"
-            )
+            hint = f"{option} count=3 {option} text=hello {option} data=@file"
+            raise Usage(f"{option} {pair!r} is not key=value.", hint=hint)
         inputs[name] = _content(text[1:]) if text.startswith("@") else _value(text)
     return inputs
 

@@ -40,6 +40,10 @@ def create(
     role: Annotated[
         list[Role] | None, typer.Option("--role", help="May be repeated. Default: operator.", show_default=False)
     ] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option("--group", help="Whose human tasks may be decided with it; may be repeated.", show_default=False),
+    ] = None,
     tenant: Tenant = "default",
     name: Annotated[str, typer.Option("--name", help="For people, to tell tokens apart.")] = "",
     expires: Annotated[
@@ -53,7 +57,9 @@ def create(
     roles = [str(one) for one in role or [Role.operator]]
     until = _until(expires)
     plain, made = as_owner(
-        session.settings, tenant, lambda conn: create_token(conn, tenant, subject, roles, name=name, expires_at=until)
+        session.settings,
+        tenant,
+        lambda conn: create_token(conn, tenant, subject, roles, name=name, groups=group or (), expires_at=until),
     )
     session.emit({**_wire(made), "token": plain}, lambda: session.out.print(plain, soft_wrap=True))
     session.note("This is the only time that the token is shown. Clients take it from DALANG_TOKEN.")
@@ -71,10 +77,10 @@ def list_(session: Session, tenant: Tenant = "default") -> None:
 
     def show() -> None:
         rows = [
-            [one["tokenId"], one["subject"], ", ".join(one["roles"]), _state(one), age(one["createdAt"]), one["name"]]
+            [one["tokenId"], one["subject"], *_lists(one), _state(one), age(one["createdAt"]), one["name"]]
             for one in found
         ]
-        table(session.out, ["TOKEN", "SUBJECT", "ROLES", "STATE", ">AGE", "NAME"], rows)
+        table(session.out, ["TOKEN", "SUBJECT", "ROLES", "GROUPS", "STATE", ">AGE", "NAME"], rows)
 
     session.emit({"items": found}, show)
 
@@ -106,11 +112,16 @@ def _wire(token: Token) -> dict[str, Any]:
         "subject": token.subject,
         "name": token.name,
         "roles": list(token.roles),
+        "groups": list(token.groups),
         "createdAt": at(token.created_at),
         "expiresAt": at(token.expires_at),
         "revokedAt": at(token.revoked_at),
         "lastUsedAt": at(token.last_used_at),
     }
+
+
+def _lists(token: dict[str, Any]) -> tuple[str, str]:
+    return ", ".join(token["roles"]), ", ".join(token["groups"])
 
 
 def _state(token: dict[str, Any]) -> str:
