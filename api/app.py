@@ -20,12 +20,14 @@ from dalang.api import (
     nodes,
     plans,
     problems,
+    redrives,
     rehearsals,
     runs,
     schedules,
     task_decisions,
 )
 from dalang.api.middleware import Metrics, RequestContext
+from dalang.api.redrives import RedriveRequest
 from dalang.api.rehearsals import RehearseRequest
 from dalang.api.schedule_schemas import BackfillRequest, CreateScheduleRequest, TriggerRequest, UpdateScheduleRequest
 from dalang.api.schemas import CancelRequest, ExecutePlanRequest, PauseResumeRequest, ProblemDetails
@@ -54,6 +56,7 @@ _BODIES = (
     ExecutePlanRequest,
     PauseResumeRequest,
     CancelRequest,
+    RedriveRequest,
     RehearseRequest,
     ProblemDetails,
 )
@@ -87,6 +90,7 @@ def create_app(settings: Settings) -> FastAPI:
         plans,
         rehearsals,
         runs,
+        redrives,
         events,
         decisions,
         nodes,

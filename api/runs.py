@@ -48,6 +48,7 @@ from dalang.store.runs import (
     count_active,
     count_by_status,
     get_run,
+    linked_runs,
     list_runs,
 )
 from dalang.store.schedules import creator
@@ -70,8 +71,7 @@ async def execute(
     who: Operator, request: Request, response: Response, it: Service, idempotency_key: IdempotencyKey = None
 ) -> ExecutePlanResponse:
     """Start a run of a plan: of a stored one by `planId`, or of the `plan` in the body."""
-    if idempotency_key is not None and not is_key(idempotency_key):
-        raise Malformed(f"An Idempotency-Key has 1 to {MAX_KEY_LENGTH} printable ASCII characters.")
+    checked_key(idempotency_key)
     document = await read_json(request, it.settings.max_plan_bytes)
     wanted = checked(ExecutePlanRequest, document)
     inline, prepared = await _prepared(wanted, who, it)
@@ -149,6 +149,17 @@ def is_key(key: str) -> bool:
     return 0 < len(key) <= MAX_KEY_LENGTH and key.isascii() and key.isprintable()
 
 
+def checked_key(key: str | None) -> str | None:
+    """Return an Idempotency-Key.
+
+    Raises:
+        Malformed: it is none.
+    """
+    if key is not None and not is_key(key):
+        raise Malformed(f"An Idempotency-Key has 1 to {MAX_KEY_LENGTH} printable ASCII characters.")
+    return key
+
+
 def _digest(document: dict[str, Any]) -> str:
     return hashlib.sha256(compact_json(document)).hexdigest()
 
@@ -189,6 +200,7 @@ async def get_one_run(who: Reader, runId: UUID, it: Service) -> ExecutionStatusR
     """Read a run."""
     async with it.transaction(who.tenant_id) as conn:
         run = await found_run(conn, who, runId, resolved=True)
+        links = await linked_runs(conn, who.tenant_id, runId)
     return ExecutionStatusResponse(
         **_common(run, it),
         last_event_at=run.last_event_at,
@@ -196,6 +208,10 @@ async def get_one_run(who: Reader, runId: UUID, it: Service) -> ExecutionStatusR
         inputs=run.inputs,
         outputs=run.outputs,
         error=run.error,
+        root_run_id=run.root_run_id,
+        redriven_by=links.redriven_by,
+        undone_by=links.undone_by,
+        origin=run.origin,
     )
 
 

@@ -222,6 +222,8 @@ class RunItem(Answer):
     metadata: dict[str, Any]
     reason: str | None = None
     error_message: str | None = None
+    redrive_of: UUID | None = Field(None, description="The run that this one starts again.")
+    undo_of: UUID | None = Field(None, description="The terminated run whose effects this one undoes.")
     links: Links = Links()
 
 
@@ -233,6 +235,10 @@ class ExecutionStatusResponse(RunItem):
     inputs: Any = None
     outputs: Any = None
     error: Any = Field(None, description="The ErrorPayload of the failure that ended the run.")
+    root_run_id: UUID | None = Field(None, description="The first run of all that were redriven; keys begin with it.")
+    redriven_by: UUID | None = Field(None, description="The run that starts this one again.")
+    undone_by: UUID | None = Field(None, description="The run that undoes this terminated one.")
+    origin: dict[str, Any] | None = Field(None, description="What was asked for when this run took over from another.")
 
 
 class RunPage(Answer):

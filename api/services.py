@@ -17,6 +17,7 @@ from dalang.api.plan_index import PlanIndexes
 from dalang.controls import Controls
 from dalang.launch import Launcher, TemporalLink
 from dalang.reaper import Reaper
+from dalang.redriving import Redrives
 from dalang.settings import Settings
 from dalang.store.engine import create_engine, transaction
 
@@ -34,6 +35,7 @@ class Services:
         self.temporal = TemporalLink(settings, self.engine)
         self.launcher = Launcher(settings, self.engine, self.temporal)
         self.controls = Controls(self.temporal, self.launcher)
+        self.redrives = Redrives(self.engine, self.launcher)
         self.reaper = Reaper(self.temporal, self.engine, settings.temporal_namespace)
         self.tokens = Tokens(self.engine)
         self.indexes = PlanIndexes()

@@ -75,7 +75,7 @@ class Controls:
         if not await self._launcher.start(run):
             raise Conflict(f"{control} is not possible: the run could not be started.")
         client = await self._link.client()
-        handle = client.get_workflow_handle(f"{wire.WORKFLOW_ID_PREFIX}{run.run_id}")
+        handle = client.get_workflow_handle(run.workflow)
         payload = {"operator": operator, "reason": reason}
         try:
             status = await self._update(handle, control, payload)
@@ -96,7 +96,7 @@ class Controls:
         if run.status in RUN_ENDS:
             raise Conflict(f"{decision} is not possible: the run is {run.status}.")
         client = await self._link.client()
-        handle = client.get_workflow_handle(f"{wire.WORKFLOW_ID_PREFIX}{run.run_id}")
+        handle = client.get_workflow_handle(run.workflow)
         try:
             status = await self._update(handle, decision, payload)
         except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):

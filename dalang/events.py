@@ -11,7 +11,9 @@ from dalang.program import Program
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """The workflow accepted its input; the run starts."""
+    """The workflow accepted its input; the run starts, with ``seed`` (``revival.py``) from what another run came to."""
+
+    seed: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,11 +132,15 @@ class Joining(RunState):
             if target < program.first_finally or self.closing:
                 self._make_ready(target)
         elif verdict == SKIP:
-            upstream = self._blocked[target] > 0
-            data = {"skipReason": "upstreamFailed" if upstream else "condition"}
-            self._move_node(target, NodeStatus.SKIPPED, EventType.NODE_SKIPPED, data)
-            self._let_go(target)
-            self._resolved.extend((out, BLOCKED if upstream else DEAD) for out in program.edges_out[target])
+            self._pass_over(target)
+
+    def _pass_over(self, node: int) -> None:
+        """Skip a node whose join can no longer be met."""
+        upstream = self._blocked[node] > 0
+        data = {"skipReason": "upstreamFailed" if upstream else "condition"}
+        self._move_node(node, NodeStatus.SKIPPED, EventType.NODE_SKIPPED, data)
+        self._let_go(node)
+        self._resolved.extend((out, BLOCKED if upstream else DEAD) for out in self.program.edges_out[node])
 
     def _verdict(self, node: int) -> int:
         """Decide a node's join from its edges (DESIGN section 3).

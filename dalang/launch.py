@@ -33,10 +33,11 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from dalang import temporal, wire
-from dalang.errors import ErrorPayload, ErrorType, InvalidDocument, NotFound, Unavailable
+from dalang.errors import Conflict, ErrorPayload, ErrorType, InvalidDocument, NotFound, Unavailable
 from dalang.nodes import registry
 from dalang.plan import Plan
 from dalang.program import compile_plan
+from dalang.seeding import seed_of
 from dalang.settings import Settings
 from dalang.statuses import RunStatus
 from dalang.store.blobs import PostgresBlobDriver
@@ -212,20 +213,24 @@ class Launcher:
             run, _ = await create_run(conn, new)
         return run
 
-    async def start(self, run: Run, prepared: Prepared | None = None) -> bool:
+    async def start(self, run: Run, prepared: Prepared | None = None, state: dict[str, Any] | None = None) -> bool:
         """Start the run's workflow unless it has been; False when Temporal refuses it, and the run is FAILED then.
+
+        ``state`` is what :meth:`state_of` gave for it, if that is known.
 
         Raises:
             Unavailable: Temporal, or Postgres, is away; the run stays PENDING and is started later.
+            Conflict, NotFound, InvalidDocument: what it is made from is gone.
         """
         if run.temporal_run_id is not None or run.status != RunStatus.PENDING:
             return True
         if prepared is None:
             prepared = await self._prepared_of(run)
         client = await self._link.client()
+        state = await self.state_of(run, prepared) if state is None else state
         try:
             async with asyncio.timeout(START_SECONDS):
-                execution = await self._start_workflow(client, run, prepared)
+                execution = await self._start_workflow(client, run, prepared, state)
         except RPCError as error:
             if error.status != RPCStatusCode.INVALID_ARGUMENT:
                 logger.warning("run %s was not started: %s", run.run_id, error.message)
@@ -243,14 +248,24 @@ class Launcher:
         await self._mark_started(client, run, execution)
         return True
 
-    async def _start_workflow(self, client: Client, run: Run, prepared: Prepared) -> str:
+    async def state_of(self, run: Run | NewRun, prepared: Prepared) -> dict[str, Any]:
+        """Return what ``run`` begins with.
+
+        Raises:
+            Conflict, InvalidDocument: it cannot begin with what it takes over from another run.
+        """
+        state = initial_state(run, self._settings)
+        seed = await seed_of(self._engine, run, prepared.program, state["about"])
+        return state if seed is None else {**state, "seed": seed, "keyRoot": str(run.root_run_id)}
+
+    async def _start_workflow(self, client: Client, run: Run, prepared: Prepared, state: dict[str, Any]) -> str:
         """Start the workflow, or find that it has been; return the execution's id."""
-        workflow_id = f"{wire.WORKFLOW_ID_PREFIX}{run.run_id}"
+        workflow_id = run.workflow
         seconds = min(BASE_TASK_SECONDS + prepared.nodes // NODES_PER_SECOND, MAX_TASK_SECONDS)
         try:
             handle = await client.start_workflow(
                 wire.PLAN_RUN,
-                args=[{**prepared.program, "priority": run.priority}, initial_state(run, self._settings)],
+                args=[{**prepared.program, "priority": run.priority}, state],
                 id=workflow_id,
                 task_queue=self._settings.task_queue,
                 task_timeout=timedelta(seconds=seconds),
@@ -273,7 +288,7 @@ class Launcher:
                     conn,
                     run.tenant_id,
                     run.run_id,
-                    workflow_id=f"{wire.WORKFLOW_ID_PREFIX}{run.run_id}",
+                    workflow_id=run.workflow,
                     temporal_run_id=execution,
                     temporal_namespace=client.namespace,
                     temporal_cluster_id=self._link.cluster_id,
@@ -312,7 +327,7 @@ class Launcher:
         for run in left:
             try:
                 started += await self.start(run)
-            except (NotFound, InvalidDocument) as error:
+            except (NotFound, InvalidDocument, Conflict) as error:
                 await self.fail(run, str(error))
         if started:
             logger.info("started %d runs that were left without a workflow", started)
@@ -331,7 +346,7 @@ class Launcher:
             await asyncio.sleep(every_seconds)
 
 
-def initial_state(run: Run, settings: Settings) -> dict[str, Any]:
+def initial_state(run: Run | NewRun, settings: Settings) -> dict[str, Any]:
     """Return the second argument of ``PlanRun``: the run's state before its first event."""
     return {
         "engine": wire.ENGINE_VERSION,

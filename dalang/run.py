@@ -22,7 +22,7 @@ The end
 Statuses and possible moves stand in ``statuses.py``, the state and its indexes in ``run_state.py``, edges and joins in
 ``joining.py``, what edges carry in ``dataflow.py``, waits and alarms in ``waiting.py``, failures and decisions about
 them in ``deciding.py``, timers and events from outside in ``hearing.py``, other plans for a run that goes on in
-``revising.py``; DESIGN sections 3 and 4.
+``revising.py``, the beginning from what another run came to in ``reviving.py``; DESIGN sections 3 and 4.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ from dalang.events import (
 from dalang.expressions import ExpressionError
 from dalang.joining import START
 from dalang.program import Program
-from dalang.revising import Revising
+from dalang.reviving import Reviving
 from dalang.run_state import BLOCKED, LIVE, PENDING
 from dalang.statuses import IN_FLIGHT, ImpossibleMove, NodeStatus, RunStatus
 from dalang.wire import EventType
@@ -69,7 +69,7 @@ MAX_WAITING = 10_000
 SKIPPED, CANCELLED, RUNNING = NodeStatus.SKIPPED, NodeStatus.CANCELLED, NodeStatus.RUNNING
 
 
-class Run(Revising):
+class Run(Reviving):
     """One run of a program. ``max_in_flight`` bounds activities in flight where the plan does not."""
 
     @classmethod
@@ -145,7 +145,10 @@ class Run(Revising):
 
     def _begin(self, event: Begin) -> None:
         self._move_run(RunStatus.VALIDATED, EventType.PLAN_VALIDATED, {})
-        self._move_run(RunStatus.RUNNING, EventType.PLAN_STARTED, {}, {"inputs": self.inputs})
+        seed = event.seed or {}
+        self._move_run(RunStatus.RUNNING, EventType.PLAN_STARTED, seed.get("data", {}), {"inputs": self.inputs})
+        if seed:
+            self._take_over(seed)
         self._find_ready(range(self.program.first_finally))
 
     def _succeeded(self, event: NodeSucceeded) -> None:
@@ -333,7 +336,8 @@ class Run(Revising):
     def _find_ready(self, nodes: range) -> None:
         """Put into the heaps every node of ``nodes`` that waits for nothing but a slot."""
         for node in nodes:
-            if self.statuses[node] is PENDING and (not self.program.edges_in[node] or self._verdict(node) == START):
+            waits = self.statuses[node] is PENDING and not self._readied[node]
+            if waits and (not self.program.edges_in[node] or self._verdict(node) == START):
                 self._make_ready(node)
 
 

@@ -64,6 +64,8 @@ class EventType(StrEnum):
     """The end after a cancel or the run's timeout."""
     PLAN_REVISED = "PLAN_REVISED"
     """The run goes on with another plan; data holds the revision and the plan's digest, the body what is different."""
+    NODE_KEPT = "NODE_KEPT"
+    """The run began with what the node had come to in another run (redrive); the body holds inputs, outputs, error."""
     NODE_RETRY_REQUESTED = "NODE_RETRY_REQUESTED"
     """An operator has a failed node run again; the node is PENDING, the body holds the inputs that were changed."""
     NODE_STARTED = "NODE_STARTED"

@@ -53,7 +53,8 @@ class PlanRun(HearingEvents):
     """Drives one run of a plan; see the module's text.
 
     Arguments: the program document (``program.compile_plan``), and the run's state: runId, tenantId, inputs, about,
-    maxInFlight, historyLimit, and after a continue-as-new also snapshot, head, wakes and deadline.
+    maxInFlight, historyLimit, for a redrive keyRoot and seed, and after a continue-as-new also snapshot, head, wakes
+    and deadline.
     """
 
     @workflow.init
@@ -86,7 +87,7 @@ class PlanRun(HearingEvents):
         self._state: dict[str, Any] = state
         self._run_id: str = state["runId"]
         self._tenant_id: str = state["tenantId"]
-        snapshot = state.get("snapshot")
+        snapshot = state["seed"]["snapshot"] if self._seed() else state.get("snapshot")
         if snapshot is None:
             self._run = Run(self._program, state["inputs"], state["about"], state["maxInFlight"])
         else:
@@ -129,7 +130,7 @@ class PlanRun(HearingEvents):
 
     def _begin_or_go_on(self) -> tuple[int, asyncio.Task[None]] | None:
         if self._state.get("snapshot") is None:
-            self._inbox.append(Begin())
+            self._inbox.append(Begin(self._seed()))
         for node_id in self._wakes:
             node = self._program.index[node_id]
             self._sleep(Start(node, node_id, "sleep", {}), max(self._wakes[node_id] - self._now(), 0))
@@ -138,6 +139,10 @@ class PlanRun(HearingEvents):
             return None
         at = self._state.get("deadline") or self._now() + timeout
         return at, asyncio.create_task(self._time_out(at - self._now()))
+
+    def _seed(self) -> dict[str, Any] | None:
+        """Return what the run begins with, before it has begun."""
+        return self._state.get("seed") if self._state.get("snapshot") is None else None
 
     def _pass(self) -> None:
         run, at = self._run, self._now()

@@ -10,7 +10,20 @@ from typing import Annotated, Any
 import typer
 
 from dalang import __version__
-from dalang.commands import audit, decisions, demo, events, plans, rehearse, runs, schedules, services, tasks, tokens
+from dalang.commands import (
+    audit,
+    decisions,
+    demo,
+    events,
+    plans,
+    redrives,
+    rehearse,
+    runs,
+    schedules,
+    services,
+    tasks,
+    tokens,
+)
 from dalang.commands.failures import FAILED, INTERRUPTED, CommandFailure, Usage, of_exception
 
 # Typer brings its own click in some versions; its errors are found through what it exports in all.
@@ -47,7 +60,7 @@ def _root(
 _PANELS = {
     RUN: (demo.app, ("demo",), runs.app, ("run", "start", "watch")),
     LOOK: (runs.app, ("list", "status", "nodes"), events.app, ("events",)),
-    DO: (runs.app, ("pause", "resume", "cancel"), decisions.app, ("retry", "skip")),
+    DO: (runs.app, ("pause", "resume", "cancel"), decisions.app, ("retry", "skip"), redrives.app, ("redrive",)),
     SERVE: (services.app, ("up", "worker", "api")),
 }
 

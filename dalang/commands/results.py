@@ -95,6 +95,8 @@ def status(out: Console, client: ApiClient, run: dict[str, Any]) -> None:
     ]
     if run.get("reason"):
         facts.append(("reason", safe(run["reason"])))
+    names = {"redriveOf": "redrives", "redrivenBy": "redriven", "undoOf": "undoes", "undoneBy": "undone"}
+    facts += [(name, f"{'by ' if key.endswith('By') else ''}{run[key]}") for key, name in names.items() if run.get(key)]
     temporal = (run.get("links") or {}).get("temporal")
     if temporal:
         facts.append(("temporal", safe(temporal)))

@@ -68,7 +68,7 @@ async def get_bodies(conn: AsyncConnection, tenant_id: str, digests: Iterable[st
 async def resolve(conn: AsyncConnection, tenant_id: str, value: Any) -> Any:
     """Return ``value`` with every reference in it replaced by its body; one that is gone stays a reference."""
     found = await get_bodies(conn, tenant_id, references(value))
-    return _replaced(value, found) if found else value
+    return replaced(value, found) if found else value
 
 
 async def add_references(conn: AsyncConnection, tenant_id: str, run_id: UUID, digests: Iterable[str]) -> None:
@@ -88,12 +88,13 @@ async def delete_unreferenced_bodies(conn: AsyncConnection, unused_seconds: floa
     return int((await conn.execute(delete(bodies).where(gone))).rowcount)
 
 
-def _replaced(value: Any, found: Mapping[str, Any]) -> Any:
+def replaced(value: Any, found: Mapping[str, Any]) -> Any:
+    """Return ``value`` with references to the bodies in ``found`` replaced by them."""
     key = referred_digest(value)
     if key is not None:
         body = found.get(key, value)
         part = value.get(PART)
         return body.get(part) if part is not None and key in found and isinstance(body, Mapping) else body
     if isinstance(value, Mapping):
-        return {name: _replaced(child, found) for name, child in value.items()}
-    return [_replaced(child, found) for child in value] if isinstance(value, list) else value
+        return {name: replaced(child, found) for name, child in value.items()}
+    return [replaced(child, found) for child in value] if isinstance(value, list) else value

@@ -78,6 +78,6 @@ async def erase_bodies(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> i
     await conn.execute(attempts.values(error={}))
     await erase_tasks(conn, tenant_id, run_id)
     await erase_checkpoints(conn, tenant_id, run_id)
-    nothing = dict.fromkeys(("inputs", "outputs", "error", "error_message"))
+    nothing = dict.fromkeys(("inputs", "outputs", "error", "error_message", "origin"))
     await conn.execute(update(execution_runs).where(of_run).values(**nothing, last_updated_at=func.now()))
     return int(erased.rowcount)

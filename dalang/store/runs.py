@@ -18,13 +18,18 @@ from dalang.statuses import RunStatus
 from dalang.store.paging import Page, after, read_cursor, write_cursor
 from dalang.store.references import resolve
 from dalang.store.tables import execution_runs
+from dalang.wire import WORKFLOW_ID_PREFIX
 
 _runs = execution_runs.c
 
 
 @dataclass(frozen=True)
 class NewRun:
-    """What a run is made from. ``request_digest`` tells two requests with one ``idempotency_key`` apart."""
+    """What a run is made from. ``request_digest`` tells two requests with one ``idempotency_key`` apart.
+
+    A run that begins with what another one came to names it in ``redrive_of`` or ``undo_of``; ``origin`` is what was
+    asked for then, ``root_run_id`` the first run of all, with which idempotency keys begin.
+    """
 
     tenant_id: str
     plan_id: UUID
@@ -38,6 +43,11 @@ class NewRun:
     priority: int = 0
     idempotency_key: str | None = None
     request_digest: str | None = None
+    root_run_id: UUID | None = None
+    redrive_of: UUID | None = None
+    undo_of: UUID | None = None
+    origin: Mapping[str, Any] | None = None
+    workflow_id: str | None = None
     run_id: UUID = field(default_factory=uuid4)
 
 
@@ -69,6 +79,14 @@ class RunSummary:
     temporal_namespace: str | None
     temporal_cluster_id: str | None
     last_event_at: datetime | None
+    root_run_id: UUID | None
+    redrive_of: UUID | None
+    undo_of: UUID | None
+
+    @property
+    def workflow(self) -> str:
+        """The id of the workflow that runs it, or will."""
+        return self.workflow_id or f"{WORKFLOW_ID_PREFIX}{self.run_id}"
 
 
 @dataclass(frozen=True)
@@ -80,6 +98,7 @@ class Run(RunSummary):
     error: Any
     idempotency_key: str | None
     request_digest: str | None
+    origin: dict[str, Any] | None
     head_epoch: int
     head_seq: int
     head_hash: str
@@ -119,13 +138,37 @@ async def create_run(conn: AsyncConnection, new: NewRun) -> tuple[Run, bool]:
         same_key = _runs.idempotency_key == new.idempotency_key
         existing = (await conn.execute(select(*_ALL).where(_runs.tenant_id == new.tenant_id, same_key))).first()
     if existing is None:
-        raise Conflict(f"The run id {new.run_id} is taken.")
+        raise Conflict(await _why_taken(conn, new))
     if existing.request_digest != new.request_digest:
         raise Conflict(
             f"The idempotency key {safe_text(new.idempotency_key or '', 200)!r} was used for another request, "
             f"which made run {existing.run_id}."
         )
     return Run(*existing), False
+
+
+async def _why_taken(conn: AsyncConnection, new: NewRun) -> str:
+    if new.redrive_of is not None:
+        first = (await linked_runs(conn, new.tenant_id, new.redrive_of)).redriven_by
+        if first is not None:
+            return f"Run {new.redrive_of} was redriven before, by run {first}; redrive that one."
+    return f"The run id {new.run_id} is taken."
+
+
+@dataclass(frozen=True)
+class LinkedRuns:
+    """The runs that began with what a run had come to."""
+
+    redriven_by: UUID | None = None
+    undone_by: UUID | None = None
+
+
+async def linked_runs(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> LinkedRuns:
+    """Which runs took over from this one?"""
+    after_it = (_runs.redrive_of == run_id) | (_runs.undo_of == run_id)
+    query = select(_runs.run_id, _runs.redrive_of).where(_runs.tenant_id == tenant_id, after_it)
+    rows = await conn.execute(query)
+    return LinkedRuns(**{("redriven_by" if row.redrive_of else "undone_by"): row.run_id for row in rows})
 
 
 async def get_run(conn: AsyncConnection, tenant_id: str, run_id: UUID, *, resolved: bool = True) -> Run | None:

@@ -162,8 +162,14 @@ execution_runs = Table(
     _number("head_seq", BigInteger),
     Column("head_hash", Text, nullable=False, server_default=text("''")),
     _time("last_event_at"),
+    Column("root_run_id", Uuid),
+    Column("redrive_of", Uuid),
+    Column("undo_of", Uuid),
+    _json("origin"),
     UniqueConstraint("tenant_id", "run_id"),
     UniqueConstraint("tenant_id", "idempotency_key"),
+    UniqueConstraint("tenant_id", "redrive_of"),
+    UniqueConstraint("tenant_id", "undo_of"),
     CheckConstraint(f"status IN ({_quoted(RunStatus)})", "status"),
     CheckConstraint(
         f"(completed_at IS NOT NULL) = (status IN ({_quoted(FINISHED_RUN_STATUSES)}))", "completed_when_finished"
@@ -389,6 +395,27 @@ node_checkpoints = Table(
     ),
     CheckConstraint("iteration >= 0 AND generation >= 0 AND attempt > 0 AND number > 0 AND size >= 0", "numbers"),
     comment="The last state that a node's handler left, by what it works on; (begun, number) says which is newer.",
+)
+
+run_checkpoints = Table(
+    "run_checkpoints",
+    metadata,
+    Column("run_id", Uuid, nullable=False),
+    Column("name", Text, nullable=False),
+    _tenant(),
+    Column("epoch", Integer, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    _json("node_status_counts", "{}"),
+    Column("note", Text, nullable=False, server_default=text("''")),
+    Column("created_by", Text, nullable=False),
+    _time("created_at", default=True),
+    PrimaryKeyConstraint("run_id", "name"),
+    ForeignKeyConstraint(
+        ["tenant_id", "run_id"], ["execution_runs.tenant_id", "execution_runs.run_id"], ondelete="CASCADE"
+    ),
+    CheckConstraint("epoch >= 0 AND seq >= 0", "numbers"),
+    comment="Named points in the chains of runs, from which a redrive can start: a point is all, as events do not "
+    "change.",
 )
 
 payload_blobs = Table(

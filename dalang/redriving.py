@@ -1,0 +1,110 @@
+"""Redrive: a finished run is started again as a new run that keeps what has gone well."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from dalang.canonical import compact_json
+from dalang.errors import Conflict, NotFound, Unavailable
+from dalang.launch import Launcher
+from dalang.statuses import RUN_ENDS
+from dalang.store.engine import transaction
+from dalang.store.plans import get_document
+from dalang.store.runs import LinkedRuns, NewRun, Run, get_run, linked_runs
+
+
+@dataclass(frozen=True)
+class RedriveRequest:
+    """What shall run again. ``nodes`` None: what failed; ``inputs`` replace inputs of nodes that run again, by key."""
+
+    operator: str
+    nodes: Sequence[str] | None = None
+    inputs: Mapping[str, Mapping[str, Any]] | None = None
+    reason: str | None = None
+    idempotency_key: str | None = None
+
+
+class Redrives:
+    """Starts finished runs again."""
+
+    def __init__(self, engine: AsyncEngine, launcher: Launcher) -> None:
+        self._engine = engine
+        self._launcher = launcher
+
+    async def redrive(self, tenant_id: str, run_id: UUID, wanted: RedriveRequest) -> Run:
+        """Make the new run and start its workflow; one that is left without is started by the reconciler.
+
+        Raises:
+            NotFound: there is no such run.
+            Conflict: it has not ended, was redriven before, or nothing would run again.
+            InvalidDocument: a node is not in its plan.
+        """
+        async with transaction(self._engine, tenant_id) as conn:
+            old = await get_run(conn, tenant_id, run_id)
+            if old is None:
+                raise NotFound(f"There is no run {run_id}.")
+            links = await linked_runs(conn, tenant_id, run_id)
+            base = await _base(conn, old, links)
+            document = await get_document(conn, tenant_id, old.plan_digest)
+        if document is None:
+            raise NotFound(f"The plan of run {run_id} is not stored.")
+        prepared = await self._launcher.preparations.of_document(old.plan_digest, document)
+        new = _new_run(old, base, wanted)
+        # Before the row: what is refused leaves no trace, and does not count as the run's one redrive.
+        repeated = links.redriven_by is not None
+        state = None if repeated else await self._launcher.state_of(new, prepared)
+        run = await self._launcher.accept(new)
+        try:
+            if run.run_id == new.run_id:
+                await self._launcher.start(run, prepared, state)
+            else:
+                await self._launcher.start(run)
+        except Unavailable:
+            pass  # the row is committed, so the run will happen
+        async with transaction(self._engine, tenant_id) as conn:
+            return await get_run(conn, tenant_id, run.run_id) or run
+
+
+async def _base(conn: Any, old: Run, links: LinkedRuns) -> UUID:
+    """Return the run whose nodes say what has come of ``old``: its own, or those of the run that undid it."""
+    if old.status not in RUN_ENDS:
+        raise Conflict(f"redrive is not possible: the run is {old.status}.")
+    if old.undo_of is not None:
+        raise Conflict(f"Run {old.run_id} undoes run {old.undo_of}; redrive that one.")
+    if links.undone_by is None:
+        return old.run_id
+    undo = await get_run(conn, old.tenant_id, links.undone_by, resolved=False)
+    if undo is None or undo.status not in RUN_ENDS:
+        raise Conflict(f"redrive is not possible yet: run {links.undone_by} is still undoing it.")
+    return undo.run_id
+
+
+def _new_run(old: Run, base: UUID, wanted: RedriveRequest) -> NewRun:
+    if old.inputs is None:
+        raise Conflict("The inputs of the run were erased, so it cannot be started again.")
+    asked = {"from": wanted.nodes, "inputs": wanted.inputs, "reason": wanted.reason}
+    asked = {key: value for key, value in asked.items() if value is not None}
+    key = wanted.idempotency_key
+    return NewRun(
+        tenant_id=old.tenant_id,
+        plan_id=old.plan_id,
+        plan_name=old.plan_name,
+        plan_version=old.plan_version,
+        plan_digest=old.plan_digest,
+        created_by=wanted.operator,
+        total_nodes=old.total_nodes,
+        inputs=old.inputs,
+        metadata=old.metadata,
+        priority=old.priority,
+        idempotency_key=key,
+        request_digest=None if key is None else hashlib.sha256(compact_json([str(old.run_id), asked])).hexdigest(),
+        root_run_id=old.root_run_id or old.run_id,
+        redrive_of=old.run_id,
+        origin={**asked, "base": str(base)},
+    )

@@ -1,0 +1,130 @@
+"""What the nodes of a run have come to, as a redrive reads it: statuses of all, values of some."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Integer, bindparam, func, select
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from dalang.canonical import body_reference, compact_json
+from dalang.errors import Conflict
+from dalang.store.bulk import arguments, insert_all
+from dalang.store.chain import REFUSED
+from dalang.store.projection import body_part
+from dalang.store.references import get_bodies, references, replaced
+from dalang.store.tables import bodies, event_bodies, node_executions
+
+_nodes = node_executions.c
+Place = tuple[int, int]
+"""Epoch and number of the event whose body holds a value."""
+
+_PARTS = {"inputs": "input", "outputs": "output", "error": "error"}
+INLINE_BYTES = 256
+"""Values that are taken over travel through the workflow of the new run; larger ones by reference."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredOutcome:
+    """What a node has come to; ``places`` says where its ``inputs``, ``outputs`` and ``error`` are."""
+
+    node_id: str
+    status: str
+    generation: int
+    skip_reason: str | None
+    revision: int
+    places: Mapping[str, Place]
+
+    @property
+    def started(self) -> bool:
+        """Whether it was begun at least once, here or in the run before."""
+        return "inputs" in self.places
+
+
+async def list_outcomes(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> list[StoredOutcome]:
+    """What has every node come to that something has happened to?"""
+    places = [_nodes[f"{part}_{column}"] for part in _PARTS.values() for column in ("epoch", "seq")]
+    about = (_nodes.node_id, _nodes.status, _nodes.generation, _nodes.skip_reason, _nodes.revision)
+    query = select(*about, *places).where(_nodes.tenant_id == tenant_id, _nodes.run_id == run_id)
+    found = []
+    for node_id, status, generation, skip_reason, revision, *numbers in await conn.execute(query):
+        pairs = zip(_PARTS, zip(numbers[::2], numbers[1::2], strict=True), strict=True)
+        known = {part: place for part, place in pairs if place[1] is not None}
+        found.append(StoredOutcome(node_id, status, generation, skip_reason, revision, known))
+    return found
+
+
+async def raw_values(
+    conn: AsyncConnection, tenant_id: str, run_id: UUID, nodes: Sequence[StoredOutcome]
+) -> dict[str, dict[str, Any]]:
+    """What went into these nodes and came out, by node id; large values as references.
+
+    Raises:
+        Conflict: something was erased, or could never be stored.
+    """
+    places = sorted({place for one in nodes for place in one.places.values()})
+    wanted = func.unnest(
+        bindparam("epochs", [epoch for epoch, _ in places], ARRAY(Integer)),
+        bindparam("seqs", [seq for _, seq in places], ARRAY(BigInteger)),
+    )
+    given = wanted.table_valued("epoch", "seq", name="given").render_derived()
+    stored = event_bodies.c
+    same = (stored.epoch == given.c.epoch) & (stored.seq == given.c.seq)
+    query = select(stored.epoch, stored.seq, stored.body).select_from(event_bodies.join(given, same))
+    rows = await conn.execute(query.where(stored.tenant_id == tenant_id, stored.run_id == run_id))
+    found = {(epoch, seq): body for epoch, seq, body in rows}
+    values: dict[str, dict[str, Any]] = {}
+    for one in nodes:
+        own = values[one.node_id] = {}
+        for part, place in one.places.items():
+            if place not in found:
+                raise Conflict(f"The {part} of node {one.node_id} were erased; what it came to cannot be taken over.")
+            own[part] = body_part(found[place], part)
+            if isinstance(own[part], Mapping) and REFUSED in own[part]:
+                raise Conflict(f"The {part} of node {one.node_id} could not be stored; run that node again.")
+    return values
+
+
+async def resolved_values(conn: AsyncConnection, tenant_id: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``values`` with every reference replaced by what it refers to.
+
+    Raises:
+        Conflict: a body is gone.
+    """
+    wanted = references(dict(values))
+    found = await get_bodies(conn, tenant_id, wanted)
+    if wanted - found.keys():
+        raise Conflict("A large value of the run was deleted; what its nodes came to cannot be taken over.")
+    whole: dict[str, Any] = replaced(dict(values), found)
+    return whole
+
+
+async def by_reference(
+    conn: AsyncConnection, tenant_id: str, values: Iterable[dict[str, Any]], inline_bytes: int = INLINE_BYTES
+) -> list[dict[str, Any]]:
+    """Return each of ``values`` with its larger parts stored as bodies and referred to."""
+    rows: dict[str, dict[str, Any]] = {}
+    made = []
+    for own in values:
+        short: dict[str, Any] = {}
+        for part, value in own.items():
+            encoded = compact_json(value)
+            if len(encoded) <= inline_bytes:
+                short[part] = value
+                continue
+            short[part] = body_reference(encoded)
+            digest = short[part]["$ref"].removeprefix("sha256:")
+            rows[digest] = {"tenant_id": tenant_id, "digest": digest, "body": encoded.decode(), "size": len(encoded)}
+        made.append(short)
+    if rows:
+        names = ("tenant_id", "digest", "body", "size")
+        ordered = [rows[digest] for digest in sorted(rows)]
+        touched = insert_all(bodies, names).on_conflict_do_update(
+            index_elements=["tenant_id", "digest"], set_={"touched_at": func.now()}
+        )
+        await conn.execute(touched, arguments(bodies, names, ordered))
+    return made
