@@ -14,7 +14,7 @@ import inspect
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from temporalio import activity
@@ -22,7 +22,7 @@ from temporalio import activity
 from dalang.activities.checkpoints import Checkpoints
 from dalang.activities.failures import classify, completed, to_temporal
 from dalang.canonical import compact_json, find_unsafe
-from dalang.nodes import InvalidInput, NodeContext, NodeFailure
+from dalang.nodes import InvalidInput, NodeContext, NodeFailure, Undoes
 from dalang.wire import INLINE_BODY_BYTES, Checkpoint, NodeResult, NodeStop, NodeTask
 
 logger = logging.getLogger("dalang.activities")
@@ -33,6 +33,8 @@ STOP_GRACE_SECONDS = 2.0
 """How long a cancelled handler may take to clean up before its end is no longer waited for."""
 BEAT_PAUSE_SECONDS = 0.2
 """At least so long between two heartbeats, whatever a handler tells; the SDK sends at most one in a second."""
+EFFECT_GRACE_SECONDS = 30.0
+"""The same past its deadline where an undo follows: an effect that lands after the undo would stay."""
 
 
 class Recorder:
@@ -71,12 +73,20 @@ class HandlerLoop:
 
     async def run(self, make: Callable[[], Any]) -> Any:
         """Call ``make`` there and await what it returns; a cancellation reaches the coroutine and waits for its end."""
-        future = asyncio.run_coroutine_threadsafe(self._call(make), self.loop)
-        return await asyncio.wrap_future(future)
+        ended: Future[Any] = Future()
+        tasks: list[asyncio.Task[Any]] = []
+
+        def begin() -> None:
+            tasks.append(self.loop.create_task(self._call(make)))
+            tasks[0].add_done_callback(lambda task: _hand_over(task, ended))
+
+        self.loop.call_soon_threadsafe(begin)
+        return await _to_its_end(ended, lambda: self.loop.call_soon_threadsafe(lambda: tasks[0].cancel()))
 
     async def run_in_thread(self, call: Callable[[], Any]) -> Any:
-        """Call a plain function in a thread."""
-        return await asyncio.get_running_loop().run_in_executor(self.threads, _surviving_exit, call)
+        """Call a plain function in a thread, which no cancellation can stop: its end is waited for all the same."""
+        ended = self.threads.submit(_surviving_exit, call)
+        return await _to_its_end(ended, ended.cancel)
 
     @staticmethod
     async def _call(make: Callable[[], Any]) -> Any:
@@ -90,6 +100,28 @@ class HandlerLoop:
         """Stop the loop; what still runs there is abandoned, as at the end of the process."""
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _hand_over(task: asyncio.Task[Any], ended: Future[Any]) -> None:
+    error = asyncio.CancelledError() if task.cancelled() else task.exception()
+    if error is not None:
+        ended.set_exception(error)
+    else:
+        ended.set_result(task.result())
+
+
+async def _to_its_end(ended: Future[Any], stop: Callable[[], Any]) -> Any:
+    """Return what the work gives; cancelled, tell it to stop and go on only when it really has ended."""
+    running = asyncio.wrap_future(ended)
+    try:
+        await asyncio.wait({running})
+    except asyncio.CancelledError:
+        stop()
+        await asyncio.wait({running})
+        if not running.cancelled():
+            running.exception()  # has been seen
+        raise
+    return running.result()
 
 
 def _surviving_exit(call: Callable[[], Any]) -> Any:
@@ -120,8 +152,16 @@ def context_of(task: NodeTask, attempt: int, checkpoints: Checkpoints) -> NodeCo
         metadata=task.get("metadata", {}),
         implementation=task.get("implementation", {}),
         run=task["run"],
+        undoes=_undoes(task),
         _keep=checkpoints.keep,
     )
+
+
+def _undoes(task: NodeTask) -> Undoes | None:
+    told = task.get("undoes")
+    if told is None:
+        return None
+    return Undoes(told["key"], told["status"], told["inputs"], told["outputs"], told["error"])
 
 
 async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeResult | NodeStop:
@@ -150,7 +190,8 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
     except Exception as error:
         payload = completed(classify(error), ctx.node_id, ctx.run_id, info.attempt, ctx.max_attempts)
         logger.info("attempt %d of node %s failed", info.attempt, ctx.node_id, exc_info=error)
-        await recorder.failed_attempt(task, info.attempt, payload)
+        if ctx.undoes is None:  # of an undo the event tells; rows of attempts are about the work
+            await recorder.failed_attempt(task, info.attempt, payload)
         await checkpoints.settle(patient=True)
         _beat(ctx, checkpoints)
         # Without its cause: the SDK would send that one's text too, which may be what no payload can hold.
@@ -168,26 +209,34 @@ def _is_wanted_to_stop() -> bool:
 
 
 async def _within_deadline(task: NodeTask, ctx: NodeContext, handler: Handler) -> dict[str, Any]:
+    """Return the handler's outputs; one that is cancelled or out of time is stopped, and its end waited for.
+
+    Where the node can be undone, a handler that does not stop is waited for as long as it may work and some time more,
+    so that the undo does not come before the effect.
+    """
     work = asyncio.ensure_future(handler(ctx))
     seconds = task["startToCloseMs"] / 1000
+    deadline = asyncio.get_running_loop().time() + seconds
+    grace = EFFECT_GRACE_SECONDS if task.get("undoable") else 0.0
     try:
         done, _ = await asyncio.wait({work}, timeout=seconds)
     except asyncio.CancelledError:
-        await _stop(work, ctx)
+        left = deadline - asyncio.get_running_loop().time()
+        await _stop(work, ctx, left + grace if grace else STOP_GRACE_SECONDS)
         raise
     if not done:
-        await _stop(work, ctx)
+        await _stop(work, ctx, max(grace, STOP_GRACE_SECONDS))
         raise TimeoutError(f"the handler did not end within {seconds:g} s")
     if work.cancelled():
         raise NodeFailure("the handler was cancelled from inside")
     return checked_outputs(work.result())
 
 
-async def _stop(work: asyncio.Future[Any], ctx: NodeContext) -> None:
+async def _stop(work: asyncio.Future[Any], ctx: NodeContext, patience: float) -> None:
     ctx._stop.set()
     work.cancel()
     with contextlib.suppress(BaseException):
-        await asyncio.wait({work}, timeout=STOP_GRACE_SECONDS)
+        await asyncio.wait({work}, timeout=patience)
 
 
 async def _keep_beating(ctx: NodeContext, checkpoints: Checkpoints, every: float) -> None:

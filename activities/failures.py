@@ -28,6 +28,7 @@ def classify(error: BaseException) -> ErrorPayload:
             details=_safe_details(error.details),
             retryable=error.retryable,
             suggested_action=error.suggested_action,
+            no_effect=error.no_effect or None,
         )
     name = type(error).__name__
     text = safe_text(f"{name}: {error}" if str(error) else name)

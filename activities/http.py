@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from dalang.durations import Duration
-from dalang.nodes import InvalidInput, NetworkError, NodeContext, ResourceExhausted, ToolError
+from dalang.nodes import InvalidInput, NetworkError, NodeContext, ResourceExhausted, TimedOut, ToolError
 
 MAX_RESPONSE_BYTES = 8 * 1024 * 1024
 MAX_EXCERPT = 500
@@ -56,12 +56,13 @@ class Http:
         Raises:
             NodeFailure: NETWORK_ERROR when the peer is away (also 502, 503, 504), RESOURCE_EXHAUSTED for 429, TIMEOUT
                 for 408 and when no answer comes in time, TOOL_ERROR for any other status that was not expected.
+                Where there was no connection it declares ``no_effect``.
         """
         try:
             request = HttpRequest.model_validate(dict(ctx.inputs))
         except ValidationError as error:
             problems = "; ".join(f"{'/'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            raise InvalidInput(f"the inputs of an http node: {problems}") from None
+            raise InvalidInput(f"the inputs of an http node: {problems}", no_effect=True) from None
         response, content = await self._send(request, ctx)
         outputs = {
             "status": response.status_code,
@@ -96,7 +97,13 @@ class Http:
                         raise ToolError(f"{request.url} answered more than {MAX_RESPONSE_BYTES:,} bytes")
                 return response, bytes(content)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
-            raise InvalidInput(f"{request.url} is no usable address: {error}") from None
+            raise InvalidInput(f"{request.url} is no usable address: {error}", no_effect=True) from None
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            # Without a connection nothing was sent, so nothing can have happened.
+            name = type(error).__name__
+            kind = TimedOut if isinstance(error, httpx.TimeoutException) else NetworkError
+            message = f"{name}: {error}" if str(error) else name
+            raise kind(message, details={"exception": name}, no_effect=True) from None
 
 
 def _expected(status: int, expected: list[int | str] | None) -> bool:

@@ -24,6 +24,7 @@ from dalang.axon import DEFAULT_ESTIMATE, DEFAULT_RESOURCES, TaskType, kebab, sl
 from dalang.durations import format_duration
 from dalang.errors import ErrorType, InvalidDocument
 from dalang.plan import SUCCESS_PORT, BackoffStrategy, FailurePolicy, Node, Plan, Port
+from dalang.plan_undo import Compensate, Compensation
 
 DurationLike: TypeAlias = str | timedelta
 """``"90s"``, ``"2h"``, ISO 8601, or a timedelta."""
@@ -165,6 +166,17 @@ class NodeBuilder:
         self._data["retryPolicy"] = {name: value for name, value in policy.items() if value is not None}
         return self
 
+    def compensation(self, type: str, **fields: Any) -> Self:
+        """Say what undoes the node; ``fields`` are named as in :class:`~dalang.plan_undo.Compensation`."""
+        built = Compensation.model_validate({"type": type, **fields})
+        self._data["compensation"] = built.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        return self
+
+    def pivot(self) -> Self:
+        """Make the node the point of no return."""
+        self._data["pivot"] = True
+        return self
+
     def join(self, join: str) -> Self:
         """Say what the node waits for: allLive, all, any, allDone, or a boolean over edge ids."""
         self._data["join"] = join
@@ -240,6 +252,10 @@ class PlanBuilder:
     def failure_policy(self, policy: FailurePolicy | Literal["failFast", "continue"]) -> Self:
         """Say what an unhandled failure means for the rest of the run."""
         return self._set("failurePolicy", str(policy))
+
+    def compensate(self, when: Compensate | Literal["onFailure", "onCancel", "always", "never"]) -> Self:
+        """Say after which ends of a run its effects are undone; by default after a failure and after a cancel."""
+        return self._set("compensate", str(when))
 
     def inputs(self, schema: Mapping[str, Any]) -> Self:
         """Set the JSON Schema of the run's inputs."""

@@ -13,7 +13,7 @@ from typing import Any
 from dalang.events import RetryRequested, SkipRequested
 from dalang.plan import FailurePolicy
 from dalang.run_state import BLOCKED, DEAD, LIVE, PENDING
-from dalang.statuses import RUN_ENDS, ImpossibleMove, NodeStatus, RunStatus
+from dalang.statuses import ImpossibleMove, NodeStatus, RunStatus
 from dalang.waiting import Waiting
 from dalang.wire import EventType
 
@@ -29,7 +29,8 @@ class Deciding(Waiting):
         """End the run early."""
 
     def _wrong_status(self, name: str) -> ImpossibleMove:
-        return ImpossibleMove(name, "the run", "ending" if self.ending and self.status not in RUN_ENDS else self.status)
+        ending = self.ending is not None and self.status is RunStatus.RUNNING
+        return ImpossibleMove(name, "the run", "ending" if ending else self.status)
 
     def _decision_refusal(self, name: str, event: RetryRequested | SkipRequested) -> ImpossibleMove | None:
         """Return why an operator may not retry or skip a node now, or None."""
@@ -93,7 +94,11 @@ class Deciding(Waiting):
         if self.ending or self.closing or node >= self.program.first_finally or self._fatal is not None:
             return False
         action = error.get("suggestedAction")
-        return action in PERSON_WANTED or (self.program.policy == FailurePolicy.PAUSE and action != "ABORT")
+        return action in PERSON_WANTED or (self._policy() == FailurePolicy.PAUSE and action != "ABORT")
+
+    def _policy(self) -> str:
+        """Return the failure policy that holds now."""
+        return self.program.policy
 
     def _hold(self, node: int) -> None:
         """Hold the run because of a failed node, unless an operator holds it already."""

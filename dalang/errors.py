@@ -52,7 +52,8 @@ class SuggestedAction(StrEnum):
 class ErrorPayload(BaseModel):
     """Why a node, or a run, failed.
 
-    ``timestamp`` is RFC 3339 in UTC; ``attempt`` counts from 1; ``hash`` is the SHA-256 of the canonical
+    ``timestamp`` is RFC 3339 in UTC; ``attempt`` counts from 1; ``no_effect`` says that this attempt has changed
+    nothing outside, so that a first attempt need not be undone; ``hash`` is the SHA-256 of the canonical
     JSON (RFC 8785) of the other fields, so that two reports of the same failure can be told to be the same.
     """
 
@@ -68,6 +69,7 @@ class ErrorPayload(BaseModel):
     max_attempts: int = 0
     timestamp: str | None = None
     suggested_action: SuggestedAction | None = None
+    no_effect: bool | None = None
     provenance_ref: str | None = None
     hash: str | None = None
 

@@ -31,11 +31,15 @@ class NodeSucceeded:
 
 @dataclass(frozen=True, slots=True)
 class NodeFailed:
-    """``node`` failed for good; ``error`` is an ErrorPayload in wire form."""
+    """``node`` failed for good; ``error`` is an ErrorPayload in wire form.
+
+    ``lost`` says that nobody heard its handler end: it may be at work until its own deadline.
+    """
 
     node: str
     error: Mapping[str, Any]
     notes: Mapping[str, Any] = field(default_factory=dict)
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +140,39 @@ class PlanRevised:
 
 
 @dataclass(frozen=True, slots=True)
+class UndoSucceeded:
+    """The compensation of ``node`` did its work; ``outputs`` are for the record."""
+
+    node: str
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class UndoFailed:
+    """The compensation of ``node`` failed for good; ``error`` is an ErrorPayload in wire form."""
+
+    node: str
+    error: Mapping[str, Any]
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class UndoDecided:
+    """A person decided about a compensation that failed for good.
+
+    ``action``: ``retry`` it, with ``inputs`` replacing its inputs key by key; ``resolve``: it was done by hand;
+    ``abandon``: the effect stays, and so does that of everything the node depends on.
+    """
+
+    node: str
+    action: str
+    inputs: Mapping[str, Any] | None = None
+    operator: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """A request that was malformed or came at the wrong time: recorded, and nothing else."""
 
@@ -157,6 +194,9 @@ Event = (
     | RetryRequested
     | SkipRequested
     | PlanRevised
+    | UndoSucceeded
+    | UndoFailed
+    | UndoDecided
     | Rejected
 )
 
@@ -182,4 +222,20 @@ class Stop:
     node_id: str
 
 
-Step = Start | Stop
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """Undo what ``undoes`` says of node number ``node``; answered by UndoSucceeded or UndoFailed, and never stopped.
+
+    ``compensation`` says how, as in the program, but with the retry policy itself. ``generation`` is that of the work
+    which is undone; ``undoes`` holds its key, status, inputs, outputs and error.
+    """
+
+    node: int
+    node_id: str
+    compensation: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    generation: int
+    undoes: Mapping[str, Any]
+
+
+Step = Start | Stop | Undo

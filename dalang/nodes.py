@@ -36,6 +36,8 @@ class NodeFailure(Exception):
     """A failure that a handler reports: what went wrong, whether another attempt can help, what to do.
 
     ``retryable`` says that the same call may succeed later; it is repeated only if ``retryOn`` names the type, too.
+    ``no_effect`` declares that this attempt has changed nothing outside: a node whose *first* attempt says so is not
+    compensated. When in doubt leave it out; an undo of nothing does no harm, an effect that stays does.
     """
 
     type: ErrorType = ErrorType.UNKNOWN_ERROR
@@ -49,6 +51,7 @@ class NodeFailure(Exception):
         retryable: bool | None = None,
         details: Mapping[str, Any] | None = None,
         suggested_action: SuggestedAction | str | None = None,
+        no_effect: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -58,6 +61,7 @@ class NodeFailure(Exception):
             self.retryable = retryable
         self.details = dict(details or {})
         self.suggested_action = None if suggested_action is None else SuggestedAction(suggested_action)
+        self.no_effect = no_effect
 
 
 class ToolError(NodeFailure):
@@ -113,12 +117,28 @@ class _KeptNowhere:
         yield
 
 
+@dataclass(frozen=True, slots=True)
+class Undoes:
+    """What a compensation undoes: the work of a node, as far as it is known.
+
+    ``idempotency_key`` is the one it was done under. ``outputs`` are ``{}`` unless it succeeded: of a node that failed,
+    was stopped or was not heard of any more nobody knows what it did, so an undo looks before it acts.
+    """
+
+    idempotency_key: str
+    status: str
+    inputs: Mapping[str, Any]
+    outputs: Mapping[str, Any]
+    error: Mapping[str, Any]
+
+
 @dataclass(slots=True)
 class NodeContext:
     """What a handler knows of the node it runs.
 
     ``attempt`` counts from 1; ``idempotency_key`` is the same for every attempt; ``run`` tells id, plan and requester.
     ``restored`` is the last state that :meth:`checkpoint` was given by an earlier attempt of the same work, or None.
+    ``undoes`` is there when the handler runs as a compensation; ``idempotency_key`` is that of the undo then.
     """
 
     node_id: str
@@ -136,6 +156,7 @@ class NodeContext:
     run: Mapping[str, Any] = field(default_factory=dict)
     restored: Any = None
     _keep: Callable[[bytes], Awaitable[None]] = field(default=lambda encoded: _KeptNowhere(), repr=False)
+    undoes: Undoes | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
     _progress: dict[str, Any] = field(default_factory=dict)
 
@@ -199,7 +220,7 @@ class Registration:
         try:
             inspect.signature(self.function).bind(**arguments)
         except TypeError as error:
-            raise InvalidInput(f"the inputs do not fit {self.name}: {error}") from None
+            raise InvalidInput(f"the inputs do not fit {self.name}: {error}", no_effect=True) from None
         return self.function(**arguments)
 
 

@@ -16,8 +16,11 @@ from pydantic import Field
 
 from dalang.canonical import digest
 from dalang.durations import Duration
-from dalang.errors import ErrorType
+from dalang.plan_base import BackoffStrategy as BackoffStrategy
 from dalang.plan_base import Model, Priority
+from dalang.plan_base import RetryPolicy as RetryPolicy
+from dalang.plan_base import Timeouts as Timeouts
+from dalang.plan_undo import Compensate, Compensation
 
 MAX_NODES = 100_000
 MAX_EDGES = 500_000
@@ -32,14 +35,6 @@ SUCCESS_PORT = "success"
 ERROR_PORT = "error"
 
 
-class BackoffStrategy(StrEnum):
-    """How the delay before the next attempt grows."""
-
-    FIXED = "FIXED"
-    LINEAR = "LINEAR"
-    EXPONENTIAL = "EXPONENTIAL"
-
-
 class FailurePolicy(StrEnum):
     """What an unhandled failure of a node means for the rest of the run."""
 
@@ -49,41 +44,6 @@ class FailurePolicy(StrEnum):
     """Finish what does not depend on the failed node, then end FAILED."""
     PAUSE = "pause"
     """Start nothing more until an operator has decided about the failed node: retry it, skip it, or cancel the run."""
-
-
-class RetryPolicy(Model):
-    """When and how often a failed attempt of a node is repeated.
-
-    An attempt is repeated only if its error's type is in ``retryOn`` **and** the error is retryable.
-    """
-
-    duration_fields = frozenset({"initialDelay", "maxDelay"})
-
-    max_attempts: int = Field(3, ge=1, le=1000, strict=True, description="Attempts in all, the first included.")
-    backoff_strategy: BackoffStrategy = Field(
-        BackoffStrategy.EXPONENTIAL, description="FIXED, LINEAR (delay x attempt) or EXPONENTIAL."
-    )
-    initial_delay: Duration = Field(1_000, description="Delay before the second attempt.")
-    max_delay: Duration = Field(60_000, description="No delay is longer than this.")
-    backoff_multiplier: float = Field(2.0, ge=1, le=100, description="Factor of EXPONENTIAL from delay to delay.")
-    jitter: bool = Field(False, strict=True, description="Vary each delay between half of it and the whole.")
-    retry_on: tuple[ErrorType, ...] = Field(
-        (ErrorType.NETWORK_ERROR, ErrorType.TIMEOUT), description="The error types that are worth another attempt."
-    )
-
-
-class Timeouts(Model):
-    """How long a node may take; each is a duration."""
-
-    duration_fields = frozenset({"startToClose", "scheduleToClose", "heartbeat"})
-
-    start_to_close: Duration | None = Field(
-        None, description="One attempt. Default: twice estimatedDuration, or 10 minutes."
-    )
-    schedule_to_close: Duration | None = Field(None, description="All attempts together, waiting included.")
-    heartbeat: Duration | None = Field(
-        None, description="How soon a worker that stopped answering is noticed. Default: 5 seconds."
-    )
 
 
 class Resources(Model):
@@ -159,6 +119,15 @@ class Node(Model):
     requirements: Requirements = Requirements()
     retry_policy: RetryPolicy | None = Field(None, description="Default: the plan's maxRetries, else 3 attempts.")
     timeouts: Timeouts = Timeouts()
+    compensation: Compensation | None = Field(
+        None, description="What undoes the node when the run fails or is cancelled after it may have taken effect."
+    )
+    pivot: bool = Field(
+        False,
+        strict=True,
+        description="The point of no return: once it succeeded, neither it nor what it depends on is undone, and later"
+        " failures wait for an operator.",
+    )
     priority: Priority | None = Field(None, description="Among ready nodes, larger first; default: the plan's.")
     join: str = Field(
         "allLive",
@@ -199,6 +168,11 @@ class PlanHead(Model):
     )
     timeout: Duration | None = Field(None, description="Of the whole run; then it is cancelled with reason TIMEOUT.")
     failure_policy: FailurePolicy = Field(FailurePolicy.FAIL_FAST, description="What an unhandled failure means.")
+    compensate: Compensate | None = Field(
+        None,
+        description="When compensations run: onFailure, onCancel (the timeout too), always, never. Default: after a"
+        " failure and after a cancel.",
+    )
     max_retries: int | None = Field(
         None, ge=1, le=1000, strict=True, description="maxAttempts of nodes without retryPolicy."
     )

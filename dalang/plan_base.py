@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 from pydantic.alias_generators import to_camel
 
-from dalang.durations import Milliseconds
+from dalang.durations import Duration, Milliseconds
+from dalang.errors import ErrorType
 
 PRIORITY_WORDS = {"low": -1, "medium": 0, "high": 1, "critical": 2}
 
@@ -62,3 +64,46 @@ class Model(BaseModel):
                     data[name] = Milliseconds(value)
                     del data[key]
         return handler(data)
+
+
+class BackoffStrategy(StrEnum):
+    """How the delay before the next attempt grows."""
+
+    FIXED = "FIXED"
+    LINEAR = "LINEAR"
+    EXPONENTIAL = "EXPONENTIAL"
+
+
+class RetryPolicy(Model):
+    """When and how often a failed attempt of a node is repeated.
+
+    An attempt is repeated only if its error's type is in ``retryOn`` **and** the error is retryable.
+    """
+
+    duration_fields = frozenset({"initialDelay", "maxDelay"})
+
+    max_attempts: int = Field(3, ge=1, le=1000, strict=True, description="Attempts in all, the first included.")
+    backoff_strategy: BackoffStrategy = Field(
+        BackoffStrategy.EXPONENTIAL, description="FIXED, LINEAR (delay x attempt) or EXPONENTIAL."
+    )
+    initial_delay: Duration = Field(1_000, description="Delay before the second attempt.")
+    max_delay: Duration = Field(60_000, description="No delay is longer than this.")
+    backoff_multiplier: float = Field(2.0, ge=1, le=100, description="Factor of EXPONENTIAL from delay to delay.")
+    jitter: bool = Field(False, strict=True, description="Vary each delay between half of it and the whole.")
+    retry_on: tuple[ErrorType, ...] = Field(
+        (ErrorType.NETWORK_ERROR, ErrorType.TIMEOUT), description="The error types that are worth another attempt."
+    )
+
+
+class Timeouts(Model):
+    """How long a node may take; each is a duration."""
+
+    duration_fields = frozenset({"startToClose", "scheduleToClose", "heartbeat"})
+
+    start_to_close: Duration | None = Field(
+        None, description="One attempt. Default: twice estimatedDuration, or 10 minutes."
+    )
+    schedule_to_close: Duration | None = Field(None, description="All attempts together, waiting included.")
+    heartbeat: Duration | None = Field(
+        None, description="How soon a worker that stopped answering is noticed. Default: 5 seconds."
+    )

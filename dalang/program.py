@@ -19,6 +19,7 @@ from dalang.expressions import Expression
 from dalang.expressions import compile as compile_expression
 from dalang.joins import JoinExpression, parse_join
 from dalang.plan import ERROR_PORT, SUCCESS_PORT, Node, Plan, Port, RetryPolicy, Timeouts, with_derived_ids
+from dalang.plan_undo import Compensation
 from dalang.templates import Template, compile_template
 
 PROGRAM_VERSION = 1
@@ -39,14 +40,12 @@ def compile_plan(plan: Plan) -> dict[str, Any]:
     retry_documents: list[dict[str, Any]] = []
     node_documents = []
     for node in nodes:
-        policy = _retry_document(
-            node.retry_policy or RetryPolicy(max_attempts=plan.max_retries or DEFAULT_MAX_ATTEMPTS)
-        )
-        key = repr(sorted(policy.items()))
-        if key not in retries:
-            retries[key] = len(retry_documents)
-            retry_documents.append(policy)
-        node_documents.append(_node_document(node, retries[key]))
+        node_document = _node_document(node, _number(node.retry_policy, plan, retries, retry_documents))
+        if node.compensation is not None:
+            undo = node.compensation
+            number = _number(undo.retry_policy, plan, retries, retry_documents)
+            node_document["compensation"] = _compensation_document(undo, number)
+        node_documents.append(node_document)
     document: dict[str, Any] = {
         "v": PROGRAM_VERSION,
         "planId": str(plan.plan_id),
@@ -74,7 +73,19 @@ def compile_plan(plan: Plan) -> dict[str, Any]:
     }
     if plan.outputs is not None:
         document["outputs"] = plan.outputs
+    if plan.compensate is not None:
+        document["compensate"] = plan.compensate.value
     return document
+
+
+def _number(policy: RetryPolicy | None, plan: Plan, numbers: dict[str, int], documents: list[dict[str, Any]]) -> int:
+    """Return the number of a retry policy among ``documents``, each of which stands there once."""
+    document = _retry_document(policy or RetryPolicy(max_attempts=plan.max_retries or DEFAULT_MAX_ATTEMPTS))
+    key = repr(sorted(document.items()))
+    if key not in numbers:
+        numbers[key] = len(documents)
+        documents.append(document)
+    return numbers[key]
 
 
 def _node_document(node: Node, retry: int) -> dict[str, Any]:
@@ -87,6 +98,7 @@ def _node_document(node: Node, retry: int) -> dict[str, Any]:
         "inputs": node.inputs or None,
         "fallback": node.fallback,
         "priority": node.priority,
+        "pivot": node.pivot or None,
         "join": None if node.join == JOIN_WORDS[0] else node.join,
         "estimate": node.requirements.estimated_duration,
         "capabilities": list(dict.fromkeys(capabilities)) or None,
@@ -104,6 +116,12 @@ def _node_document(node: Node, retry: int) -> dict[str, Any]:
     document["timeouts"] = _timeouts(node.timeouts, node.requirements.estimated_duration)
     document.update({key: value for key, value in optional.items() if value is not None})
     return document
+
+
+def _compensation_document(undo: Compensation, retry: int) -> dict[str, Any]:
+    optional = {"handler": undo.handler, "inputs": undo.inputs, "capabilities": list(undo.capabilities) or None}
+    document = {"type": undo.type, "retry": retry, "timeouts": _timeouts(undo.timeouts, None)}
+    return {**document, **{key: value for key, value in optional.items() if value is not None}}
 
 
 def _timeouts(timeouts: Timeouts, estimate: int | None) -> list[int | None]:
@@ -134,7 +152,8 @@ class Program:
 
     ``ids`` and ``types`` go by node number; ``edges_out``, ``edges_in`` hold edge numbers in plan order. ``reads`` of a
     node are the nodes whose outputs its start may read, ``edge_reads`` the same for an edge's condition, ``kept`` the
-    nodes whose outputs the end of the run reads: an output is held only as long as something may still read it.
+    nodes whose outputs the end of the run or an undo reads: an output is held only as long as something may still read
+    it. ``compensations`` go by the node that is undone.
     """
 
     def __init__(self, document: Mapping[str, Any]) -> None:
@@ -204,9 +223,15 @@ class Program:
                 references = tuple(self.index[name] for name in compile_expression(condition).references)
                 if references:
                     self.edge_reads[edge] = references
+        self.compensations: dict[int, dict[str, Any]] = {
+            number: node["compensation"] for number, node in enumerate(self.nodes) if "compensation" in node
+        }
+        self.pivots = tuple(number for number, node in enumerate(self.nodes) if node.get("pivot"))
         self.outputs_template = compile_template(self.document.get("outputs"))
         self.output_references = _references(self.outputs_template) if self.outputs_template else ()
-        self.kept = tuple(self.index[name] for name in self.output_references)
+        undo_templates = [compile_template(undo.get("inputs")) for undo in self.compensations.values()]
+        undo_references = [name for template in undo_templates if template for name in _references(template)]
+        self.kept = tuple(self.index[name] for name in dict.fromkeys((*self.output_references, *undo_references)))
 
     def inputs_template(self, node: int) -> Template | None:
         """Return the compiled ``inputs`` of a node, or None when they hold no expression."""

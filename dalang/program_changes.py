@@ -69,7 +69,11 @@ def changes(before: Program, after: Program) -> Changes:
 def node_definition(program: Program, node: int) -> dict[str, Any]:
     """Return all that a program says about a node, in a form that can be compared between programs."""
     document = program.nodes[node]
-    return {**document, "retry": program.retries[document["retry"]], "finally": node >= program.first_finally}
+    definition = {**document, "retry": program.retries[document["retry"]], "finally": node >= program.first_finally}
+    undo = document.get("compensation")
+    if undo is not None:
+        definition["compensation"] = {**undo, "retry": program.retries[undo["retry"]]}
+    return definition
 
 
 def edge_definition(program: Program, edge: int) -> _Edge:

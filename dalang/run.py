@@ -16,13 +16,15 @@ Theory of operation
 
 The end
     A run ends when every node has ended. It ends early when an operator cancels it, its time is up or a node fails
-    unhandled under failFast: what waits becomes CANCELLED, what is in flight is stopped and waited for. Then the
-    ``finally`` nodes run, then the end is COMPLETED, FAILED or CANCELLED.
+    unhandled under failFast: what waits becomes CANCELLED, what is in flight is stopped and waited for. Then what took
+    effect is undone, if the plan wants it after such an end; each ``Undo`` is answered by UndoSucceeded or UndoFailed.
+    Then the ``finally`` nodes run, then the end is COMPLETED, FAILED or CANCELLED.
 
 Statuses and possible moves stand in ``statuses.py``, the state and its indexes in ``run_state.py``, edges and joins in
 ``joining.py``, what edges carry in ``dataflow.py``, waits and alarms in ``waiting.py``, failures and decisions about
 them in ``deciding.py``, timers and events from outside in ``hearing.py``, other plans for a run that goes on in
-``revising.py``, the beginning from what another run came to in ``reviving.py``; DESIGN sections 3 and 4.
+``revising.py``, the beginning from what another run came to in ``reviving.py``, compensation in ``undoing.py``;
+DESIGN sections 3 and 4.
 """
 
 from __future__ import annotations
@@ -52,13 +54,16 @@ from dalang.events import (
     Step,
     Stop,
     TimedOut,
+    UndoDecided,
+    UndoFailed,
+    UndoSucceeded,
 )
 from dalang.expressions import ExpressionError
 from dalang.joining import START
 from dalang.program import Program
-from dalang.reviving import Reviving
 from dalang.run_state import BLOCKED, LIVE, PENDING
 from dalang.statuses import IN_FLIGHT, ImpossibleMove, NodeStatus, RunStatus
+from dalang.undoing import Undoing
 from dalang.wire import EventType
 
 MAX_SLEEPING = 500
@@ -66,10 +71,13 @@ MAX_SLEEPING = 500
 MAX_WAITING = 10_000
 """Nodes of one run that wait in the state machine at once, when the plan does not say."""
 
+MOVING = (RunStatus.RUNNING, RunStatus.COMPENSATING)
+"""Statuses of a run that begins what is due."""
+
 SKIPPED, CANCELLED, RUNNING = NodeStatus.SKIPPED, NodeStatus.CANCELLED, NodeStatus.RUNNING
 
 
-class Run(Reviving):
+class Run(Undoing):
     """One run of a program. ``max_in_flight`` bounds activities in flight where the plan does not."""
 
     @classmethod
@@ -79,6 +87,8 @@ class Run(Reviving):
         """Return the run that :meth:`snapshot` was taken of, ready to go on with the same program."""
         run = cls(program, inputs, snapshot["about"], max_in_flight)
         run._load(snapshot)
+        if run.status is RunStatus.COMPENSATING:
+            run._index_undo()
         if run.status is not RunStatus.PENDING:
             run._find_ready(range(len(run.statuses) if run.closing else program.first_finally))
         return run
@@ -155,7 +165,9 @@ class Run(Reviving):
         self._succeed(self.program.index[event.node], event.outputs, {"attempt": event.attempt, **event.notes})
 
     def _failed(self, event: NodeFailed) -> None:
-        self._fail(self.program.index[event.node], event.error, event.notes)
+        node = self.program.index[event.node]
+        self._effect_unsure(node, event.error, event.lost)
+        self._fail(node, event.error, event.notes)
 
     def _stopped(self, event: NodeStopped) -> None:
         node = self.program.index[event.node]
@@ -197,7 +209,10 @@ class Run(Reviving):
             node = self._next_ready()
             if node is None:
                 self._close()
-                if not self._has_ready():
+                undo = self._next_undo()
+                if undo is not None:
+                    steps.append(undo)
+                elif not self._has_ready():
                     break
             else:
                 started = self._start(node)
@@ -209,7 +224,7 @@ class Run(Reviving):
 
     def _next_ready(self) -> int | None:
         """Return the ready node to start next, or None when none is ready or no slot is free."""
-        if self.status is not RunStatus.RUNNING:
+        if self.status not in MOVING:
             return None
         for heap, busy, limit in zip(self._ready, self._busy, self._limits, strict=True):
             while heap and busy < limit:
@@ -219,7 +234,7 @@ class Run(Reviving):
         return None
 
     def _has_ready(self) -> bool:
-        return self.status is RunStatus.RUNNING and any(
+        return self.status in MOVING and any(
             heap and busy < limit for heap, busy, limit in zip(self._ready, self._busy, self._limits, strict=True)
         )
 
@@ -245,6 +260,7 @@ class Run(Reviving):
             if not again:
                 self._drop_unread(program.reads[node])
             self.given[node] = inputs
+            self._may_take_effect(node, inputs, generation)
             begin = self.wait_types.get(program.types[node])
             if begin is not None:
                 begin(self, node, inputs)
@@ -300,10 +316,12 @@ class Run(Reviving):
             self._wind_down(RunStatus.FAILED)
 
     def _close(self) -> None:
-        """Begin the ``finally`` nodes when the others have ended, and end the run when those have."""
-        if self.status is not RunStatus.RUNNING or self._open[0]:
+        """When all nodes have ended undo what is to be undone; then run the ``finally`` nodes, then end the run."""
+        if self.status not in MOVING or self._open[0] or self._undo_is_open():
             return
         if not self.closing:
+            if self._begin_undo(self._outcome()):
+                return
             self.closing = True
             self.about["status"] = str(self._outcome())
             self._find_ready(range(self.program.first_finally, len(self.statuses)))
@@ -326,12 +344,15 @@ class Run(Reviving):
                 except ExpressionError as failure:
                     self.error = expression_error(f"outputs{failure.pointer or ''} of the plan", failure)
                     outcome = RunStatus.FAILED
+        if self._begin_undo(outcome):  # a finally node, or the outputs, failed what had been a success
+            return
+        data = self._undo_summary()
         if outcome is RunStatus.COMPLETED:
-            self._move_run(outcome, EventType.PLAN_COMPLETED, {}, {"outputs": self.result})
+            self._move_run(outcome, EventType.PLAN_COMPLETED, data, {"outputs": self.result})
         elif outcome is RunStatus.FAILED:
-            self._move_run(outcome, EventType.PLAN_FAILED, {}, {"error": self.error or {}})
+            self._move_run(outcome, EventType.PLAN_FAILED, data, {"error": self.error or {}})
         else:
-            self._move_run(outcome, EventType.PLAN_CANCELLED, {"reason": self.reason})
+            self._move_run(outcome, EventType.PLAN_CANCELLED, {"reason": self.reason, **data})
 
     def _find_ready(self, nodes: range) -> None:
         """Put into the heaps every node of ``nodes`` that waits for nothing but a slot."""
@@ -364,6 +385,9 @@ RULES: dict[type, Rule] = {
     SkipRequested: Rule("skip", Run._decision_refusal, Run._skip),
     ExternalEvent: Rule("external event", Run._event_refusal, Run._hear),
     PlanRevised: Rule("replan", Run._revise_refusal, Run._revise),
+    UndoSucceeded: Rule("undo succeeded", Run._undo_refusal, Run._undo_succeeded),
+    UndoFailed: Rule("undo failed", Run._undo_refusal, Run._undo_failed),
+    UndoDecided: Rule("decision about an undo", Run._undo_decision_refusal, Run._undo_decided),
     Rejected: Rule("reject", Run._never_refused, Run._reject),
 }
 """Every event: the one place that says what can happen to a run."""

@@ -56,6 +56,8 @@ class EventType(StrEnum):
     """An operator, or the run's timeout, asked for the end; what is in flight is being stopped."""
     PLAN_FAILING = "PLAN_FAILING"
     """A node failed under failFast; what is in flight is being stopped."""
+    PLAN_COMPENSATING = "PLAN_COMPENSATING"
+    """All nodes have ended; what took effect is being undone. data.nodes counts it, data.ending is how it will end."""
     PLAN_COMPLETED = "PLAN_COMPLETED"
     """The end: no node failed unhandled; the body holds the outputs."""
     PLAN_FAILED = "PLAN_FAILED"
@@ -82,6 +84,12 @@ class EventType(StrEnum):
     """The node's join can no longer be met; data.skipReason is condition or upstreamFailed."""
     NODE_CANCELLED = "NODE_CANCELLED"
     """The node was stopped, or never started, because the run ended early."""
+    NODE_COMPENSATING = "NODE_COMPENSATING"
+    """The node's compensation was begun; data.undoes is the generation it undoes, the body holds its undoInputs."""
+    NODE_COMPENSATED = "NODE_COMPENSATED"
+    """The node is undone, or a person has done it by hand (data.resolved); the body holds the undoOutputs."""
+    NODE_COMPENSATION_FAILED = "NODE_COMPENSATION_FAILED"
+    """The node's compensation failed for good; the body holds the error. data.abandoned: a person left it at that."""
     CONDITION_FAILED = "CONDITION_FAILED"
     """A condition of an edge into a node that has already started could not be evaluated; nothing else follows."""
     EVENT_RECEIVED = "EVENT_RECEIVED"
@@ -156,6 +164,21 @@ def is_checkpoint(value: Any) -> bool:
     return known and all(0 <= value[name] <= MAX_INTEGER for name in numbers)
 
 
+class Undoes(TypedDict):
+    """What a compensation undoes: how its node ended, and with what; ``key`` is the one the work was done under."""
+
+    key: str
+    status: str
+    inputs: dict[str, Any]
+    outputs: dict[str, Any]
+    error: dict[str, Any]
+
+
+def idempotency_key(root: str, node_id: str, iteration: int, generation: int) -> str:
+    """Return the key that a node's work is done under; ``root`` is the run's id, or what stands for it."""
+    return f"{root}:{node_id}:{iteration}:{generation}"
+
+
 class NodeTask(TypedDict):
     """Input of the activity of a node: everything its worker needs, in any language.
 
@@ -183,6 +206,10 @@ class NodeTask(TypedDict):
     iteration: NotRequired[int]
     starts: NotRequired[int]
     checkpoint: NotRequired[Checkpoint]
+    undoable: NotRequired[bool]
+    """Whether the node has a compensation: its end is reported only when the handler has really ended."""
+    undoes: NotRequired[Undoes]
+    """Only of a compensation."""
 
 
 class NodeStop(TypedDict):

@@ -32,6 +32,9 @@ def current_details(run: Run, state: Mapping[str, Any]) -> str:
     failed = run.counts.get(NodeStatus.FAILED, 0)
     if failed:
         lines += ["", "**Failed:** " + _names(run, frozenset({NodeStatus.FAILED}), failed)]
+    for title, status in (("Being undone", NodeStatus.COMPENSATING), ("Not undone", NodeStatus.COMPENSATION_FAILED)):
+        if run.counts.get(status, 0):
+            lines += ["", f"**{title}:** " + _names(run, frozenset({status}), run.counts[status])]
     if run.awaiting:
         waiting = ", ".join(f"`{run.program.ids[node]}`" for node in run.awaiting[:MAX_SHOWN])
         lines += ["", f"**Waiting for a decision (retry or skip):** {waiting}"]

@@ -15,9 +15,9 @@ with workflow.unsafe.imports_passed_through():
     from dalang.dataflow import validation_error
     from dalang.durations import parse_duration
     from dalang.errors import ErrorPayload, ErrorType
-    from dalang.events import Event, NodeFailed, NodeStopped, NodeSucceeded, Start
+    from dalang.events import Event, NodeFailed, NodeStopped, NodeSucceeded, Start, Undo, UndoFailed, UndoSucceeded
     from dalang.program import Program
-    from dalang.wire import NodeTask
+    from dalang.wire import NodeTask, idempotency_key
 
 GRACE = timedelta(minutes=15)
 """How much longer than the handler Temporal waits. The wrapper stops a handler in its time and says so, and a worker
@@ -28,18 +28,15 @@ TIMEOUT_CAUSES = ["TemporalTimeout:StartToClose", "TemporalTimeout:Heartbeat"]
 MAX_SLEEP_MS = 366 * 86_400_000
 
 
-def retry_policies(program: Program) -> list[RetryPolicy]:
-    """Return Temporal's retry policy for each of the program's. Temporal has only a deny-list (DESIGN section 4)."""
-    return [
-        RetryPolicy(
-            initial_interval=timedelta(milliseconds=max(retry["delay"], 1)),
-            backoff_coefficient=retry["multiplier"] if retry["strategy"] == "EXPONENTIAL" else 1.0,
-            maximum_interval=timedelta(milliseconds=max(retry["maxDelay"], retry["delay"], 1)),
-            maximum_attempts=retry["attempts"],
-            non_retryable_error_types=None if "TIMEOUT" in retry["retryOn"] else TIMEOUT_CAUSES,
-        )
-        for retry in program.retries
-    ]
+def retry_policy(retry: Mapping[str, Any]) -> RetryPolicy:
+    """Return Temporal's retry policy for one of the program's. Temporal has only a deny-list (DESIGN section 4)."""
+    return RetryPolicy(
+        initial_interval=timedelta(milliseconds=max(retry["delay"], 1)),
+        backoff_coefficient=retry["multiplier"] if retry["strategy"] == "EXPONENTIAL" else 1.0,
+        maximum_interval=timedelta(milliseconds=max(retry["maxDelay"], retry["delay"], 1)),
+        maximum_attempts=retry["attempts"],
+        non_retryable_error_types=None if "TIMEOUT" in retry["retryOn"] else TIMEOUT_CAUSES,
+    )
 
 
 def temporal_priority(priority: int, tenant_id: str) -> Priority:
@@ -58,7 +55,7 @@ class Dispatcher:
         self._key_root = key_root or run_id
         self._tenant_id = tenant_id
         self._about = dict(about)
-        self._retries = retry_policies(program)
+        self._retries = [retry_policy(retry) for retry in program.retries]
 
     def begin(self, step: Start) -> asyncio.Task[Any]:
         """Begin an activity and return its handle."""
@@ -79,6 +76,51 @@ class Dispatcher:
             priority=temporal_priority(self._program.node_priority(step.node), self._tenant_id),
         )
 
+    def begin_undo(self, step: Undo) -> asyncio.Task[Any]:
+        """Begin the activity of a compensation and return its handle. Nothing of ours ever cancels it."""
+        node = self._program.nodes[step.node]
+        compensation = step.compensation
+        start_to_close, schedule_to_close, heartbeat = compensation["timeouts"]
+        key: str = step.undoes["key"]
+        task: NodeTask = {
+            "runId": self._run_id,
+            "tenantId": self._tenant_id,
+            "nodeId": step.node_id,
+            "type": compensation["type"],
+            "inputs": dict(step.inputs),
+            "key": f"{key}:undo",
+            "generation": step.generation,
+            "startToCloseMs": start_to_close,
+            "retry": compensation["retry"],
+            "run": self._about,
+            "undoable": True,
+            "undoes": {
+                "key": key,
+                "status": step.undoes["status"],
+                "inputs": dict(step.undoes["inputs"]),
+                "outputs": dict(step.undoes["outputs"]),
+                "error": dict(step.undoes["error"]),
+            },
+        }
+        _name(task, node, ("name", "metadata"))
+        _name(task, compensation, ("handler", "capabilities"))
+        return workflow.start_activity(
+            task["type"],
+            task,
+            activity_id=f"{step.node_id}:undo:{step.generation}",
+            result_type=dict,
+            start_to_close_timeout=timedelta(milliseconds=start_to_close) + GRACE,
+            schedule_to_close_timeout=None if schedule_to_close is None else timedelta(milliseconds=schedule_to_close),
+            heartbeat_timeout=timedelta(milliseconds=heartbeat),
+            retry_policy=retry_policy(compensation["retry"]),
+            cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+            summary=f"undo {node.get('name', step.node_id)}"[:200],
+            priority=temporal_priority(self._program.node_priority(step.node), self._tenant_id),
+        )
+
+    def _key(self, step: Start | Undo) -> str:
+        return idempotency_key(self._key_root, step.node_id, 0, step.generation)
+
     def _task(self, step: Start, node: dict[str, Any], retry: dict[str, Any], start_to_close: int) -> NodeTask:
         task: NodeTask = {
             "runId": self._run_id,
@@ -86,22 +128,15 @@ class Dispatcher:
             "nodeId": step.node_id,
             "type": step.type,
             "inputs": dict(step.inputs),
-            "key": f"{self._key_root}:{step.node_id}:0:{step.generation}",
+            "key": self._key(step),
             "generation": step.generation,
             "startToCloseMs": start_to_close,
             "retry": retry,
             "run": self._about,
         }
-        if "name" in node:
-            task["name"] = node["name"]
-        if "handler" in node:
-            task["handler"] = node["handler"]
-        if "capabilities" in node:
-            task["capabilities"] = node["capabilities"]
-        if "metadata" in node:
-            task["metadata"] = node["metadata"]
-        if "implementation" in node:
-            task["implementation"] = node["implementation"]
+        if "compensation" in node:
+            task["undoable"] = True
+        _name(task, node, ("name", "handler", "capabilities", "metadata", "implementation"))
         return task
 
     def invalid(self, step: Start, message: str) -> Event:
@@ -110,43 +145,80 @@ class Dispatcher:
 
     def failure(self, step: Start, error: BaseException, stopping: bool) -> Event:
         """Return what the end of an activity or timer by ``error`` means; ``stopping`` says that we asked for it."""
-        cause = error.cause if isinstance(error, ActivityError) else error
+        cause = _cause(error)
+        if stopping and isinstance(cause, (CancelledError, asyncio.CancelledError)):
+            return NodeStopped(step.node_id)
+        attempts = self._program.retries[self._program.nodes[step.node]["retry"]]["attempts"]
+        payload, lost = self._payload(step.node_id, attempts, cause)
+        return NodeFailed(step.node_id, payload, lost=lost)
+
+    def undo_failure(self, step: Undo, error: BaseException) -> Event:
+        """Return what the end of a compensation's activity by ``error`` means."""
+        attempts = step.compensation["retry"]["attempts"]
+        payload, _ = self._payload(step.node_id, attempts, _cause(error))
+        return UndoFailed(step.node_id, payload, _undo_attempt(payload.get("attempt")))
+
+    def _payload(self, node_id: str, attempts: int, cause: BaseException | None) -> tuple[dict[str, Any], bool]:
+        """Return the ErrorPayload for what ended an activity, and whether its handler may still be at work."""
         if isinstance(cause, (CancelledError, asyncio.CancelledError)):
-            if stopping:
-                return NodeStopped(step.node_id)
-            return self._failed(step, ErrorType.UNKNOWN_ERROR, "the activity was cancelled from outside of the run")
+            message = "the activity was cancelled from outside of the run"
+            return self._error(node_id, attempts, ErrorType.UNKNOWN_ERROR, message), True
         if isinstance(cause, ApplicationError):
             payload = cause.details[0] if cause.details else None
             if isinstance(payload, dict) and payload.get("type") in ErrorType.__members__:
-                return NodeFailed(step.node_id, payload)
-            return self._failed(
-                step, ErrorType.__members__.get(cause.type or "", ErrorType.UNKNOWN_ERROR), cause.message
-            )
+                return payload, False
+            kind = ErrorType.__members__.get(cause.type or "", ErrorType.UNKNOWN_ERROR)
+            return self._error(node_id, attempts, kind, cause.message), False
         if isinstance(cause, TimeoutError):
-            return self._failed(step, ErrorType.TIMEOUT, _timeout_text(cause), {"timeout": _timeout_name(cause)}, True)
-        return self._failed(step, ErrorType.UNKNOWN_ERROR, f"{type(cause).__name__}: {cause}"[:2000])
+            details = {"timeout": _timeout_name(cause)}
+            error = self._error(node_id, attempts, ErrorType.TIMEOUT, _timeout_text(cause), details, True)
+            return error, cause.type in (TimeoutType.HEARTBEAT, TimeoutType.SCHEDULE_TO_CLOSE)
+        message = f"{type(cause).__name__}: {cause}"[:2000]
+        return self._error(node_id, attempts, ErrorType.UNKNOWN_ERROR, message), False
 
-    def _failed(
+    def _error(
         self,
-        step: Start,
+        node_id: str,
+        attempts: int,
         kind: ErrorType,
         message: str,
         details: dict[str, Any] | None = None,
         retryable: bool = False,
-    ) -> NodeFailed:
-        attempts = self._program.retries[self._program.nodes[step.node]["retry"]]["attempts"]
-        payload = ErrorPayload(
+    ) -> dict[str, Any]:
+        return ErrorPayload(
             type=kind,
             message=message,
             details=details or {},
             retryable=retryable,
-            origin_node=step.node_id,
+            origin_node=node_id,
             origin_run_id=self._run_id,
             attempt=attempts if retryable else 0,
             max_attempts=attempts,
             timestamp=workflow.now().isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        )
-        return NodeFailed(step.node_id, payload.wire())
+        ).wire()
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    return error.cause if isinstance(error, ActivityError) else error
+
+
+def _name(task: NodeTask, source: Mapping[str, Any], fields: tuple[str, ...]) -> None:
+    for field in fields:
+        if field in source:
+            task[field] = source[field]  # type: ignore[literal-required]  # the names are those of NodeTask
+
+
+def _undo_attempt(attempt: Any) -> dict[str, Any]:
+    return {"undoAttempt": attempt} if isinstance(attempt, int) and not isinstance(attempt, bool) else {}
+
+
+def undone(step: Undo, result: Any) -> Event:
+    """Return what the result of a compensation's activity means; it ended well, whatever a worker makes of it."""
+    answer = result if isinstance(result, dict) else {}
+    outputs = answer.get("outputs")
+    notes = {"worker": answer["worker"]} if isinstance(answer.get("worker"), str) else {}
+    notes.update(_undo_attempt(answer.get("attempt")))
+    return UndoSucceeded(step.node_id, outputs if isinstance(outputs, dict) else {}, notes)
 
 
 def success(step: Start, result: Any) -> Event:

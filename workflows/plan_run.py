@@ -29,13 +29,14 @@ with workflow.unsafe.imports_passed_through():
         Start,
         Stop,
         TimedOut,
+        Undo,
     )
     from dalang.program import Program, ProgramCache
     from dalang.run import Run
     from dalang.run_state import CORE_WAITS
     from dalang.statuses import RUN_ENDS, RunStatus
     from dalang.workflows.details import current_details
-    from dalang.workflows.dispatch import Dispatcher, sleep_ms, success
+    from dalang.workflows.dispatch import Dispatcher, sleep_ms, success, undone
     from dalang.workflows.hearing import HearingEvents
     from dalang.workflows.recording import FactFlow
 
@@ -60,7 +61,7 @@ class PlanRun(HearingEvents):
     @workflow.init
     def __init__(self, program: Any = None, state: Any = None, *surplus: Any) -> None:
         self._inbox: deque[Event] = deque()
-        self._in_flight: dict[str, tuple[Start, asyncio.Task[Any]]] = {}
+        self._in_flight: dict[str, tuple[Start | Undo, asyncio.Task[Any]]] = {}
         self._stopping: set[str] = set()
         self._wakes: dict[str, int] = {}
         self._rejections = 0
@@ -92,6 +93,7 @@ class PlanRun(HearingEvents):
             self._run = Run(self._program, state["inputs"], state["about"], state["maxInFlight"])
         else:
             self._run = Run.restore(self._program, state["inputs"], snapshot, state["maxInFlight"])
+        self._run.key_root = state.get("keyRoot") or self._run_id
         self._wakes = dict(state.get("wakes", {}))
         self._rejections = state.get("rejections", 0)
         head: wire.Head = state.get("head", {"epoch": 0, "seq": 0, "hash": ""})
@@ -158,6 +160,8 @@ class PlanRun(HearingEvents):
         for step in run.due(at, starting=not self._holding()):
             if isinstance(step, Stop):
                 self._stop(step)
+            elif isinstance(step, Undo):
+                self._begin_undo(step)
             elif step.type == "sleep":
                 self._begin_sleep(step)
             else:
@@ -205,6 +209,18 @@ class PlanRun(HearingEvents):
         task = self._dispatcher.begin(step)
         self._in_flight[step.node_id] = (step, task)
         task.add_done_callback(lambda done: self._ended(step, done))
+
+    def _begin_undo(self, step: Undo) -> None:
+        task = self._dispatcher.begin_undo(step)
+        self._in_flight[step.node_id] = (step, task)
+        task.add_done_callback(lambda done: self._undo_ended(step, done))
+
+    def _undo_ended(self, step: Undo, task: asyncio.Task[Any]) -> None:
+        if self._in_flight.pop(step.node_id, None) is None:
+            return
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        event = undone(step, task.result()) if error is None else self._dispatcher.undo_failure(step, error)
+        self._inbox.append(event)
 
     def _begin_sleep(self, step: Start) -> None:
         try:

@@ -28,7 +28,12 @@ for each; what people see of a run is at most this old."""
 MAX_WAITING_FACTS = 5_000
 """With so many facts not stored nothing more is started: a run does not outgrow its memory while Postgres is away."""
 FACT_OVERHEAD_BYTES = 160
-_SEEN_BY_WORKER = (EventType.NODE_STARTED, EventType.NODE_COMPLETED)
+_SEEN_BY_WORKER = (
+    EventType.NODE_STARTED,
+    EventType.NODE_COMPLETED,
+    EventType.NODE_COMPENSATING,
+    EventType.NODE_COMPENSATED,
+)
 
 _HEARTBEAT = timedelta(seconds=5)
 """A worker that was killed while it stored holds up the next batch, and the end of the run, for so long."""

@@ -23,7 +23,17 @@ from random import Random
 from typing import Any
 
 from dalang.admission import Lease
-from dalang.events import Begin, NodeFailed, NodeStopped, NodeSucceeded, Start, Stop, TimedOut
+from dalang.events import (
+    Begin,
+    NodeFailed,
+    NodeStopped,
+    NodeSucceeded,
+    Start,
+    Stop,
+    TimedOut,
+    Undo,
+    UndoSucceeded,
+)
 from dalang.rehearsal.attempts import Work, single, work
 from dalang.rehearsal.scenario import Scenario
 from dalang.rehearsal.waits import NEVER_FAIL, RehearsedRun, waited, written_ms
@@ -32,6 +42,8 @@ from dalang.statuses import RUN_ENDS, NodeStatus, RunStatus
 from dalang.wire import EventType
 
 _TIMEOUT = -1
+_UNDO = -2
+"""The undo of node n is ``_UNDO - n`` in the heap."""
 _ENDED_UNSTARTED = frozenset({EventType.NODE_SKIPPED, EventType.NODE_FAILED, EventType.NODE_ERROR})
 """Facts by which nodes may end that were never begun."""
 SLOTS = "slots (maxInFlight)"
@@ -79,6 +91,8 @@ class Trace:
     """How much was computed: events and attempts."""
     used: dict[str, float] = field(default_factory=dict)
     """By resource, amount times milliseconds in use."""
+    undone: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """By node number, when its compensation began and ended."""
 
 
 def rehearse_once(scenario: Scenario, seed: int) -> Trace:
@@ -108,6 +122,7 @@ class _Simulation:
         self.asked: list[int] = []
         """Those that were queued in this pass."""
         self.inputs: dict[int, Mapping[str, Any]] = {}
+        self.undone: dict[int, tuple[int, int]] = {}
         self.steps = 0
 
     def run(self) -> Trace:
@@ -143,6 +158,7 @@ class _Simulation:
             drew=self.rnd.getstate() != state,
             steps=self.steps,
             used=self._used(),
+            undone=self.undone,
         )
 
     # -- the clock ---------------------------------------------------------------------------------------------------
@@ -159,6 +175,9 @@ class _Simulation:
                 if run.refusal(TimedOut()) is None:
                     run.apply(TimedOut(), now)
                 break
+            if node < _TIMEOUT:
+                self._undone(_UNDO - node)
+                continue
             trace = self.nodes[node]
             if node not in self.ended_at:  # else it was stopped meanwhile
                 self._end(node, trace)
@@ -196,6 +215,8 @@ class _Simulation:
         for step in steps:
             if isinstance(step, Stop):
                 stops.append(self.program.index[step.node_id])
+            elif isinstance(step, Undo):
+                self._undo(step)
             else:
                 self._begin(step)
         for node in stops:
@@ -289,6 +310,18 @@ class _Simulation:
             self.admission.withdraw(node)
         self._leave(node, trace)
         self.machine.apply(NodeStopped(self.program.ids[node]), self.now)
+
+    def _undo(self, step: Undo) -> None:
+        """Begin a compensation: it takes the default duration, and succeeds."""
+        self.undone.setdefault(step.node, (self.now, self.now))
+        self.order += 1
+        end = self.now + self.scenario.options.default_duration.draw(self.rnd)
+        heappush(self.heap, (end, 0, self.order, _UNDO - step.node))
+
+    def _undone(self, node: int) -> None:
+        self.undone[node] = (self.undone[node][0], self.now)
+        self.steps += 1
+        self.machine.apply(UndoSucceeded(self.program.ids[node]), self.now)
 
     def _awaited(self) -> dict[str, Any]:
         """Return why the run is held: the failure that an operator has to decide about."""

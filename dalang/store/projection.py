@@ -21,6 +21,8 @@ Row = dict[str, Any]
 _RUN_STATUSES = tuple(RunStatus)
 _NODE_STATUSES = tuple(NodeStatus)
 _BODY_PARTS = {"inputs": "input", "outputs": "output", "error": "error"}
+_UNDO = ("COMPENSATING", "COMPENSATED", "COMPENSATION_FAILED")
+"""Statuses of the undo: they leave alone when the work itself began and ended, and what it was given and answered."""
 PART = "part"
 """In a reference that stands for a whole body: the key of the body that is meant."""
 
@@ -85,9 +87,11 @@ def node_after(node: Row | None, run_id: UUID, tenant_id: str, epoch: int, event
             node[f"{part}_epoch"] = node[f"{part}_seq"] = None
     for part in _body_parts(event):
         node[f"{_BODY_PARTS[part]}_epoch"], node[f"{_BODY_PARTS[part]}_seq"] = epoch, event.seq
-    if status in NODE_ENDS:
+    if status in _UNDO and node["completed_at"] is not None:
+        pass
+    elif status in NODE_ENDS:
         node["completed_at"] = event.at
-    elif status != "COMPENSATING":
+    else:
         node["completed_at"] = None
     skip_reason, metadata = data.get("skipReason"), data.get("metadata")
     node.update(
@@ -145,6 +149,8 @@ def _body_parts(event: Transition) -> Row:
         return {}
     if "$ref" in body:  # the whole body is elsewhere: what it holds follows from the status
         status = event.data.get("status")
+        if status in ("COMPENSATING", "COMPENSATED"):
+            return {}
         part = {"RUNNING": "inputs", "SUCCESS": "outputs", "COMPLETED": "outputs"}.get(str(status), "error")
         return {part: body_part(body, part)}
     return {part: body[part] for part in _BODY_PARTS if part in body}

@@ -21,6 +21,7 @@ from dalang.validation.run_inputs import inputs_problems, with_input_defaults
 from dalang.validation.shape import Shape, parse
 from dalang.validation.structure import build_draft, check_structure
 from dalang.validation.timing import check_requirements, check_timing
+from dalang.validation.undo import check_undo
 
 __all__ = ["CODES", "MAX_PROBLEMS", "Report", "inputs_problems", "validate", "with_input_defaults"]
 
@@ -48,6 +49,7 @@ def validate(
     draft = build_draft(shape, problems)
     check_structure(draft, shape.has_nodes, problems)
     check_node_types(draft, None if node_types is None else frozenset(node_types), problems)
+    check_undo(draft, None if node_types is None else frozenset(node_types), problems)
     check_ports(draft, problems)
     check_references(draft, problems)
     check_timing(draft, problems)

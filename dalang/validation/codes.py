@@ -72,6 +72,11 @@ CODES: dict[str, Code] = {
     "UNKNOWN_JOIN": Code("error", "A join is neither one of the four words nor a boolean over edge ids."),
     "BAD_JOIN": Code("error", "A join's boolean cannot be read."),
     "JOIN_UNKNOWN_EDGE": Code("error", "A join names an edge that does not lead into the node."),
+    # Undoing
+    "BAD_COMPENSATION": Code("error", "A compensation has a node type that does no work: a wait, or a container."),
+    "FINALLY_UNDO": Code("error", "A `finally` node has a compensation or is a pivot; it runs after the undo."),
+    "PIVOT_COMPENSATION": Code("warning", "A pivot has a compensation, which runs only when it did not succeed."),
+    "NOTHING_TO_UNDO": Code("warning", "What the plan says about undoing has no effect."),
     # The inputs of a run
     "BAD_INPUT_SCHEMA": Code("error", "The plan's `inputs` is no JSON Schema (Draft 2020-12) that Dalang can check."),
     "INVALID_INPUT": Code("error", "An input of the run is not what the plan's schema asks for."),

@@ -25,13 +25,10 @@ NODE_TYPES: Mapping[str, str] = {
     "planner": "making plans while a run goes on",
 }
 NODE_FIELDS: Mapping[str, str] = {
-    "compensation": "undoing a node",
-    "pivot": "a point after which nothing is undone",
     "execution": "choosing how a node is executed",
     "light": "short nodes within the workflow",
 }
 PLAN_FIELDS: Mapping[str, str] = {
-    "compensate": "undoing a run",
     "maxReplans": "changing the plan of a running run",
     "planner": "making plans while a run goes on",
 }

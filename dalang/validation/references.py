@@ -17,6 +17,8 @@ from dalang.templates import compile_template
 from dalang.validation.report import Problems, Steps
 from dalang.validation.structure import Draft, EdgeAt, NodeAt
 
+OF_UNDO = ("inputs", "nodes", "run", "outputs", "error", "undoes")
+"""What the inputs of a compensation can read."""
 NODE_PARTS = ("outputs", "status", "error")
 """What an expression can read of a node."""
 _BATCH = 8192
@@ -52,6 +54,11 @@ def check_references(draft: Draft, problems: Problems) -> None:
             if node.model.inputs:
                 place = _Place((*node.steps, "inputs"), "inputs", ("inputs", "nodes", "run"), number, node=node.id)
                 checker.template(node.model.inputs, place)
+            if node.model.compensation is not None and node.model.compensation.inputs:
+                place = _Place(
+                    (*node.steps, "compensation", "inputs"), "a compensation", OF_UNDO, number, True, node.id
+                )
+                checker.template(node.model.compensation.inputs, place)
             _check_join(draft, node, problems)
     for edge in draft.edges:
         if edge.model is not None and edge.model.condition is not None:
@@ -146,6 +153,8 @@ class _Checker:
             why = " Only the condition of an edge from the port `error` reads it; elsewhere it is nodes.<id>.error."
         elif variable == "outputs":
             why = " Only conditions of edges from other ports than `error` read it; elsewhere it is nodes.<id>.outputs."
+        elif variable == "undoes":
+            why = " Only the inputs of a compensation read it: of undoes its inputs, status and key."
         message = f"`{variable}` has no value in {place.what}; there are {known}.{why}"
         self._problems.error("WRONG_VARIABLE", place.steps, message, place.node, place.edge)
 

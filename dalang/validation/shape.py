@@ -24,6 +24,7 @@ from dalang.plan import (
     RetryPolicy,
     Timeouts,
 )
+from dalang.plan_undo import Compensation
 from dalang.validation import later
 from dalang.validation.report import Problems, Steps, kind_of, shown
 
@@ -36,6 +37,7 @@ _PARTS: Mapping[str, type[BaseModel]] = {
     "resources": Resources,
     "retryPolicy": RetryPolicy,
     "timeouts": Timeouts,
+    "compensation": Compensation,
     "descriptor": Descriptor,
     "implementation": Implementation,
     "inputs": Port,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from dalang.durations import MAX_DURATION_MS, format_duration, parse_duration
 from dalang.graph import critical_path
-from dalang.plan import Node, RetryPolicy
+from dalang.plan import Node, RetryPolicy, Timeouts
 from dalang.validation.report import Problems, Steps
 from dalang.validation.structure import Draft, NodeAt
 
@@ -17,7 +17,12 @@ def check_timing(draft: Draft, problems: Problems) -> None:
         if node.model is not None:
             _check_durations(node, node.model, problems)
             if node.model.retry_policy is not None:
-                _check_retries(node, node.model.retry_policy, problems)
+                _check_retries(node, (*node.steps, "retryPolicy"), node.model.retry_policy, problems)
+            undo = node.model.compensation
+            if undo is not None:
+                _check_timeouts(node, (*node.steps, "compensation", "timeouts"), undo.timeouts, problems)
+                if undo.retry_policy is not None:
+                    _check_retries(node, (*node.steps, "compensation", "retryPolicy"), undo.retry_policy, problems)
     timeout = draft.head.timeout
     if timeout is not None and _sensible(("timeout",), timeout, None, problems):
         _check_critical_path(draft, timeout, problems)
@@ -37,14 +42,17 @@ def _sensible(steps: Steps, ms: int, node: str | None, problems: Problems, *, ze
 
 
 def _check_durations(node: NodeAt, model: Node, problems: Problems) -> None:
-    steps, timeouts = (*node.steps, "timeouts"), model.timeouts
+    _check_timeouts(node, (*node.steps, "timeouts"), model.timeouts, problems)
+    estimate = model.requirements.estimated_duration
+    if estimate is not None:
+        _sensible((*node.steps, "requirements", "estimatedDuration"), estimate, node.id, problems, zero=True)
+
+
+def _check_timeouts(node: NodeAt, steps: Steps, timeouts: Timeouts, problems: Problems) -> None:
     start, total, beat = timeouts.start_to_close, timeouts.schedule_to_close, timeouts.heartbeat
     for name, value in (("startToClose", start), ("scheduleToClose", total), ("heartbeat", beat)):
         if value is not None:
             _sensible((*steps, name), value, node.id, problems)
-    estimate = model.requirements.estimated_duration
-    if estimate is not None:
-        _sensible((*node.steps, "requirements", "estimatedDuration"), estimate, node.id, problems, zero=True)
     if start and total and total < start:
         message = (
             f"`scheduleToClose` ({format_duration(total)}, all attempts) is shorter than `startToClose`"
@@ -59,8 +67,7 @@ def _check_durations(node: NodeAt, model: Node, problems: Problems) -> None:
         problems.warning("DURATION_ORDER", (*steps, "heartbeat"), message, node.id)
 
 
-def _check_retries(node: NodeAt, policy: RetryPolicy, problems: Problems) -> None:
-    steps = (*node.steps, "retryPolicy")
+def _check_retries(node: NodeAt, steps: Steps, policy: RetryPolicy, problems: Problems) -> None:
     _sensible((*steps, "initialDelay"), policy.initial_delay, node.id, problems, zero=True)
     _sensible((*steps, "maxDelay"), policy.max_delay, node.id, problems, zero=True)
     if policy.max_attempts > 1 and not policy.retry_on:

@@ -94,7 +94,7 @@ def test_both_accept(steps: tuple[Any, ...], value: Any) -> None:
         (("timeoutMs",), -1),
         (("failurePolicy",), "escalate"),
         (("nodes",), []),
-        (("nodes", 0, "pivot"), True),
+        (("nodes", 0, "pivot"), "yes"),
         (("nodes", 0, "nodeId"), ""),
         (("nodes", 0, "retryPolicy"), {"maxAttempts": 0}),
         (("edges", 0, "mapping"), {"a": 1}),

@@ -76,6 +76,11 @@ def setting(*path: Any) -> Change:
     return change
 
 
+def changes(*each: Change) -> Change:
+    """Return the change that makes all of ``each``."""
+    return lambda document: [change(document) for change in each]
+
+
 def adding(name: str, entry: Any) -> Change:
     return lambda document: document[name].append(entry)
 
@@ -214,11 +219,22 @@ ERRORS: list[tuple[Change, str, str]] = [
     (setting("timeout", "0s"), "/timeout", "ZERO_DURATION"),
     (setting("nodes", 0, "timeouts", {"heartbeat": "0s"}), "/nodes/0/timeouts/heartbeat", "ZERO_DURATION"),
     # later versions
-    (setting("compensate", "always"), "/compensate", "FEATURE_UNAVAILABLE"),
     (setting("failurePolicy", "escalate"), "/failurePolicy", "FEATURE_UNAVAILABLE"),
-    (setting("nodes", 0, "compensation", {}), "/nodes/0/compensation", "FEATURE_UNAVAILABLE"),
+    (setting("nodes", 0, "execution", "local"), "/nodes/0/execution", "FEATURE_UNAVAILABLE"),
     (setting("nodes", 3, "type", "human"), "/nodes/3/type", "FEATURE_UNAVAILABLE"),
-    (setting("finally", 0, "pivot", True), "/finally/0/pivot", "FEATURE_UNAVAILABLE"),
+    # undoing
+    (setting("compensate", "sometimes"), "/compensate", "BAD_VALUE"),
+    (setting("nodes", 0, "compensation", {}), "/nodes/0/compensation/type", "MISSING_FIELD"),
+    (setting("nodes", 0, "compensation", {"type": "sleep"}), "/nodes/0/compensation/type", "BAD_COMPENSATION"),
+    (setting("nodes", 0, "compensation", {"type": "mcp"}), "/nodes/0/compensation/type", "FEATURE_UNAVAILABLE"),
+    (setting("nodes", 0, "compensation", {"type": "python"}), "/nodes/0/compensation/handler", "MISSING_FIELD"),
+    (setting("nodes", 0, "compensation", {"type": "http", "inputs": {}}), "/nodes/0/compensation/inputs", "MISSING_INPUT"),
+    (setting("nodes", 0, "compensation", {"type": "noop", "timeouts": {"heartbeat": "0s"}}), "/nodes/0/compensation/timeouts/heartbeat", "ZERO_DURATION"),
+    (setting("nodes", 0, "compensation", {"type": "noop", "retryPolicy": {"x": 1}}), "/nodes/0/compensation/retryPolicy/x", "UNKNOWN_FIELD"),
+    (setting("nodes", 0, "compensation", {"type": "noop", "inputs": {"x": "${nodes.wait.outputs.x}"}}), "/nodes/0/compensation/inputs/x", "REFERENCE_NOT_UPSTREAM"),
+    (setting("nodes", 0, "inputs", "x", "${undoes.inputs.x}"), "/nodes/0/inputs/x", "WRONG_VARIABLE"),
+    (setting("finally", 0, "pivot", True), "/finally/0/pivot", "FINALLY_UNDO"),
+    (setting("finally", 0, "compensation", {"type": "noop"}), "/finally/0/compensation", "FINALLY_UNDO"),
 ]  # fmt: skip
 
 WARNINGS: list[tuple[Change, str, str]] = [
@@ -232,6 +248,10 @@ WARNINGS: list[tuple[Change, str, str]] = [
     (setting("nodes", 0, "retryPolicy", {"initialDelay": "5m"}), "/nodes/0/retryPolicy/maxDelay", "DURATION_ORDER"),
     (setting("nodes", 0, "retryPolicy", {"retryOn": []}), "/nodes/0/retryPolicy/retryOn", "NO_RETRY_ON"),
     (setting("timeout", "6m"), "/timeout", "CRITICAL_PATH"),
+    (setting("compensate", "always"), "/compensate", "NOTHING_TO_UNDO"),
+    (setting("nodes", 0, "pivot", True), "/nodes/0/pivot", "NOTHING_TO_UNDO"),
+    (changes(setting("nodes", 0, "compensation", {"type": "noop"}), setting("compensate", "never")), "/compensate", "NOTHING_TO_UNDO"),
+    (changes(setting("nodes", 0, "compensation", {"type": "noop"}), setting("nodes", 0, "pivot", True)), "/nodes/0/compensation", "PIVOT_COMPENSATION"),
 ]  # fmt: skip
 
 

@@ -226,3 +226,55 @@ async def tester(ctx: NodeContext) -> dict[str, Any]:
 async def broken(ctx: NodeContext) -> dict[str, Any]:
     """An agent that fails."""
     raise ToolError("the agent gave up")
+
+
+@node("t-undo")
+async def undo(
+    ctx: NodeContext, folder: str, gate: str | None = None, failures: int = 0, padding: str = ""
+) -> dict[str, Any]:
+    """Write down which key was undone, once ``gate`` is there, and tell what the undo was told."""
+    assert ctx.undoes is not None
+    with (Path(folder) / "asked").open("a") as log:
+        log.write(f"{ctx.idempotency_key}\n")
+    if ctx.attempt <= failures:
+        raise NodeFailure(f"attempt {ctx.attempt}", type="NETWORK_ERROR")
+    while gate is not None and not Path(gate).exists():
+        await asyncio.sleep(0.02)
+    with (Path(folder) / "undone").open("a") as log:
+        log.write(f"{ctx.idempotency_key} {ctx.attempt}\n")
+    told = ctx.undoes
+    return {
+        "undoes": {
+            "key": told.idempotency_key,
+            "status": told.status,
+            "inputs": dict(told.inputs),
+            "outputs": dict(told.outputs),
+            "error": dict(told.error),
+        }
+    }
+
+
+@node("t-late")
+async def late(ctx: NodeContext, folder: str, seconds: float) -> None:
+    """Have an effect late, whatever tells it to stop."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            await asyncio.sleep(0.05)
+        except asyncio.CancelledError:
+            continue
+    (Path(folder) / "effect").touch()
+
+
+@node("t-late-thread")
+def late_thread(ctx: NodeContext, folder: str, seconds: float) -> None:
+    """The same in a thread."""
+    time.sleep(seconds)
+    (Path(folder) / "effect").touch()
+
+
+@node("t-late-block")
+async def late_block(ctx: NodeContext, folder: str, seconds: float) -> None:
+    """The same on the handlers' loop, which it blocks."""
+    time.sleep(seconds)
+    (Path(folder) / "effect").touch()

@@ -1,0 +1,196 @@
+"""Compensation on the real engine: what is undone, with what, and what cannot stop it."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio.client import WorkflowUpdateFailedError
+from temporalio.exceptions import ApplicationError
+
+from tests.engine.kit import Engine, Started, body_of, node_events
+
+
+def _undo(folder: Path, **more: Any) -> dict[str, Any]:
+    return {"compensation": {"type": "t-undo", "inputs": {"folder": str(folder), **more}}}
+
+
+def _chain(folder: Path, *last: dict[str, Any], **undo: Any) -> dict[str, Any]:
+    nodes = [
+        {"nodeId": "a", "type": "t-value", "inputs": {"x": 1}, **_undo(folder)},
+        {"nodeId": "b", "type": "t-value", "inputs": {"y": 2}, **_undo(folder, **undo)},
+        *last,
+    ]
+    ids = [node["nodeId"] for node in nodes]
+    edges = [{"sourceNodeId": one, "targetNodeId": other} for one, other in pairwise(ids)]
+    return {"nodes": nodes, "edges": edges}
+
+
+FAIL = {"nodeId": "c", "type": "t-fail"}
+
+
+def undone(folder: Path) -> list[str]:
+    """Return the keys that were undone, in order."""
+    log = folder / "undone"
+    return [line.split()[0] for line in log.read_text().splitlines()] if log.exists() else []
+
+
+async def test_a_failed_run_is_undone_in_reverse_order(shared_engine: Engine, tmp_path: Path) -> None:
+    """The undo gets what it undoes and a key of its own; the run ends FAILED after it."""
+    started = await shared_engine.start(_chain(tmp_path, FAIL))
+    end = await started.end()
+    run = started.run_id
+    assert undone(tmp_path) == [f"{run}:b:0:0:undo", f"{run}:a:0:0:undo"]
+    assert end["run"]["status"] == "FAILED"
+    assert isinstance(end["result"], ApplicationError)
+    assert {node: row["status"] for node, row in end["nodes"].items()} == {
+        "a": "COMPENSATED",
+        "b": "COMPENSATED",
+        "c": "FAILED",
+    }
+    assert node_events(end, "a") == ["NODE_STARTED", "NODE_COMPLETED", "NODE_COMPENSATING", "NODE_COMPENSATED"]
+    told = body_of(end, "NODE_COMPENSATED", "b")["undoOutputs"]
+    assert told["undoes"] == {
+        "key": f"{run}:b:0:0",
+        "status": "SUCCESS",
+        "inputs": {"y": 2, "x": 1},
+        "outputs": {"y": 2, "x": 1},
+        "error": {},
+    }
+    assert [row["type"] for row in end["events"]][-1] == "PLAN_FAILED"
+    assert await shared_engine.chain_problem(run) is None
+
+
+async def test_large_inputs_of_an_undo_are_kept_by_its_worker(shared_engine: Engine, tmp_path: Path) -> None:
+    """What is too large for a history is stored by the undo's worker and referred to; the node's own stay."""
+    plan = _chain(tmp_path, FAIL, padding="x" * 20_000)
+    end = await (await shared_engine.start(plan)).end()
+    body = body_of(end, "NODE_COMPENSATING", "b")["undoInputs"]
+    assert "$ref" in body
+    assert end["nodes"]["b"]["status"] == "COMPENSATED"
+    assert end["nodes"]["b"]["input_seq"] is not None
+
+
+async def _compensating(engine: Engine, folder: Path, gate: Path, **plan: Any) -> Started:
+    started = await engine.start({**_chain(folder, FAIL, gate=str(gate)), **plan})
+    await started.until("NODE_COMPENSATING", "b")
+    return started
+
+
+async def test_a_second_cancel_loses_nothing(shared_engine: Engine, tmp_path: Path) -> None:
+    """Update, signal and `temporal workflow cancel` during the undo: refused, recorded, survived; pause likewise."""
+    gate = tmp_path / "gate"
+    started = await shared_engine.start(
+        {**_chain(tmp_path, {"nodeId": "c", "type": "t-hang", **_undo(tmp_path)}, gate=str(gate)), "timeout": "1h"}
+    )
+    await started.until("NODE_STARTED", "c")
+    await started.handle.execute_update("cancel", {"reason": "first"})
+    await started.until("NODE_COMPENSATING", "b")
+    for update in ("cancel", "pause", "resume"):
+        with pytest.raises(WorkflowUpdateFailedError) as refusal:
+            await started.handle.execute_update(update, {})
+        assert "the run is COMPENSATING" in str(refusal.value.cause)
+    await started.handle.signal("cancel", {"reason": "second"})
+    await started.until("REQUEST_REJECTED")
+    await started.handle.cancel()
+    assert (await started.handle.query("status"))["status"] == "COMPENSATING"
+    gate.touch()
+    end = await started.end()
+    assert (end["run"]["status"], end["run"]["reason"]) == ("CANCELLED", "first")
+    assert [key.split(":")[1] for key in undone(tmp_path)] == ["c", "b", "a"]
+    assert {row["status"] for row in end["nodes"].values()} == {"COMPENSATED"}
+
+
+async def _fired(started: Started) -> bool:
+    events = started.handle.fetch_history_events()
+    return any([event.HasField("timer_fired_event_attributes") async for event in events])
+
+
+async def test_the_runs_timeout_is_like_a_cancel_and_changes_nothing_during_the_undo(
+    shared_engine: Engine, tmp_path: Path
+) -> None:
+    """A run whose time is up is undone; one whose time is up while it is undone goes on."""
+    hang = {"nodeId": "c", "type": "t-hang"}
+    end = await (await shared_engine.start({**_chain(tmp_path, hang), "timeout": "1s"})).end()
+    assert (end["run"]["status"], end["run"]["reason"]) == ("CANCELLED", "TIMEOUT")
+    assert len(undone(tmp_path)) == 2
+    gate = tmp_path / "gate"
+    started = await _compensating(shared_engine, tmp_path, gate, timeout="1500ms")
+    while not await _fired(started):
+        await asyncio.sleep(0.1)
+    gate.touch()
+    end = await started.end()
+    assert end["run"]["status"] == "FAILED"
+    assert len(undone(tmp_path)) == 4
+
+
+async def test_an_undo_is_repeated_by_its_own_policy_under_one_key(shared_engine: Engine, tmp_path: Path) -> None:
+    """A failed attempt of the undo is repeated; the key is the same, and the node's own attempts are as they were."""
+    plan = _chain(tmp_path, FAIL, failures=2)
+    plan["nodes"][1]["compensation"]["retryPolicy"] = {"maxAttempts": 3, "initialDelayMs": 10}
+    started = await shared_engine.start(plan)
+    end = await started.end()
+    assert [key.split(":")[1] for key in undone(tmp_path)] == ["b", "a"]
+    asked = (tmp_path / "asked").read_text().split()
+    assert asked.count(f"{started.run_id}:b:0:0:undo") == 3
+    assert end["nodes"]["b"]["attempt"] == 1
+    assert [row for row in end["attempts"] if row["node_id"] == "b"] == []
+
+
+@pytest.mark.parametrize("kind", ["t-late", "t-late-thread", "t-late-block"])
+async def test_no_effect_lands_after_its_undo(shared_engine: Engine, tmp_path: Path, kind: str) -> None:
+    """A handler that is out of time but does not stop is waited for: its undo comes after the effect (trap 11)."""
+    node = {
+        "nodeId": "a",
+        "type": kind,
+        "inputs": {"folder": str(tmp_path), "seconds": 4},
+        "timeouts": {"startToClose": "1s"},
+        "retryPolicy": {"maxAttempts": 1},
+        **_undo(tmp_path),
+    }
+    started = await shared_engine.start({"nodes": [node]})
+    end = await started.end()
+    assert end["nodes"]["a"]["status"] == "COMPENSATED"
+    assert (tmp_path / "undone").stat().st_mtime > (tmp_path / "effect").stat().st_mtime
+
+
+async def test_a_stopped_handler_is_undone_when_it_has_ended(shared_engine: Engine, tmp_path: Path) -> None:
+    """A thread cannot be stopped: after a cancel its undo waits for its end."""
+    node = {"nodeId": "a", "type": "t-late-thread", "inputs": {"folder": str(tmp_path), "seconds": 4}}
+    started = await shared_engine.start({"nodes": [{**node, **_undo(tmp_path)}]})
+    await started.until("NODE_STARTED", "a")
+    await started.handle.signal("cancel")
+    end = await started.end()
+    assert end["run"]["status"] == "CANCELLED"
+    assert (tmp_path / "undone").stat().st_mtime > (tmp_path / "effect").stat().st_mtime
+
+
+async def test_http_without_a_connection_had_no_effect(shared_engine: Engine, tmp_path: Path) -> None:
+    """Nothing was sent, so nothing is undone; with a second attempt nobody knows any more."""
+    node = {"nodeId": "a", "type": "http", "inputs": {"url": "http://127.0.0.1:9/"}, **_undo(tmp_path)}
+    end = await (await shared_engine.start({"nodes": [{**node, "retryPolicy": {"maxAttempts": 1}}]})).end()
+    assert end["nodes"]["a"]["status"] == "FAILED"
+    assert body_of(end, "NODE_FAILED", "a")["error"]["noEffect"] is True
+    retry = {"retryPolicy": {"maxAttempts": 2, "initialDelayMs": 10}}
+    end = await (await shared_engine.start({"nodes": [{**node, **retry}]})).end()
+    assert end["nodes"]["a"]["status"] == "COMPENSATED"
+
+
+async def test_continue_as_new_in_the_middle_of_an_undo(shared_engine: Engine, tmp_path: Path) -> None:
+    """Effects are carried over: every key is undone once, in order."""
+    count = 12
+    nodes = [{"nodeId": f"n{i}", "type": "t-value", "inputs": {"i": i}, **_undo(tmp_path)} for i in range(count)]
+    edges = [{"sourceNodeId": f"n{i}", "targetNodeId": f"n{i + 1}"} for i in range(count - 1)]
+    plan = {"nodes": [*nodes, FAIL], "edges": [*edges, {"sourceNodeId": f"n{count - 1}", "targetNodeId": "c"}]}
+    started = await shared_engine.start(plan, historyLimit=40)
+    end = await started.end()
+    assert [key.split(":")[1] for key in undone(tmp_path)] == [f"n{i}" for i in reversed(range(count))]
+    assert end["run"]["status"] == "FAILED"
+    first = await started.engine.client.get_workflow_handle(
+        started.handle.id, run_id=started.handle.first_execution_run_id
+    ).describe()
+    assert first.status is not None
+    assert first.status.name == "CONTINUED_AS_NEW"
