@@ -22,6 +22,7 @@ from dalang.api import (
     problems,
     redrives,
     rehearsals,
+    run_checkpoints,
     runs,
     schedules,
     task_decisions,
@@ -29,6 +30,7 @@ from dalang.api import (
 from dalang.api.middleware import Metrics, RequestContext
 from dalang.api.redrives import RedriveRequest
 from dalang.api.rehearsals import RehearseRequest
+from dalang.api.run_checkpoints import CheckpointRequest
 from dalang.api.schedule_schemas import BackfillRequest, CreateScheduleRequest, TriggerRequest, UpdateScheduleRequest
 from dalang.api.schemas import CancelRequest, ExecutePlanRequest, PauseResumeRequest, ProblemDetails
 from dalang.api.services import Services
@@ -57,6 +59,7 @@ _BODIES = (
     PauseResumeRequest,
     CancelRequest,
     RedriveRequest,
+    CheckpointRequest,
     RehearseRequest,
     ProblemDetails,
 )
@@ -91,6 +94,7 @@ def create_app(settings: Settings) -> FastAPI:
         rehearsals,
         runs,
         redrives,
+        run_checkpoints,
         events,
         decisions,
         nodes,

@@ -30,6 +30,9 @@ class RedriveRequest(RequestModel):
     inputs: dict[str, dict[str, object]] | None = Field(
         None, description="By node id: what replaces inputs of a node that runs again, key by key."
     )
+    checkpoint: str | None = Field(
+        None, max_length=100, description="Of the run: what came to its end after it runs again, too."
+    )
     reason: Text | None = None
     operator: Text | None = Field(None, description="As in the seeds; recorded is the token's subject.")
 
@@ -51,7 +54,7 @@ async def redrive(
     idempotency_key: IdempotencyKey = None,
 ) -> ExecutePlanResponse:
     """Start a finished run again as a new run: failed or chosen nodes and what follows them run, all else is kept."""
-    wanted = Wanted(who.subject, body.from_, body.inputs, body.reason, checked_key(idempotency_key))
+    wanted = Wanted(who.subject, body.from_, body.inputs, body.checkpoint, body.reason, checked_key(idempotency_key))
     run = await it.redrives.redrive(who.tenant_id, runId, wanted)
     response.headers["Location"] = f"/orchestrator/runs/{run.run_id}"
     message = f"Run {runId} is redriven by run {run.run_id}"

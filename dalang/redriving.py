@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from dalang.canonical import compact_json
 from dalang.errors import Conflict, NotFound, Unavailable
@@ -16,16 +16,21 @@ from dalang.launch import Launcher
 from dalang.statuses import RUN_ENDS
 from dalang.store.engine import transaction
 from dalang.store.plans import get_document
+from dalang.store.run_checkpoints import get_checkpoint, is_on_current_chain
 from dalang.store.runs import LinkedRuns, NewRun, Run, get_run, linked_runs
 
 
 @dataclass(frozen=True)
 class RedriveRequest:
-    """What shall run again. ``nodes`` None: what failed; ``inputs`` replace inputs of nodes that run again, by key."""
+    """What shall run again. ``nodes`` None: what failed; ``inputs`` replace inputs of nodes that run again, by key.
+
+    With the name of a ``checkpoint`` what came to its end after it runs again, too.
+    """
 
     operator: str
     nodes: Sequence[str] | None = None
     inputs: Mapping[str, Mapping[str, Any]] | None = None
+    checkpoint: str | None = None
     reason: str | None = None
     idempotency_key: str | None = None
 
@@ -51,11 +56,12 @@ class Redrives:
                 raise NotFound(f"There is no run {run_id}.")
             links = await linked_runs(conn, tenant_id, run_id)
             base = await _base(conn, old, links)
+            point = await _point(conn, old, base, wanted.checkpoint)
             document = await get_document(conn, tenant_id, old.plan_digest)
         if document is None:
             raise NotFound(f"The plan of run {run_id} is not stored.")
         prepared = await self._launcher.preparations.of_document(old.plan_digest, document)
-        new = _new_run(old, base, wanted)
+        new = _new_run(old, base, wanted, point)
         # Before the row: what is refused leaves no trace, and does not count as the run's one redrive.
         repeated = links.redriven_by is not None
         state = None if repeated else await self._launcher.state_of(new, prepared)
@@ -71,7 +77,7 @@ class Redrives:
             return await get_run(conn, tenant_id, run.run_id) or run
 
 
-async def _base(conn: Any, old: Run, links: LinkedRuns) -> UUID:
+async def _base(conn: AsyncConnection, old: Run, links: LinkedRuns) -> UUID:
     """Return the run whose nodes say what has come of ``old``: its own, or those of the run that undid it."""
     if old.status not in RUN_ENDS:
         raise Conflict(f"redrive is not possible: the run is {old.status}.")
@@ -85,10 +91,24 @@ async def _base(conn: Any, old: Run, links: LinkedRuns) -> UUID:
     return undo.run_id
 
 
-def _new_run(old: Run, base: UUID, wanted: RedriveRequest) -> NewRun:
+async def _point(conn: AsyncConnection, old: Run, base: UUID, name: str | None) -> int | None:
+    """Return the number of the last event before the checkpoint."""
+    if name is None:
+        return None
+    point = await get_checkpoint(conn, old.tenant_id, old.run_id, name)
+    if point is None:
+        raise NotFound(f"Run {old.run_id} has no checkpoint {name!r}.")
+    if base != old.run_id:
+        raise Conflict(f"What run {old.run_id} did was undone by run {base}; its checkpoints are of no use any more.")
+    if not await is_on_current_chain(conn, point):
+        raise Conflict(f"The run was reset to before its checkpoint {name!r}.")
+    return point.seq
+
+
+def _new_run(old: Run, base: UUID, wanted: RedriveRequest, after: int | None) -> NewRun:
     if old.inputs is None:
         raise Conflict("The inputs of the run were erased, so it cannot be started again.")
-    asked = {"from": wanted.nodes, "inputs": wanted.inputs, "reason": wanted.reason}
+    asked = {"from": wanted.nodes, "inputs": wanted.inputs, "checkpoint": wanted.checkpoint, "reason": wanted.reason}
     asked = {key: value for key, value in asked.items() if value is not None}
     key = wanted.idempotency_key
     return NewRun(
@@ -106,5 +126,5 @@ def _new_run(old: Run, base: UUID, wanted: RedriveRequest) -> NewRun:
         request_digest=None if key is None else hashlib.sha256(compact_json([str(old.run_id), asked])).hexdigest(),
         root_run_id=old.root_run_id or old.run_id,
         redrive_of=old.run_id,
-        origin={**asked, "base": str(base)},
+        origin={**asked, "base": str(base), **({} if after is None else {"after": after})},
     )

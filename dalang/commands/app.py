@@ -18,6 +18,7 @@ from dalang.commands import (
     plans,
     redrives,
     rehearse,
+    run_checkpoints,
     runs,
     schedules,
     services,
@@ -81,6 +82,7 @@ for _panel, _sources in _PANELS.items():
         _add(_panel, _source, _names)
 assert rehearse.app is plans.app  # its command stands among those of plans
 app.add_typer(plans.app, name="plan", rich_help_panel=RUN)
+app.add_typer(run_checkpoints.app, name="checkpoints", rich_help_panel=DO)
 app.add_typer(schedules.app, name="schedules", rich_help_panel=RUN)
 app.add_typer(tasks.app, name="tasks", rich_help_panel=DO)
 app.add_typer(audit.app, name="audit", rich_help_panel=LOOK)

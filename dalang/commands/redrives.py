@@ -31,6 +31,9 @@ def redrive(
     inputs: Annotated[
         str | None, typer.Option("--inputs", metavar="FILE", help="The same as an object by node id: YAML or JSON.")
     ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", help="Of the run: what ended after it runs again, too.")
+    ] = None,
     reason: Reason = None,
     watch: Annotated[bool, typer.Option("--watch", "--wait", help="Watch the new run to its end.")] = False,
     idempotency_key: IdempotencyKey = None,
@@ -38,7 +41,7 @@ def redrive(
     """Start a finished run again as a new one: what failed and what follows it runs, everything else is kept."""
     run_id = session.client.run_id(run)
     changes = _changes(given_inputs(input_ or (), None), given_inputs((), inputs))
-    wanted = {"from": from_, "inputs": changes, "reason": reason}
+    wanted = {"from": from_, "inputs": changes, "checkpoint": checkpoint, "reason": reason}
     body = {key: value for key, value in wanted.items() if value}
     headers = {"Idempotency-Key": idempotency_key or f"cli-{uuid.uuid4()}"}
     begun = session.client.post(f"/runs/{run_id}/redrive", body, headers=headers)

@@ -132,7 +132,7 @@ def list_(
         **{"planId" if _is_uuid(plan) else "plan": plan},
         createdBy=created_by,
         active=None if active is None else str(active).lower(),
-        **{"from": _time(since, "--since"), "to": _time(until, "--until")},
+        **{"from": point_in_time(since, "--since"), "to": point_in_time(until, "--until")},
     )
 
     def show() -> None:
@@ -303,7 +303,7 @@ def _is_uuid(text: str | None) -> bool:
         return False
 
 
-def _time(text: str | None, option: str) -> str | None:
+def point_in_time(text: str | None, option: str) -> str | None:
     """Return an RFC 3339 time from a duration back from now, a date, or a time; local where no zone is given."""
     if text is None:
         return None

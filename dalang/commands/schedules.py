@@ -10,7 +10,7 @@ from urllib.parse import quote
 import typer
 
 from dalang.commands.failures import Usage
-from dalang.commands.runs import Inputs, InputsFile, PriorityOption, Reason, _time
+from dalang.commands.runs import Inputs, InputsFile, PriorityOption, Reason, point_in_time
 from dalang.commands.session import Session, online
 
 if TYPE_CHECKING:
@@ -233,9 +233,9 @@ def backfill(
     ] = Policy.buffer_all,
 ) -> None:
     """Start runs for the scheduled times of the past that have none."""
-    body = {"from": _time(from_, "--from"), "overlap": str(overlap)}
+    body = {"from": point_in_time(from_, "--from"), "overlap": str(overlap)}
     if to is not None:
-        body["to"] = _time(to, "--to")
+        body["to"] = point_in_time(to, "--to")
     _accepted(session, session.client.post(f"{_address(schedule)}/backfill", body))
 
 
