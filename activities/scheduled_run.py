@@ -126,7 +126,7 @@ class ScheduledRuns:
             # Of the key alone: a schedule that was changed meanwhile does not make another run of the same time.
             request_digest=hashlib.sha256(key.encode()).hexdigest(),
         )
-        run = await self._launcher.accept(new)
+        run = await self._launcher.accept(new, found.plan, found.prepared.inner)
         async with transaction(self._engine, row.tenant_id) as conn:
             await note_error(conn, row.tenant_id, row.key, None)
         return run

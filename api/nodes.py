@@ -26,6 +26,7 @@ from dalang.api.services import Service
 from dalang.errors import NotFound
 from dalang.statuses import NodeStatus
 from dalang.store.checkpoints import CheckpointInfo, last_checkpoint
+from dalang.store.children import children_of_node
 from dalang.store.node_pages import nodes_among
 from dalang.store.nodes import NodeState, get_node, list_attempts
 from dalang.store.paging import read_cursor, write_cursor
@@ -43,7 +44,7 @@ async def get_nodes(who: Reader, runId: UUID, query: Annotated[NodeQuery, Query(
     first = read_cursor(query.cursor, int)[0] if query.cursor is not None else 0
     async with it.transaction(who.tenant_id, seconds=30) as conn:
         run = await found_run(conn, who, runId)
-        index = await it.indexes.get(conn, who.tenant_id, run.plan_digest)
+        index = await it.indexes.get(conn, who.tenant_id, run.plan_digest, run.elements)
         chosen, following = await _chosen(conn, run, index, query, max(first, 0))
     live: Mapping[str, LiveAttempt] = {}
     if any(state is not None and state.status == NodeStatus.RUNNING for _, state in chosen):
@@ -64,13 +65,14 @@ async def get_one_node(who: Reader, runId: UUID, nodeId: str, it: Service) -> No
     """
     async with it.transaction(who.tenant_id) as conn:
         run = await found_run(conn, who, runId)
-        index = await it.indexes.get(conn, who.tenant_id, run.plan_digest)
+        index = await it.indexes.get(conn, who.tenant_id, run.plan_digest, run.elements)
         state = await get_node(conn, who.tenant_id, runId, nodeId)
         planned = index.node(nodeId)
         if planned is None and state is None:
             raise NotFound(f"Run {runId} has no node {nodeId!r}.")
         attempts = await list_attempts(conn, who.tenant_id, runId, node_id=nodeId)
         stored = await last_checkpoint(conn, who.tenant_id, runId, nodeId)
+        children = await children_of_node(conn, who.tenant_id, runId, nodeId)
     planned = planned or PlannedNode(nodeId, nodeId, "unknown")
     live = None
     if state is not None and state.status == NodeStatus.RUNNING:
@@ -84,6 +86,7 @@ async def get_one_node(who: Reader, runId: UUID, nodeId: str, it: Service) -> No
         attempts=[AttemptItem.model_validate({name: vars(one)[name] for name in _ATTEMPT}) for one in attempts],
         metadata=state.metadata if state else {},
         checkpoint=_newest(live, stored),
+        child_run_ids=children,
     )
 
 

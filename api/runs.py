@@ -33,9 +33,11 @@ from dalang.api.schemas import (
 )
 from dalang.api.services import Service, Services
 from dalang.canonical import compact_json
+from dalang.embedding import with_stored_plans
 from dalang.errors import InvalidDocument, NotFound, Problem, Unavailable
 from dalang.formats import to_plan_document
 from dalang.launch import Prepared
+from dalang.nesting import names_stored_plans
 from dalang.plan import Plan
 from dalang.statuses import RUN_ENDS, NodeStatus, RunStatus
 from dalang.store.nodes import list_nodes
@@ -90,7 +92,7 @@ async def execute(
         request_digest=await asyncio.to_thread(_digest, document) if idempotency_key is not None else None,
     )
     async with asyncio.timeout(ACCEPT_SECONDS):
-        run = await it.launcher.accept(new, inline)
+        run = await it.launcher.accept(new, inline, prepared.inner)
     response.headers["Location"] = f"/orchestrator/runs/{run.run_id}"
     try:
         if run.run_id == new.run_id:
@@ -111,12 +113,14 @@ async def execute(
 
 
 async def _prepared(wanted: ExecutePlanRequest, who: Principal, it: Services) -> tuple[Plan | None, Prepared]:
-    """Return the plan of the request if it brings one, and what is started."""
+    """Return the plan of the request where it is not stored as it is, and what is started."""
     preparations = it.launcher.preparations
     if wanted.plan is not None:
         try:
             report = await preparations.check(to_plan_document(wanted.plan))
             plan = report.require()
+            if names_stored_plans(plan):
+                return await with_stored_plans(it.engine, preparations, who.tenant_id, plan)
         except InvalidDocument as error:
             below = [one.model_copy(update={"pointer": "/plan" + one.pointer}) for one in error.problems]
             raise InvalidDocument(below) from error
@@ -127,7 +131,17 @@ async def _prepared(wanted: ExecutePlanRequest, who: Principal, it: Services) ->
     if stored is None:
         version = f" in version {wanted.plan_version!r}" if wanted.plan_version is not None else ""
         raise NotFound(f"There is no plan {wanted.plan_id}{version}.")
-    return None, await preparations.of_document(stored.digest, stored.document)
+    prepared = await preparations.of_document(stored.digest, stored.document)
+    if not prepared.is_open:
+        return None, prepared
+    try:
+        return await with_stored_plans(it.engine, preparations, who.tenant_id, stored.document)
+    except InvalidDocument as error:
+        places = [
+            one.model_copy(update={"pointer": "/planId", "message": f"{one.message} (at {one.pointer} of the plan)"})
+            for one in error.problems
+        ]
+        raise InvalidDocument(places) from error
 
 
 def _inputs(head: Plan, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -166,7 +180,7 @@ def _digest(document: dict[str, Any]) -> str:
 
 @router.get("/runs")
 async def get_runs(who: Reader, query: Annotated[RunQuery, Query()], it: Service) -> RunPage:
-    """List runs, the newest first."""
+    """List runs, the newest first; those below nodes of other runs with `parentRunId`, or `children=true`."""
     statuses = [status for status in query.status or RunStatus if query.active in (None, status not in RUN_ENDS)]
     by = query.created_by if query.schedule_id is None else creator(query.schedule_id)
     if not statuses or query.created_by not in (None, by):
@@ -178,6 +192,9 @@ async def get_runs(who: Reader, query: Annotated[RunQuery, Query()], it: Service
         created_by=by,
         created_from=query.from_,
         created_until=query.to,
+        parent_run_id=query.parent_run_id,
+        parent_node_id=query.parent_node_id,
+        children=query.children,
     )
     async with it.transaction(who.tenant_id) as conn:
         page = await list_runs(conn, who.tenant_id, wanted, limit=query.limit, cursor=query.cursor)
@@ -274,11 +291,16 @@ async def get_run_graph(who: Reader, runId: UUID, it: Service, format: Format = 
     async with it.transaction(who.tenant_id, seconds=30) as conn:
         run = await found_run(conn, who, runId)
         document = await get_document(conn, who.tenant_id, run.plan_digest)
-        index = await it.indexes.get(conn, who.tenant_id, run.plan_digest)
+        index = await it.indexes.get(conn, who.tenant_id, run.plan_digest, run.elements)
         known = {node.node_id: node.status for node in await list_nodes(conn, who.tenant_id, runId)}
     if document is None:
         raise NotFound(f"The plan of run {runId} is not stored.")
     untouched = status_without_row(run)
+    if run.elements is not None:  # one picture of what is done for each element, with the status of the whole
+        ends = {RunStatus.COMPLETED: NodeStatus.SUCCESS, RunStatus.FAILED: NodeStatus.FAILED}
+        ends[RunStatus.CANCELLED] = NodeStatus.CANCELLED
+        whole = ends.get(RunStatus(run.status), NodeStatus.RUNNING)
+        return await drawn(document, format, {str(document["nodes"][0]["nodeId"]): whole})
     return await drawn(document, format, {one.node_id: known.get(one.node_id, untouched) for one in index.nodes})
 
 
@@ -320,7 +342,11 @@ def _common(run: RunSummary, it: Services) -> dict[str, Any]:
     return {
         **{name: getattr(run, name) for name in names},
         "node_status_counts": _counts(run),
-        "links": Links(temporal=_temporal_link(run, it)),
+        "links": Links(
+            temporal=_temporal_link(run, it),
+            parent=None if run.parent_run_id is None else f"/orchestrator/runs/{run.parent_run_id}",
+            children=f"/orchestrator/runs?parentRunId={run.run_id}",
+        ),
     }
 
 

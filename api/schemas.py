@@ -124,6 +124,9 @@ class RunQuery(QueryModel):
     schedule_id: str | None = Field(None, max_length=100, description="Only runs that this schedule started.")
     from_: Time | None = Field(None, alias="from", description="Created at or after this time (RFC 3339).")
     to: Time | None = Field(None, description="Created before this time (RFC 3339).")
+    parent_run_id: UUID | None = Field(None, description="Only runs below nodes of this run.")
+    parent_node_id: str | None = Field(None, max_length=200, description="Only runs below this node.")
+    children: bool = Field(False, description="With the runs below nodes of other runs.")
     active: bool | None = Field(None, description="true: runs that have not ended; false: those that have.")
     limit: Limit = 50
     cursor: Cursor = None
@@ -202,6 +205,8 @@ class Links(Answer):
     """Where else to look."""
 
     temporal: str | None = None
+    parent: str | None = None
+    children: str | None = None
 
 
 class RunItem(Answer):
@@ -224,6 +229,11 @@ class RunItem(Answer):
     error_message: str | None = None
     redrive_of: UUID | None = Field(None, description="The run that this one starts again.")
     undo_of: UUID | None = Field(None, description="The terminated run whose effects this one undoes.")
+    parent_run_id: UUID | None = Field(None, description="Of a run below a node: the run of that node.")
+    parent_node_id: str | None = None
+    top_run_id: UUID | None = Field(None, description="Of a run below a node: the one that nobody's node started.")
+    iteration: int | None = Field(None, description="Of a run below a loop: which iteration it is, from 0.")
+    elements: int | None = Field(None, description="Of the run below a map: how many elements it has.")
     links: Links = Links()
 
 
@@ -374,6 +384,9 @@ class NodeDetailResponse(NodeItem):
     attempts: list[AttemptItem] = Field(default_factory=list, description="The attempts that failed, the oldest first.")
     checkpoint: CheckpointItem | None = Field(None, description="The last state that its handler left.")
     metadata: dict[str, Any] = Field(default_factory=dict)
+    child_run_ids: list[UUID] = Field(
+        default_factory=list, description="The runs below a plan, map or loop node, the oldest first; at most 1,000."
+    )
 
 
 class NodePage(Answer):

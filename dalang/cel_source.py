@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-VARIABLES = ("inputs", "nodes", "run", "outputs", "error", "undoes")
+VARIABLES = ("inputs", "nodes", "run", "outputs", "error", "undoes", "iteration")
 """What an expression can read; anything else is an UNKNOWN_NAME."""
 MAX_SOURCE = 1000
 """The longest source, in characters."""

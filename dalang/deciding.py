@@ -118,9 +118,11 @@ class Deciding(Waiting):
     def _retry(self, event: RetryRequested) -> None:
         node = self.program.index[event.node]
         body = None
-        if event.inputs:
-            # Other inputs are other work: a service that remembers the key must not answer with the old result.
+        if event.inputs or self.program.container(node) is not None:
+            # Other inputs are other work: a service that remembers the key must not answer with the old result. And a
+            # failed run below the node has undone what it did, so that it is to be done anew.
             self.generations[node] = self.generations.get(node, 0) + 1
+        if event.inputs:
             self.overrides[node] = {**self.overrides.get(node, {}), **event.inputs}
             body = {"inputs": dict(event.inputs)}
         else:

@@ -205,7 +205,8 @@ Event = (
 class Start:
     """Begin node number ``node`` with ``inputs``; it is RUNNING from now on.
 
-    ``generation`` is part of the idempotency key: the same work is asked for again under the same one.
+    ``generation`` is part of the idempotency key: the same work is asked for again under the same one. Of a container
+    ``child`` is the id of the run that is to be started below it, and ``iteration`` that of a loop.
     """
 
     node: int
@@ -213,6 +214,8 @@ class Start:
     type: str
     inputs: Mapping[str, Any]
     generation: int = 0
+    iteration: int = 0
+    child: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -34,6 +34,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from dalang import temporal, wire
 from dalang.errors import Conflict, ErrorPayload, ErrorType, InvalidDocument, NotFound, Unavailable
+from dalang.nesting import embedded_plans, names_stored_plans
 from dalang.nodes import registry
 from dalang.plan import Plan
 from dalang.program import compile_plan
@@ -45,7 +46,7 @@ from dalang.store.engine import is_connection_error, transaction
 from dalang.store.plans import get_document, put_document
 from dalang.store.runs import NewRun, Run, create_run, list_not_started, mark_start_failed, mark_started
 from dalang.validation import Report, validate
-from dalang.workflows.dispatch import temporal_priority
+from dalang.workflows.dispatch import task_timeout, temporal_priority
 
 logger = logging.getLogger("dalang.launch")
 
@@ -56,9 +57,6 @@ SILENCE_SECONDS = 1.0
 START_SECONDS = 10.0
 LEFT_SECONDS = 5.0
 """A row so old without an execution was left by somebody: a start takes well under a second."""
-BASE_TASK_SECONDS, NODES_PER_SECOND, MAX_TASK_SECONDS = 5, 1_000, 60
-"""A workflow task replays the run, so a large plan needs longer; a short time lets another worker soon take over a
-task that a dead one held. A plan of 60,000 nodes and more gets the most that is given."""
 CACHED_NODES = 200_000
 PREPARING_AT_ONCE = 2
 
@@ -120,12 +118,18 @@ class TemporalLink:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A valid plan ready to be started: its program, and its head (without nodes and edges) for inputs and priority."""
+    """A valid plan ready to be started: its program, and its head (without nodes and edges) for inputs and priority.
+
+    ``inner`` are the plans within it, which the runs below its nodes run; ``is_open`` says that it names stored plans,
+    which are to be put into it first (``embedding.py``).
+    """
 
     digest: str
     head: Plan
     program: Mapping[str, Any]
     nodes: int
+    inner: tuple[Plan, ...] = ()
+    is_open: bool = False
 
     @property
     def plan_id(self) -> UUID:
@@ -144,7 +148,8 @@ def prepare(plan: Plan) -> Prepared:
     """Compile a valid plan."""
     head = plan.model_copy(update={"nodes": (), "edges": (), "finally_": ()})
     program = compile_plan(plan)
-    return Prepared(plan.digest(), head, program, len(program["nodes"]))
+    inner = tuple({one.digest(): one for one in embedded_plans(plan)}.values())
+    return Prepared(plan.digest(), head, program, len(program["nodes"]), inner, names_stored_plans(plan))
 
 
 class Preparations:
@@ -199,8 +204,10 @@ class Launcher:
         self._link = link
         self.preparations = Preparations()
 
-    async def accept(self, new: NewRun, inline: Plan | None = None) -> Run:
+    async def accept(self, new: NewRun, inline: Plan | None = None, inner: Sequence[Plan] = ()) -> Run:
         """Write the run's row and, for a plan that is stored nowhere yet, its document; committed when this returns.
+
+        ``inner`` are the plans within it: the runs below its nodes show theirs.
 
         The same Idempotency-Key with the same request answers the run that is there.
 
@@ -210,6 +217,8 @@ class Launcher:
         async with transaction(self._engine, new.tenant_id) as conn:
             if inline is not None:
                 await put_document(conn, new.tenant_id, inline)
+            for plan in inner:
+                await put_document(conn, new.tenant_id, plan)
             run, _ = await create_run(conn, new)
         return run
 
@@ -261,14 +270,13 @@ class Launcher:
     async def _start_workflow(self, client: Client, run: Run, prepared: Prepared, state: dict[str, Any]) -> str:
         """Start the workflow, or find that it has been; return the execution's id."""
         workflow_id = run.workflow
-        seconds = min(BASE_TASK_SECONDS + prepared.nodes // NODES_PER_SECOND, MAX_TASK_SECONDS)
         try:
             handle = await client.start_workflow(
                 wire.PLAN_RUN,
                 args=[{**prepared.program, "priority": run.priority}, state],
                 id=workflow_id,
                 task_queue=self._settings.task_queue,
-                task_timeout=timedelta(seconds=seconds),
+                task_timeout=task_timeout(prepared.nodes),
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                 search_attributes=_search_attributes(run),

@@ -20,6 +20,7 @@ from dalang.plan_base import BackoffStrategy as BackoffStrategy
 from dalang.plan_base import Model, Priority
 from dalang.plan_base import RetryPolicy as RetryPolicy
 from dalang.plan_base import Timeouts as Timeouts
+from dalang.plan_containers import Body, LoopSpec, MapSpec
 from dalang.plan_undo import Compensate, Compensation
 
 MAX_NODES = 100_000
@@ -105,7 +106,7 @@ class Node(Model):
     type: str = Field(
         min_length=1,
         max_length=MAX_ID_LENGTH,
-        description="noop, sleep, timer, event, python, http, agent, or the name of a function registered with @node.",
+        description="A built-in type (noop, sleep, http, agent, plan, map ...), or a function registered with @node.",
     )
     description: str | None = None
     handler: str | None = Field(
@@ -135,6 +136,9 @@ class Node(Model):
         description="allLive, all, any, allDone, or a boolean over edge ids: (e1 && e2) || !e3.",
     )
     metadata: dict[str, Any] = Field(default_factory=dict, description="Free; reaches the handler.")
+    plan: Body | None = Field(None, description="Of a plan node: an inline plan, or planId or name of a stored one.")
+    map: MapSpec | None = Field(None, description="Of a map node: the list, and what runs for each element.")
+    loop: LoopSpec | None = Field(None, description="Of a loop node: what is repeated, and until when.")
 
 
 class Edge(Model):

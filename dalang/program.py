@@ -10,6 +10,7 @@ Nodes and edges are numbered in plan order (``finally`` nodes after the others);
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from threading import Lock
@@ -18,7 +19,9 @@ from typing import Any
 from dalang.expressions import Expression
 from dalang.expressions import compile as compile_expression
 from dalang.joins import JoinExpression, parse_join
+from dalang.nesting import CONTAINER_TYPES, body_plan, is_node
 from dalang.plan import ERROR_PORT, SUCCESS_PORT, Node, Plan, Port, RetryPolicy, Timeouts, with_derived_ids
+from dalang.plan_containers import MAX_ELEMENTS
 from dalang.plan_undo import Compensation
 from dalang.templates import Template, compile_template
 
@@ -40,7 +43,10 @@ def compile_plan(plan: Plan) -> dict[str, Any]:
     retry_documents: list[dict[str, Any]] = []
     node_documents = []
     for node in nodes:
-        node_document = _node_document(node, _number(node.retry_policy, plan, retries, retry_documents))
+        once = RetryPolicy(max_attempts=1) if node.type in CONTAINER_TYPES else None
+        node_document = _node_document(node, _number(node.retry_policy or once, plan, retries, retry_documents))
+        if node.type in CONTAINER_TYPES:
+            node_document["container"] = _container_document(plan, node)
         if node.compensation is not None:
             undo = node.compensation
             number = _number(undo.retry_policy, plan, retries, retry_documents)
@@ -124,6 +130,28 @@ def _compensation_document(undo: Compensation, retry: int) -> dict[str, Any]:
     return {**document, **{key: value for key, value in optional.items() if value is not None}}
 
 
+def _container_document(plan: Plan, node: Node) -> dict[str, Any]:
+    """Return what a container needs to start what is in it; without ``body`` when a stored plan was not looked up."""
+    document: dict[str, Any] = {}
+    inner = body_plan(plan, node)
+    if inner is not None:
+        body = compile_plan(inner)
+        if node.loop is not None and is_node(node.loop.body):
+            body["outputs"] = f"${{nodes[{json.dumps(inner.nodes[0].node_id)}].outputs}}"
+        if node.map is not None and not is_node(node.map.body):
+            body["nodes"][0]["inputs"] = "${inputs}"  # what the element is given is what its plan is given
+        schema = {} if inner.inputs is None else {"schema": inner.inputs}
+        document = {"digest": inner.digest(), "body": body, **schema}
+    if node.map is not None:
+        document["items"] = node.map.items
+        document["maxConcurrency"] = node.map.max_concurrency
+        document["tolerated"] = node.map.tolerated_failures
+    elif node.loop is not None:
+        document["until"] = node.loop.until
+        document["maxIterations"] = node.loop.max_iterations
+    return document
+
+
 def _timeouts(timeouts: Timeouts, estimate: int | None) -> list[int | None]:
     # Twice the estimate is the seed's rule; a floor keeps an optimistic estimate of a second from killing real work.
     default = max(2 * estimate, MIN_START_TO_CLOSE_MS) if estimate else DEFAULT_START_TO_CLOSE_MS
@@ -158,20 +186,23 @@ class Program:
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self.document = document
-        self.nodes: list[dict[str, Any]] = document["nodes"]
+        self.repeat: int | None = document.get("repeat")
+        """How many elements a map's run has: its one node stands for all, which are called "0", "1" and so on."""
+        self.nodes: list[dict[str, Any]] = document["nodes"] if self.repeat is None else repeated(document)
         self.retries: list[dict[str, Any]] = document["retries"]
         self.policy: str = document["policy"]
         self.priority: int = document["priority"]
         self.max_in_flight: int | None = document["maxInFlight"]
         self.timeout_ms: int | None = document["timeout"]
-        self.first_finally: int = document["finally"]
-        self.ids: list[str] = [node["id"] for node in self.nodes]
+        self.first_finally: int = document["finally"] if self.repeat is None else self.repeat
+        self.ids: list[str] = _ids(self.nodes, self.repeat)
         self.types: list[str] = [node["type"] for node in self.nodes]
         self.index: dict[str, int] = {node_id: number for number, node_id in enumerate(self.ids)}
         self._index_edges(document["edges"])
         self.joins: list[str] = [node.get("join", "allLive") for node in self.nodes]
         self.ranks = self._remaining_work()
         self._templates: dict[int, Template | None] = {}
+        self._items_templates: dict[int, Template | None] = {}
         self._join_expressions: dict[int, JoinExpression | None] = {}
         self._index_reads()
 
@@ -212,9 +243,10 @@ class Program:
         self.input_references: dict[int, tuple[str, ...]] = {}
         for number, incoming in enumerate(self.edges_in):
             needed = dict.fromkeys(self.sources[edge] for edge in incoming)
-            template = self.inputs_template(number)
-            if template is not None:
-                names = self.input_references[number] = _references(template)
+            templates = (self.inputs_template(number), self.items_template(number))
+            names = tuple(dict.fromkeys(name for one in templates if one is not None for name in _references(one)))
+            if names:
+                self.input_references[number] = names
                 needed.update(dict.fromkeys(self.index[name] for name in names))
             self.reads.append(tuple(needed))
         self.edge_reads: dict[int, tuple[int, ...]] = {}
@@ -229,15 +261,34 @@ class Program:
         self.pivots = tuple(number for number, node in enumerate(self.nodes) if node.get("pivot"))
         self.outputs_template = compile_template(self.document.get("outputs"))
         self.output_references = _references(self.outputs_template) if self.outputs_template else ()
+        if self.repeat is not None:
+            self.kept: tuple[int, ...] = tuple(range(self.repeat))
+            return
         undo_templates = [compile_template(undo.get("inputs")) for undo in self.compensations.values()]
         undo_references = [name for template in undo_templates if template for name in _references(template)]
         self.kept = tuple(self.index[name] for name in dict.fromkeys((*self.output_references, *undo_references)))
 
     def inputs_template(self, node: int) -> Template | None:
         """Return the compiled ``inputs`` of a node, or None when they hold no expression."""
+        node = 0 if self.repeat is not None else node
         if node not in self._templates:
             self._templates[node] = compile_template(self.nodes[node].get("inputs"))
         return self._templates[node]
+
+    def container(self, node: int) -> dict[str, Any] | None:
+        """Return what a node of type plan, map or loop runs, or None for another node."""
+        found: dict[str, Any] | None = self.nodes[node].get("container")
+        return found
+
+    def items_template(self, node: int) -> Template | None:
+        """Return the compiled ``items`` of a map, or None when they hold no expression."""
+        container = self.container(node)
+        if container is None or "items" not in container:
+            return None
+        node = 0 if self.repeat is not None else node
+        if node not in self._items_templates:
+            self._items_templates[node] = compile_template(container["items"])
+        return self._items_templates[node]
 
     def condition(self, edge: int) -> Expression | None:
         """Return the compiled condition of an edge, or None."""
@@ -263,6 +314,22 @@ class Program:
     def is_error_port(self, edge: int) -> bool:
         """Tell whether the edge leaves by ``error``."""
         return self.ports[edge] == ERROR_PORT
+
+
+def repeated(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the nodes of a map's program: one and the same for every element.
+
+    Raises:
+        ValueError: the document is no such program.
+    """
+    count, nodes = document["repeat"], document["nodes"]
+    if not isinstance(count, int) or not 0 <= count <= MAX_ELEMENTS or len(nodes) != 1 or document["edges"]:
+        raise ValueError("a program is repeated when it has one node")
+    return [nodes[0]] * count
+
+
+def _ids(nodes: list[dict[str, Any]], repeat: int | None) -> list[str]:
+    return [node["id"] for node in nodes] if repeat is None else [str(number) for number in range(repeat)]
 
 
 def _references(template: Template) -> tuple[str, ...]:

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from dalang.containers import Containers
 from dalang.events import PlanRevised, SkipRequested
-from dalang.hearing import Hearing
 from dalang.program import Program
 from dalang.program_changes import Changes, changes
 from dalang.run_state import BLOCKED, DEAD, LIVE, PENDING
@@ -39,7 +39,7 @@ class RevisionRefused(ImpossibleMove):
         self.clashes = clashes
 
 
-class Revising(Hearing):
+class Revising(Containers):
     """A run's state with its revisions. ``revision`` counts from 1, the plan that the run was started with."""
 
     def __init__(
@@ -73,6 +73,8 @@ class Revising(Hearing):
         if self.status not in _REVISABLE or self.ending or self.closing:
             ending = self.ending or self.closing
             return ImpossibleMove(name, "the run", "ending" if ending and not self._has_ended() else self.status)
+        if self.program.repeat is not None:
+            return ImpossibleMove(name, "the plan", "one node for each element of a map's list; revise the parent's")
         if base is not None and base != self.revision:
             return ImpossibleMove(name, "the plan", f"at revision {self.revision}, not at {base}")
         return None

@@ -22,9 +22,9 @@ The end
 
 Statuses and possible moves stand in ``statuses.py``, the state and its indexes in ``run_state.py``, edges and joins in
 ``joining.py``, what edges carry in ``dataflow.py``, waits and alarms in ``waiting.py``, failures and decisions about
-them in ``deciding.py``, timers and events from outside in ``hearing.py``, other plans for a run that goes on in
-``revising.py``, the beginning from what another run came to in ``reviving.py``, compensation in ``undoing.py``;
-DESIGN sections 3 and 4.
+them in ``deciding.py``, timers and events from outside in ``hearing.py``, nodes that hold other nodes in
+``containers.py``, other plans for a run that goes on in ``revising.py``, the beginning from what another run came to in
+``reviving.py``, compensation in ``undoing.py``; DESIGN sections 3 and 4.
 """
 
 from __future__ import annotations
@@ -73,6 +73,8 @@ MAX_WAITING = 10_000
 
 MOVING = (RunStatus.RUNNING, RunStatus.COMPENSATING)
 """Statuses of a run that begins what is due."""
+MAX_CHILDREN = 100
+"""Runs below the nodes of one run at once, when the plan does not say."""
 
 SKIPPED, CANCELLED, RUNNING = NodeStatus.SKIPPED, NodeStatus.CANCELLED, NodeStatus.RUNNING
 
@@ -162,7 +164,13 @@ class Run(Undoing):
         self._find_ready(range(self.program.first_finally))
 
     def _succeeded(self, event: NodeSucceeded) -> None:
-        self._succeed(self.program.index[event.node], event.outputs, {"attempt": event.attempt, **event.notes})
+        node, outputs = self.program.index[event.node], event.outputs
+        if self.program.types[node] == "loop":
+            iterated = self._iterated(node, outputs)
+            if iterated is None:
+                return
+            outputs = iterated
+        self._succeed(node, outputs, {"attempt": event.attempt, **event.notes})
 
     def _failed(self, event: NodeFailed) -> None:
         node = self.program.index[event.node]
@@ -205,6 +213,8 @@ class Run(Undoing):
         """
         self._at = at
         steps: list[Step] = []
+        if starting:
+            steps.extend(self._restarts())
         while starting:
             node = self._next_ready()
             if node is None:
@@ -239,15 +249,16 @@ class Run(Undoing):
         )
 
     @property
-    def _limits(self) -> tuple[int, int, int]:
+    def _limits(self) -> tuple[int, int, int, int]:
         """How many nodes may be in flight at once, by kind of slot."""
-        return self._max_in_flight, MAX_SLEEPING, MAX_WAITING
+        return self._max_in_flight, MAX_SLEEPING, MAX_WAITING, MAX_CHILDREN
 
     def _start(self, node: int) -> Start | None:
         program, node_id = self.program, self.program.ids[node]
         again = node in self.given
         try:
             inputs = {**(self.given[node] if again else self._inputs(node)), **self.overrides.get(node, {})}
+            inputs = self._fitting(node, inputs)
         except ExpressionError as failure:
             error = expression_error(f"inputs{failure.pointer or ''} of node {node_id}", failure, node_id)
         except InvalidInputs as invalid:
@@ -255,7 +266,13 @@ class Run(Undoing):
         else:
             attempts = program.retries[program.nodes[node]["retry"]]["attempts"]
             generation = self.generations.get(node, 0)
-            data = {"attempt": 1, "maxAttempts": attempts, "generation": generation}
+            step = self._step(node, inputs)
+            data = {
+                "attempt": 1,
+                "maxAttempts": attempts,
+                "generation": generation,
+                "iteration": step.iteration or None,
+            }
             self._move_node(node, RUNNING, EventType.NODE_STARTED, data, {"inputs": inputs})
             if not again:
                 self._drop_unread(program.reads[node])
@@ -266,7 +283,7 @@ class Run(Undoing):
                 begin(self, node, inputs)
                 self._settle()
                 return None
-            return Start(node, node_id, program.types[node], inputs, generation)
+            return step
         self._fail(node, error)
         self._settle()
         return None
@@ -278,7 +295,8 @@ class Run(Undoing):
             for edge in program.edges_in[node]
             if self.edges[edge] == LIVE
         ]
-        return render_inputs(program, node, self._context(program.input_references.get(node, ())), carried)
+        context = {**self._context(program.input_references.get(node, ())), "inputs": self._own_inputs(node)}
+        return self._with_items(node, render_inputs(program, node, context, carried), context)
 
     def _carried_error(self, edge: int) -> Mapping[str, Any] | None:
         return self.errors.get(self.program.sources[edge]) if self.program.is_error_port(edge) else None
@@ -304,6 +322,8 @@ class Run(Undoing):
                 self._let_go(node)
             elif node in self.waits:
                 self._cancel_wait(node)
+            elif node in self.again:
+                self._cancel_between(node)
             elif status in IN_FLIGHT:
                 self._to_stop.append(node)
 
@@ -338,12 +358,17 @@ class Run(Undoing):
         template = self.program.outputs_template
         if outcome is RunStatus.COMPLETED:
             self.result = self.program.document.get("outputs") or {}
-            if template is not None:
-                try:
+            try:
+                if self.program.repeat is not None:
+                    self.result = self._results()
+                elif template is not None:
                     self.result = template.render(self._context(self.program.output_references))
-                except ExpressionError as failure:
-                    self.error = expression_error(f"outputs{failure.pointer or ''} of the plan", failure)
-                    outcome = RunStatus.FAILED
+            except ExpressionError as failure:
+                self.error = expression_error(f"outputs{failure.pointer or ''} of the plan", failure)
+                outcome = RunStatus.FAILED
+            except InvalidInputs as invalid:
+                self.error = validation_error(invalid.message, invalid.details)
+                outcome = RunStatus.FAILED
         if self._begin_undo(outcome):  # a finally node, or the outputs, failed what had been a success
             return
         data = self._undo_summary()

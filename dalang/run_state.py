@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from heapq import heappush
 from typing import Any, TypeVar
 
+from dalang.nesting import CONTAINER_TYPES
 from dalang.program import Program
 from dalang.statuses import IN_FLIGHT, NODE_ENDS, NODE_MOVES, RUN_MOVES, ImpossibleMove, NodeStatus, RunStatus
 from dalang.wire import EventType, Fact
@@ -18,10 +19,12 @@ from dalang.wire import EventType, Fact
 UNRESOLVED, LIVE, DEAD, BLOCKED = range(4)
 """States of an edge."""
 
-ACTIVITY, SLEEP, WAIT = range(3)
-"""Kinds of slots: of activities, of the driver's timers, and of nodes that wait in the state machine itself."""
+ACTIVITY, SLEEP, WAIT, CONTAINER = range(4)
+"""Kinds of slots: of activities, of the driver's timers, of nodes that wait in the state machine itself, and of nodes
+whose work is a run below them."""
 CORE_WAITS = frozenset({"timer", "event"})
 """Node types that nobody outside works on: the state machine itself begins and ends them (``waiting.py``)."""
+_FREE = {"sleep": SLEEP, **dict.fromkeys(CORE_WAITS, WAIT), **dict.fromkeys(CONTAINER_TYPES, CONTAINER)}
 
 PENDING = NodeStatus.PENDING
 V = TypeVar("V")
@@ -123,9 +126,9 @@ class RunState:
         program = self.program
         count = len(program.ids)
         # An explicit maxInFlight counts every node that is RUNNING, whatever it does.
-        slots = {} if program.max_in_flight is not None else {"sleep": SLEEP, **dict.fromkeys(CORE_WAITS, WAIT)}
+        slots = {} if program.max_in_flight is not None else _FREE
         self._slots = [slots.get(kind, ACTIVITY) for kind in program.types]
-        self._ready: tuple[list[tuple[int, int, int]], ...] = ([], [], [])
+        self._ready: tuple[list[tuple[int, int, int]], ...] = ([], [], [], [])
         self._readied = bytearray(count)
         self._waiting = [0] * count
         self._live = [0] * count
@@ -136,7 +139,7 @@ class RunState:
             self._live[target] += state == LIVE
             self._blocked[target] += state == BLOCKED
         self.counts: dict[NodeStatus, int] = {}
-        self._busy = [0, 0, 0]
+        self._busy = [0, 0, 0, 0]
         self._open = [0, 0]
         self._readers = [0] * count
         for node, status in enumerate(self.statuses):

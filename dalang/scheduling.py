@@ -42,8 +42,10 @@ from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.service import RPCError, RPCStatusCode
 
 from dalang import temporal, wire
+from dalang.embedding import with_stored_plans
 from dalang.errors import InvalidDocument, Problem, Unavailable
 from dalang.launch import Preparations, Prepared
+from dalang.plan import Plan
 from dalang.settings import Settings
 from dalang.store.engine import transaction
 from dalang.store.plans import get_plan
@@ -227,6 +229,8 @@ class Startable:
 
     prepared: Prepared
     inputs: dict[str, Any]
+    plan: Plan | None = None
+    """The plan where it is not stored as it is: with the stored plans that it names in it."""
 
 
 async def startable(
@@ -251,6 +255,9 @@ async def startable(
         raise _invalid("/planId", "UNKNOWN_PLAN", f"There is no plan {plan_id}.")
     try:
         prepared = await preparations.of_document(stored.digest, stored.document)
+        plan = None
+        if prepared.is_open:
+            plan, prepared = await with_stored_plans(engine, preparations, tenant_id, stored.document)
     except InvalidDocument as error:
         first = next(one.message for one in error.problems if one.severity == "error")
         message = f"Version {stored.version} of plan {stored.name!r} is refused: {first}"
@@ -259,7 +266,7 @@ async def startable(
     problems = [one.model_copy(update={"pointer": "/inputs" + one.pointer}) for one in found]
     if any(one.severity == "error" for one in problems):
         raise InvalidDocument(problems, "schedule")
-    return Startable(prepared, dict(with_input_defaults(prepared.head, inputs)))
+    return Startable(prepared, dict(with_input_defaults(prepared.head, inputs)), plan)
 
 
 def _invalid(pointer: str, code: str, message: str) -> InvalidDocument:

@@ -232,7 +232,7 @@ class Undoing(Reviving):
         self.generations[node] = max(self.generations.get(node, 0), effect["generation"] + 1)
         self._undoing += 1
         try:
-            inputs = {**self._undo_inputs(compensation, undoes), **effect.get("undoInputs", {})}
+            inputs = {**self._undo_inputs(node, compensation, undoes), **effect.get("undoInputs", {})}
             failure = None
         except ExpressionError as error:
             inputs, failure = dict(effect.get("undoInputs", {})), error
@@ -249,7 +249,7 @@ class Undoing(Reviving):
             return None
         return Undo(node, program.ids[node], compensation, inputs, effect["generation"], undoes)
 
-    def _undo_inputs(self, compensation: Mapping[str, Any], undoes: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _undo_inputs(self, node: int, compensation: Mapping[str, Any], undoes: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the inputs of a compensation; where it names none, all that is known of the node's work."""
         own: Mapping[str, Any] | None = compensation.get("inputs")
         template = compile_template(own)
@@ -257,7 +257,7 @@ class Undoing(Reviving):
             return {**undoes["inputs"], **undoes["outputs"]} if own is None else own
         names = [name for _, expression in template.expressions for name in expression.references]
         context = self._context([name for name in dict.fromkeys(names) if name in self.program.index])
-        context.update(outputs=undoes["outputs"], error=undoes["error"], undoes=undoes)
+        context.update(inputs=self._own_inputs(node), outputs=undoes["outputs"], error=undoes["error"], undoes=undoes)
         rendered: Mapping[str, Any] = template.render(context)
         return rendered
 

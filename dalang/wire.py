@@ -74,6 +74,8 @@ class EventType(StrEnum):
     """The node's activity or timer was begun; the body holds its inputs."""
     NODE_WAITING = "NODE_WAITING"
     """The node waits: data.waitsFor says for what (an event by data.event and data.key), data.until until when."""
+    NODE_ITERATED = "NODE_ITERATED"
+    """An iteration of a loop ended and another one follows: data.iteration; the body holds the outputs so far."""
     NODE_COMPLETED = "NODE_COMPLETED"
     """The node succeeded; the body holds its outputs."""
     NODE_ERROR = "NODE_ERROR"
@@ -125,11 +127,35 @@ class Head(TypedDict):
     hash: str
 
 
+class ChildLink(TypedDict):
+    """What a run below a node is to the runs above it; ``elements`` is a number for the run of a map only."""
+
+    parentRunId: str
+    parentNodeId: str
+    topRunId: str
+    iteration: int
+    generation: int
+    planDigest: str
+    totalNodes: int
+    elements: int | None
+
+
+class RunIdentity(ChildLink):
+    """What the row of a run below a node is made from: nobody else writes one."""
+
+    planId: str
+    planName: str
+    planVersion: str
+    createdBy: str
+    priority: int
+    metadata: dict[str, Any]
+
+
 class RecordInput(TypedDict):
     """Input of the ``record`` activity: a batch of facts that follows ``head``.
 
     ``status`` and ``counts`` are the run's after the last fact; the newest wins in the read model.
-    ``final`` says that no more will follow.
+    ``final`` says that no more will follow. ``identity`` comes with the first batch of a run below a node.
     """
 
     runId: str
@@ -139,6 +165,7 @@ class RecordInput(TypedDict):
     status: str
     counts: dict[str, int]
     final: bool
+    identity: NotRequired[RunIdentity]
 
 
 class Checkpoint(TypedDict):

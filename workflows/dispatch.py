@@ -24,6 +24,7 @@ GRACE = timedelta(minutes=15)
 that is gone is noticed by its heartbeat; but what a handler returned may have to wait for Postgres: no failed attempt.
 """
 
+BASE_TASK_SECONDS, NODES_PER_SECOND, MAX_TASK_SECONDS = 5, 1_000, 60
 TIMEOUT_CAUSES = ["TemporalTimeout:StartToClose", "TemporalTimeout:Heartbeat"]
 MAX_SLEEP_MS = 366 * 86_400_000
 
@@ -42,6 +43,15 @@ def retry_policy(retry: Mapping[str, Any]) -> RetryPolicy:
 def temporal_priority(priority: int, tenant_id: str) -> Priority:
     """Return Temporal's priority, 1 to 5 with 1 first, and the tenant as fairness key."""
     return Priority(priority_key=min(max(3 - priority, 1), 5), fairness_key=tenant_id[:64])
+
+
+def task_timeout(nodes: int) -> timedelta:
+    """Return how long a workflow task of a run with so many nodes may take.
+
+    It replays the run, so a large plan needs longer; a short time lets another worker soon take over a task that a dead
+    one held. A plan of 60,000 nodes and more gets the most that is given.
+    """
+    return timedelta(seconds=min(BASE_TASK_SECONDS + nodes // NODES_PER_SECOND, MAX_TASK_SECONDS))
 
 
 class Dispatcher:

@@ -31,19 +31,21 @@ with workflow.unsafe.imports_passed_through():
         TimedOut,
         Undo,
     )
+    from dalang.nesting import CONTAINER_TYPES
     from dalang.program import Program, ProgramCache
     from dalang.run import Run
     from dalang.run_state import CORE_WAITS
     from dalang.statuses import RUN_ENDS, RunStatus
+    from dalang.workflows.children import Children
     from dalang.workflows.details import current_details
     from dalang.workflows.dispatch import Dispatcher, sleep_ms, success, undone
     from dalang.workflows.hearing import HearingEvents
-    from dalang.workflows.recording import FactFlow
+    from dalang.workflows.recording import FactFlow, identity_of
 
 DRAIN_SECONDS = 10
 """How long a run waits for a quiet point before it starts nodes again, while its history may still grow."""
 DETAILS_EVERY_SECONDS = 1.0
-_CARRIED = ("engine", "runId", "tenantId", "inputs", "about", "maxInFlight", "historyLimit", "keyRoot")
+_CARRIED = ("engine", "runId", "tenantId", "inputs", "about", "maxInFlight", "historyLimit", "keyRoot", "child")
 
 _STATUS = SearchAttributeKey.for_keyword("DalangRunStatus")
 _programs = ProgramCache()
@@ -97,10 +99,11 @@ class PlanRun(HearingEvents):
         self._wakes = dict(state.get("wakes", {}))
         self._rejections = state.get("rejections", 0)
         head: wire.Head = state.get("head", {"epoch": 0, "seq": 0, "hash": ""})
-        self._flow = FactFlow(self._run_id, self._tenant_id, head, self._summary)
+        self._flow = FactFlow(self._run_id, self._tenant_id, head, self._summary, identity_of(state))
         self._dispatcher = Dispatcher(
             self._program, self._run_id, self._tenant_id, state["about"], state.get("keyRoot")
         )
+        self._children = Children(self._program, self._run, state)
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
@@ -166,6 +169,7 @@ class PlanRun(HearingEvents):
                 self._begin_sleep(step)
             else:
                 self._begin(step)
+        self._children.follow()
         self._keep_alarm()
         facts, run.facts = run.facts, []
         self._flow.add(facts, self._is_stored_by_worker)
@@ -206,7 +210,7 @@ class PlanRun(HearingEvents):
     # -- nodes -----------------------------------------------------------------------------------------------------
 
     def _begin(self, step: Start) -> None:
-        task = self._dispatcher.begin(step)
+        task = self._dispatcher.begin(step) if step.child is None else self._children.begin(step)
         self._in_flight[step.node_id] = (step, task)
         task.add_done_callback(lambda done: self._ended(step, done))
 
@@ -239,10 +243,17 @@ class PlanRun(HearingEvents):
 
     def _stop(self, step: Stop) -> None:
         self._stopping.add(step.node_id)
-        self._in_flight[step.node_id][1].cancel()
+        start, task = self._in_flight[step.node_id]
+        if isinstance(start, Start) and start.child is not None:
+            self._children.stop(step.node_id)
+        else:
+            task.cancel()
 
     def _ended(self, step: Start, task: asyncio.Task[Any]) -> None:
         if self._in_flight.pop(step.node_id, None) is None:
+            return
+        if step.child is not None:
+            self._inbox.append(self._children.ended(step, task, step.node_id in self._stopping))
             return
         woken = self._wakes.pop(step.node_id, None) is not None
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
@@ -255,7 +266,7 @@ class PlanRun(HearingEvents):
 
     def _is_stored_by_worker(self, node_id: str) -> bool:
         kind = self._program.types[self._program.index[node_id]]
-        return kind != "sleep" and kind not in CORE_WAITS
+        return kind != "sleep" and kind not in CORE_WAITS and kind not in CONTAINER_TYPES
 
     def _keep_alarm(self) -> None:
         """Keep one timer for the earliest alarm of the state machine."""

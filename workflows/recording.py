@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -18,7 +18,7 @@ from temporalio.common import RetryPolicy
 
 with workflow.unsafe.imports_passed_through():
     from dalang.canonical import body_reference, compact_json
-    from dalang.wire import INLINE_BODY_BYTES, RECORD, EventType, Fact, Head, RecordInput
+    from dalang.wire import INLINE_BODY_BYTES, RECORD, EventType, Fact, Head, RecordInput, RunIdentity
 
 MAX_BATCH_FACTS = 500
 MAX_BATCH_BYTES = 40 * 1024
@@ -42,6 +42,30 @@ _RETRY = RetryPolicy(
 )
 
 
+def identity_of(state: Mapping[str, Any]) -> RunIdentity | None:
+    """Return what the row of the run is made from when it runs below a node of another."""
+    link, about = state.get("child"), state["about"]
+    if link is None:
+        return None
+    identity: RunIdentity = {
+        "parentRunId": link["parentRunId"],
+        "parentNodeId": link["parentNodeId"],
+        "topRunId": link["topRunId"],
+        "iteration": link["iteration"],
+        "generation": link["generation"],
+        "planDigest": link["planDigest"],
+        "totalNodes": link["totalNodes"],
+        "elements": link["elements"],
+        "planId": about["planId"],
+        "planName": about["plan"],
+        "planVersion": about["planVersion"],
+        "createdBy": about.get("createdBy", ""),
+        "priority": about["priority"],
+        "metadata": about.get("metadata", {}),
+    }
+    return identity
+
+
 class FactFlow:
     """Facts on their way to the store. ``head`` is the last stored one, as the store answered.
 
@@ -49,9 +73,15 @@ class FactFlow:
     """
 
     def __init__(
-        self, run_id: str, tenant_id: str, head: Head, summary: Callable[[], tuple[str, dict[str, int]]]
+        self,
+        run_id: str,
+        tenant_id: str,
+        head: Head,
+        summary: Callable[[], tuple[str, dict[str, int]]],
+        identity: RunIdentity | None = None,
     ) -> None:
         self.head = head
+        self._identity = identity
         self.hurry = False
         self._run_id = run_id
         self._tenant_id = tenant_id
@@ -137,6 +167,8 @@ class FactFlow:
             "counts": counts,
             "final": self._closed and not self._waiting,
         }
+        if self._identity is not None and self.head["seq"] == 0:
+            request["identity"] = self._identity
         head: dict[str, Any] = await workflow.execute_activity(
             RECORD,
             request,

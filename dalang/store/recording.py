@@ -29,11 +29,12 @@ from dalang.errors import Conflict, DalangError, NotFound
 from dalang.store import chain, projection, references, stored_chain
 from dalang.store.bulk import arguments, insert_all, insert_rows
 from dalang.store.chain import Transition
+from dalang.store.children import row_of_child
 from dalang.store.engine import is_connection_error, is_refused_value, transaction
 from dalang.store.projection import Row
 from dalang.store.tables import event_bodies, execution_runs, node_executions, retired_runs, run_events
 from dalang.store.task_rows import Tasks, fold_tasks_again, folded_tasks, save_tasks
-from dalang.wire import Head, RecordInput
+from dalang.wire import Head, RecordInput, RunIdentity
 
 CHANNEL = "dalang_run"
 """What a flush notifies (LISTEN/NOTIFY), with the runId as payload."""
@@ -88,7 +89,7 @@ async def _flush(
 ) -> Head:
     run_id, tenant_id, claimed = UUID(request["runId"]), request["tenantId"], request["head"]
     async with transaction(engine, tenant_id) as conn:
-        row = await _locked_run(conn, tenant_id, run_id, identity)
+        row = await _locked_run(conn, tenant_id, run_id, identity, request.get("identity"))
         stored: Head = {"epoch": row["head_epoch"], "seq": row["head_seq"], "hash": row["head_hash"]}
         flush = _Flush(conn, tenant_id, run_id, stored, {column: row[column] for column in _RUN_COLUMNS})
         if stored != claimed:
@@ -254,8 +255,13 @@ class _Flush:
         self.tasks = await fold_tasks_again(self.conn, self.tenant_id, self.run_id)
 
 
-async def _locked_run(conn: AsyncConnection, tenant_id: str, run_id: UUID, identity: dict[str, str]) -> RowMapping:
-    """The run's row, locked; one that is missing is made, so that a restored backup does not hold up the run."""
+async def _locked_run(
+    conn: AsyncConnection, tenant_id: str, run_id: UUID, identity: dict[str, str], child: RunIdentity | None
+) -> RowMapping:
+    """The run's row, locked; one that is missing is made, so that a restored backup does not hold up the run.
+
+    Of a run below a node nobody has made one before its first batch, which says what it is.
+    """
     columns = [execution_runs.c[name] for name in (*_RUN_COLUMNS, "head_epoch", "head_seq", "head_hash")]
     locked = select(*columns).where(_is_run(tenant_id, run_id)).with_for_update()
     row = (await conn.execute(locked)).mappings().first()
@@ -264,7 +270,8 @@ async def _locked_run(conn: AsyncConnection, tenant_id: str, run_id: UUID, ident
     retired = select(retired_runs.c.run_id).where(retired_runs.c.run_id == run_id)
     if (await conn.execute(retired)).first() is None:
         unknown = {"plan_id": _NO_PLAN, "plan_name": UNKNOWN_PLAN, "plan_version": "", "plan_digest": ""}
-        values = {"run_id": run_id, "tenant_id": tenant_id, "created_by": "", **unknown, **identity}
+        known = {"created_by": "", **unknown} if child is None else row_of_child(child)
+        values = {"run_id": run_id, "tenant_id": tenant_id, **known, **identity}
         await conn.execute(insert(execution_runs).values(values).on_conflict_do_nothing())
         row = (await conn.execute(locked)).mappings().first()
     if row is None:

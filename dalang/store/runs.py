@@ -82,6 +82,11 @@ class RunSummary:
     root_run_id: UUID | None
     redrive_of: UUID | None
     undo_of: UUID | None
+    parent_run_id: UUID | None
+    parent_node_id: str | None
+    top_run_id: UUID | None
+    iteration: int | None
+    elements: int | None
 
     @property
     def workflow(self) -> str:
@@ -106,7 +111,10 @@ class Run(RunSummary):
 
 @dataclass(frozen=True)
 class RunFilter:
-    """What a list is narrowed to; None and empty mean: any. ``text`` is a part of the plan's name, in any case."""
+    """What a list is narrowed to; None and empty mean: any. ``text`` is a part of the plan's name, in any case.
+
+    Runs below nodes are listed with ``parent_run_id``, or where ``children`` asks for all runs.
+    """
 
     statuses: Sequence[str] = ()
     plan_id: UUID | None = None
@@ -115,6 +123,9 @@ class RunFilter:
     created_until: datetime | None = None
     text: str | None = None
     created_by: str | None = None
+    parent_run_id: UUID | None = None
+    parent_node_id: str | None = None
+    children: bool = True
 
 
 _SUMMARY = [_runs[one.name] for one in fields(RunSummary)]
@@ -216,14 +227,16 @@ async def list_long_running(
 
 
 async def count_by_status(conn: AsyncConnection, tenant_id: str) -> dict[str, int]:
-    """How many runs have each status? Statuses without runs are left out."""
-    query = select(_runs.status, func.count()).where(_runs.tenant_id == tenant_id).group_by(_runs.status)
+    """How many runs have each status? Statuses without runs are left out, and so are runs below nodes of others."""
+    of_tenant = (_runs.tenant_id == tenant_id) & _runs.parent_run_id.is_(None)
+    query = select(_runs.status, func.count()).where(of_tenant).group_by(_runs.status)
     return {status: count for status, count in await conn.execute(query)}
 
 
 async def count_active(conn: AsyncConnection, tenant_id: str) -> int:
-    """How many runs have not ended?"""
-    return int((await conn.execute(select(func.count()).select_from(_active(tenant_id).subquery()))).scalar_one())
+    """How many runs have not ended, without those below nodes of others?"""
+    roots = _active(tenant_id).where(_runs.parent_run_id.is_(None))
+    return int((await conn.execute(select(func.count()).select_from(roots.subquery()))).scalar_one())
 
 
 async def mark_started(
@@ -303,4 +316,10 @@ def _conditions(wanted: RunFilter) -> list[ColumnElement[bool]]:
         conditions.append(_runs.plan_name.icontains(wanted.text, autoescape=True))
     if wanted.created_by is not None:
         conditions.append(_runs.created_by == wanted.created_by)
+    if wanted.parent_run_id is not None:
+        conditions.append(_runs.parent_run_id == wanted.parent_run_id)
+    elif not wanted.children:
+        conditions.append(_runs.parent_run_id.is_(None))
+    if wanted.parent_node_id is not None:
+        conditions.append(_runs.parent_node_id == wanted.parent_node_id)
     return conditions

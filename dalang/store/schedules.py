@@ -163,7 +163,9 @@ async def find_started(conn: AsyncConnection, tenant_id: str, idempotency_key: s
 
 async def newest_runs(conn: AsyncConnection, tenant_id: str, schedule_id: str, *, limit: int) -> Sequence[RunSummary]:
     """Which runs did this schedule start last, the newest first?"""
-    return (await list_runs(conn, tenant_id, RunFilter(created_by=creator(schedule_id)), limit=limit)).items
+    return (
+        await list_runs(conn, tenant_id, RunFilter(created_by=creator(schedule_id), children=False), limit=limit)
+    ).items
 
 
 async def newest_run_of_each(
@@ -172,6 +174,7 @@ async def newest_run_of_each(
     """Which run did each of these schedules start last? Schedules that started none are left out."""
     columns = [_runs[one.name] for one in fields(RunSummary)]
     query = select(*columns).ext(distinct_on(_runs.created_by)).where(_runs.tenant_id == tenant_id)
+    query = query.where(_runs.parent_run_id.is_(None))  # those below nodes have the same creator
     query = query.where(_runs.created_by.in_([creator(one) for one in schedule_ids]))
     query = query.order_by(_runs.created_by, _runs.created_at.desc())
     found = [RunSummary(*row) for row in await conn.execute(query)]
@@ -184,6 +187,7 @@ async def count_active_of_each(conn: AsyncConnection, tenant_id: str, schedule_i
         _runs.tenant_id == tenant_id,
         _runs.created_by.in_([creator(one) for one in schedule_ids]),
         _runs.completed_at.is_(None),
+        _runs.parent_run_id.is_(None),
     )
     found = await conn.execute(query.group_by(_runs.created_by))
     return {by.removeprefix(_CREATOR): count for by, count in found}

@@ -166,6 +166,11 @@ execution_runs = Table(
     Column("redrive_of", Uuid),
     Column("undo_of", Uuid),
     _json("origin"),
+    Column("parent_run_id", Uuid),
+    Column("parent_node_id", Text),
+    Column("top_run_id", Uuid),
+    Column("iteration", Integer),
+    Column("elements", Integer),
     UniqueConstraint("tenant_id", "run_id"),
     UniqueConstraint("tenant_id", "idempotency_key"),
     UniqueConstraint("tenant_id", "redrive_of"),
@@ -177,10 +182,18 @@ execution_runs = Table(
     CheckConstraint("head_epoch >= 0 AND head_seq >= 0 AND (head_seq = 0) = (head_hash = '')", "head"),
     CheckConstraint("(idempotency_key IS NULL) OR (request_digest IS NOT NULL)", "key_has_digest"),
     CheckConstraint("retry_count >= 0 AND total_nodes >= 0", "counts"),
+    CheckConstraint(
+        "(parent_run_id IS NULL) = (parent_node_id IS NULL) AND (parent_run_id IS NULL) = (top_run_id IS NULL)",
+        "child_is_linked",
+    ),
     Index(None, "tenant_id", "status", "created_at"),
     Index(None, "tenant_id", "plan_id", "created_at"),
     Index(None, "tenant_id", "created_at", "run_id"),
     Index(None, "tenant_id", "created_by", "created_at"),
+    Index("ix_execution_runs_children", "tenant_id", "parent_run_id", "parent_node_id"),
+    Index(
+        "ix_execution_runs_roots", "tenant_id", "created_at", "run_id", postgresql_where=text("parent_run_id IS NULL")
+    ),
     Index("ix_execution_runs_active", "tenant_id", "started_at", postgresql_where=text("completed_at IS NULL")),
     Index(
         "ix_execution_runs_not_started",

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dalang.plan import Plan, with_derived_ids
+from dalang.plan import MAX_EDGES, MAX_NODES, Plan, with_derived_ids
 from dalang.validation.codes import CODES
+from dalang.validation.containers import check_containers
 from dalang.validation.input_schema import check_input_schema
 from dalang.validation.node_types import check_node_types
 from dalang.validation.ports import check_ports
@@ -43,21 +44,50 @@ def validate(
     if not isinstance(given, Mapping):
         problems.error("NOT_AN_OBJECT", (), "A plan is an object with a name and nodes.")
         return Report(None, problems.listed())
-    shape = parse(dict(given), problems)
-    if shape is None:
-        return Report(None, problems.listed())
-    draft = build_draft(shape, problems)
-    check_structure(draft, shape.has_nodes, problems)
-    check_node_types(draft, None if node_types is None else frozenset(node_types), problems)
-    check_undo(draft, None if node_types is None else frozenset(node_types), problems)
-    check_ports(draft, problems)
-    check_references(draft, problems)
-    check_timing(draft, problems)
-    if agents is not None:
-        check_requirements(draft, [frozenset(agent) for agent in agents], problems)
-    if shape.head.inputs is not None:
-        check_input_schema(shape.head.inputs, problems)
-    return Report(None if problems.failed else _plan(shape), problems.listed())
+    types = None if node_types is None else frozenset(node_types)
+    validation = _Validation(types, None if agents is None else [frozenset(agent) for agent in agents])
+    plan = validation.check(given, problems)
+    return Report(None if problems.failed else plan, problems.listed())
+
+
+class _Validation:
+    """One validation: what is known of the outside, and how many nodes and edges all plans in it have together."""
+
+    def __init__(self, node_types: frozenset[str] | None, agents: list[frozenset[str]] | None) -> None:
+        self._node_types = node_types
+        self._agents = agents
+        self._nodes = 0
+        self._edges = 0
+
+    def check(self, document: Mapping[str, Any], problems: Problems, depth: int = 1) -> Plan | None:
+        """Check a plan that is ``depth`` deep, and all that are in it; return it if nothing is against it."""
+        shape = parse(dict(document), problems)
+        if shape is None or not self._fits(shape, problems):
+            return None
+        draft = build_draft(shape, problems)
+        check_structure(draft, shape.has_nodes, problems)
+        check_node_types(draft, self._node_types, problems)
+        check_undo(draft, self._node_types, problems)
+        check_ports(draft, problems)
+        check_references(draft, problems)
+        check_timing(draft, problems)
+        if self._agents is not None:
+            check_requirements(draft, self._agents, problems)
+        if shape.head.inputs is not None:
+            check_input_schema(shape.head.inputs, problems)
+        check_containers([*shape.nodes, *shape.finally_], depth, problems, self.check)
+        return None if problems.failed else _plan(shape)
+
+    def _fits(self, shape: Shape, problems: Problems) -> bool:
+        """Count a plan; one too many is refused, and not looked into."""
+        self._nodes += len(shape.nodes) + len(shape.finally_)
+        self._edges += len(shape.edges)
+        for what, count, limit in (("nodes", self._nodes, MAX_NODES), ("edges", self._edges, MAX_EDGES)):
+            if count > limit:
+                message = f"The plan and those in it have more than {limit:,} {what} together."
+                problems.error(f"TOO_MANY_{what.upper()}", (what,), message)
+                return False
+        return True
 
 
 def _document(plan: Plan) -> dict[str, Any]:

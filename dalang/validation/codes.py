@@ -39,6 +39,10 @@ CODES: dict[str, Code] = {
     "SELF_LOOP": Code("error", "An edge leads from a node to itself."),
     "CYCLE": Code("error", "Nodes wait for each other in a circle; the message gives the path."),
     "FINALLY_EDGE": Code("error", "An edge connects a `finally` node with a node that is none."),
+    "NESTED_TOO_DEEP": Code("error", "Plans are nested deeper in each other than they may be."),
+    "WITHOUT_EFFECT": Code("error", "A field has no meaning for the node's type; it would have no effect."),
+    "UNKNOWN_PLAN": Code("error", "A node names a stored plan, or a version of one, that is not there."),
+    "RECURSIVE_PLAN": Code("error", "A stored plan is in itself, directly or by way of others."),
     "ORPHAN": Code("warning", "A node has no edge while others have: it starts at once and nothing waits for it."),
     # Patches of a running run's plan
     "UNKNOWN_EDGE": Code("error", "A patch names an edge that is not in the plan."),

@@ -12,9 +12,6 @@ from dalang.validation.report import Problems, Steps
 
 NODE_TYPES: Mapping[str, str] = {
     "human": "a decision or an answer of a person",
-    "plan": "another plan as a node",
-    "map": "one node for each element of a list",
-    "loop": "repeating nodes",
     "callback": "waiting for a service to call back",
     "a2a": "agents behind the A2A protocol",
     "mcp": "tools behind the Model Context Protocol",

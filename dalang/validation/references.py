@@ -21,6 +21,7 @@ OF_UNDO = ("inputs", "nodes", "run", "outputs", "error", "undoes")
 """What the inputs of a compensation can read."""
 NODE_PARTS = ("outputs", "status", "error")
 """What an expression can read of a node."""
+_INPUT_VARIABLES = ("inputs", "nodes", "run")
 _BATCH = 8192
 """How many nodes are followed through the graph at once: one bit each of an integer per node."""
 
@@ -52,13 +53,16 @@ def check_references(draft: Draft, problems: Problems) -> None:
     for number, node in enumerate(draft.nodes):
         if node.model is not None:
             if node.model.inputs:
-                place = _Place((*node.steps, "inputs"), "inputs", ("inputs", "nodes", "run"), number, node=node.id)
+                place = _Place((*node.steps, "inputs"), "inputs", _INPUT_VARIABLES, number, node=node.id)
                 checker.template(node.model.inputs, place)
             if node.model.compensation is not None and node.model.compensation.inputs:
                 place = _Place(
                     (*node.steps, "compensation", "inputs"), "a compensation", OF_UNDO, number, True, node.id
                 )
                 checker.template(node.model.compensation.inputs, place)
+            if node.model.map is not None:
+                items = _Place((*node.steps, "map", "items"), "items", _INPUT_VARIABLES, number, node=node.id)
+                checker.template(node.model.map.items, items)
             _check_join(draft, node, problems)
     for edge in draft.edges:
         if edge.model is not None and edge.model.condition is not None:

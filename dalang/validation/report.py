@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from dalang.canonical import pointer, safe_text
@@ -57,16 +57,28 @@ class Report:
 class Problems:
     """Collects problems; keeps a bounded number of them and counts the rest."""
 
-    def __init__(self) -> None:
+    def __init__(self, within: Problems | None = None, place: Callable[[Steps], Steps] | None = None) -> None:
+        self._within = within
+        self._place = place
         self._errors: list[Problem] = []
         self._warnings: list[Problem] = []
         self._dropped = 0
         self._hints = 0
 
+    def below(self, place: Callable[[Steps], Steps]) -> Problems:
+        """Return a collector for a document within this one; ``place`` turns its steps into those of this one."""
+        return Problems(self, place)
+
     @property
     def failed(self) -> bool:
         """Whether there is an error."""
         return bool(self._errors)
+
+    def pointer(self, steps: Steps) -> str:
+        """Return the JSON Pointer to a place, into the outermost document."""
+        return (
+            pointer(*steps) if self._within is None or self._place is None else self._within.pointer(self._place(steps))
+        )
 
     def error(self, code: str, steps: Steps, message: str, node: str | None = None, edge: str | None = None) -> None:
         """Take what refuses the document; ``steps`` lead to its place."""
@@ -86,6 +98,9 @@ class Problems:
         node: str | None,
         edge: str | None,
     ) -> None:
+        if self._within is not None and self._place is not None:
+            tell = self._within.error if severity == "error" else self._within.warning
+            tell(code, self._place(steps), message, node, edge)
         if len(kept) >= MAX_PROBLEMS:
             self._dropped += 1
             return
@@ -107,6 +122,8 @@ class Problems:
 
     def near(self, word: str, candidates: Iterable[str]) -> list[str]:
         """Return at most two candidates near to ``word``; bounded in how often and in how much is compared."""
+        if self._within is not None:
+            return self._within.near(word, candidates)
         if self._hints >= _MAX_HINTS or len(word) > _MAX_WORD:
             return []
         self._hints += 1

@@ -13,7 +13,7 @@ from typing import Any
 from dalang.canonical import compact_json, find_unsafe
 from dalang.errors import Problem
 from dalang.plan import Plan
-from dalang.validation.bounded_schema import Budget, TooCostly, schema_errors
+from dalang.validation.bounded_schema import MAX_STEPS, Budget, TooCostly, schema_errors
 from dalang.validation.report import MAX_PROBLEMS, Problems, kind_of
 from dalang.validation.schema_sentences import sentence
 
@@ -23,8 +23,13 @@ MAX_INPUT_BYTES = 1024 * 1024
 
 def with_input_defaults(plan: Plan, inputs: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return ``inputs`` with the defaults of the schema's top-level properties for what is not given."""
-    filled = dict(inputs or {})
-    properties = (plan.inputs or {}).get("properties")
+    return with_schema_defaults(plan.inputs or {}, inputs or {})
+
+
+def with_schema_defaults(schema: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``inputs`` with the defaults of the top-level properties of ``schema``."""
+    filled = dict(inputs)
+    properties = schema.get("properties")
     if isinstance(properties, Mapping):
         for name, schema in properties.items():
             if name not in filled and isinstance(schema, Mapping) and "default" in schema:
@@ -55,9 +60,19 @@ def inputs_problems(plan: Plan, inputs: Any) -> list[Problem]:
     return list(problems.listed())
 
 
-def _check(schema: Mapping[str, Any], inputs: dict[str, Any], problems: Problems) -> None:
+def schema_problems(schema: Mapping[str, Any], inputs: dict[str, Any], steps: int = MAX_STEPS) -> list[Problem]:
+    """Return what is wrong with ``inputs``, defaults filled in, by a schema that validation accepted; raises nothing.
+
+    It takes at most so many steps, and is the same in every process.
+    """
+    problems = Problems()
+    _check(schema, inputs, problems, steps)
+    return list(problems.listed())
+
+
+def _check(schema: Mapping[str, Any], inputs: dict[str, Any], problems: Problems, steps: int = MAX_STEPS) -> None:
     try:
-        for count, error in enumerate(schema_errors(schema, inputs, Budget())):
+        for count, error in enumerate(schema_errors(schema, inputs, Budget(steps))):
             problems.error(*sentence(error))
             if count >= MAX_PROBLEMS:
                 break

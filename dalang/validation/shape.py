@@ -24,6 +24,7 @@ from dalang.plan import (
     RetryPolicy,
     Timeouts,
 )
+from dalang.plan_containers import LoopSpec, MapSpec
 from dalang.plan_undo import Compensation
 from dalang.validation import later
 from dalang.validation.report import Problems, Steps, kind_of, shown
@@ -42,6 +43,8 @@ _PARTS: Mapping[str, type[BaseModel]] = {
     "implementation": Implementation,
     "inputs": Port,
     "outputs": Port,
+    "map": MapSpec,
+    "loop": LoopSpec,
 }
 _NAMES: Mapping[type[BaseModel], str] = {PlanHead: "a plan", Node: "a node", Edge: "an edge", Port: "a port"}
 _WANTED = {

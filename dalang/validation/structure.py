@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from dalang.canonical import pointer
 from dalang.graph import find_cycle
 from dalang.plan import Edge, Node, Plan, PlanHead, with_derived_ids
 from dalang.validation.report import Problems, Steps
@@ -109,7 +108,7 @@ def _number_nodes(shape: Shape, problems: Problems) -> tuple[list[NodeAt], dict[
                 continue
             first = index.setdefault(node_id, len(nodes))
             if first < len(nodes):
-                message = f"The nodeId `{node_id}` is taken by {pointer(*nodes[first].steps)}; ids are unique."
+                message = f"The nodeId `{node_id}` is taken by {problems.pointer(nodes[first].steps)}; ids are unique."
                 problems.error("DUPLICATE_NODE_ID", (*item.steps, "nodeId"), message, node_id)
                 continue
             nodes.append(NodeAt(node_id, item.steps, item.model, is_finally))
@@ -133,7 +132,7 @@ def _number_edges(draft: Draft, items: list[Item[Edge]], problems: Problems) -> 
         if edge_id is not None:
             first = taken.setdefault(edge_id, item.steps)
             if first is not item.steps:
-                message = f"The edgeId `{edge_id}` is taken by {pointer(*first)}; ids are unique in a plan."
+                message = f"The edgeId `{edge_id}` is taken by {problems.pointer(first)}; ids are unique in a plan."
                 problems.error("DUPLICATE_EDGE_ID", (*item.steps, "edgeId"), message, edge=edge_id)
         ends = _ends(draft, item, edge_id, problems)
         if ends is None:

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 
 from dalang import wire
+from dalang.nesting import embedded_plans
 from dalang.plan import Plan, with_derived_ids
 from dalang.program import compile_plan
 from dalang.settings import Settings
@@ -87,6 +88,8 @@ class Engine:
         assert plan.plan_id is not None
         async with transaction(self.db, TENANT) as conn:
             digest = await put_document(conn, TENANT, plan)
+            for inner in embedded_plans(plan):
+                await put_document(conn, TENANT, inner)
             new = NewRun(
                 run_id=run_id,
                 tenant_id=TENANT,
