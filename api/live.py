@@ -18,7 +18,7 @@ from dalang.api.schemas import CheckpointItem, LiveAttempt
 from dalang.api.services import Services
 from dalang.errors import ErrorPayload, ErrorType, Unavailable
 from dalang.store.runs import RunSummary
-from dalang.wire import RECORD, Checkpoint, is_checkpoint
+from dalang.wire import RECORD, Checkpoint, is_checkpoint, node_of_activity
 
 logger = logging.getLogger("dalang.api")
 
@@ -35,7 +35,11 @@ async def live_attempts(run: RunSummary, it: Services) -> Mapping[str, LiveAttem
             client = await it.temporal.client()
             described = await client.get_workflow_handle(run.workflow_id).describe()
             pending = described.raw_description.pending_activities
-            return {one.activity_id: await _attempt(client, one) for one in pending if one.activity_type.name != RECORD}
+            return {
+                node_of_activity(one.activity_id): await _attempt(client, one)
+                for one in pending
+                if one.activity_type.name != RECORD
+            }
     except (RPCError, Unavailable, TimeoutError) as error:
         logger.info("no live attempts of run %s: %s", run.run_id, error)
         return {}

@@ -41,6 +41,22 @@ QUERY_NODES = "nodes"
 QUERY_PLAN = "plan"
 
 
+_NODE = "node:"
+
+
+def activity_id(node_id: str) -> str:
+    """Return the id of a node's activity: the node's, unless it looks like one that the SDK makes itself (numbers).
+
+    Two activities of one id under way would be refused by Temporal for ever, with the task that asks for them.
+    """
+    return f"{_NODE}{node_id}" if node_id.isdigit() or node_id.startswith(_NODE) else node_id
+
+
+def node_of_activity(activity: str) -> str:
+    """Return the node whose activity has this id."""
+    return activity.removeprefix(_NODE)
+
+
 class EventType(StrEnum):
     """What can happen in a run. Each is one row of ``run_events`` and one event of the stream."""
 

@@ -17,7 +17,7 @@ with workflow.unsafe.imports_passed_through():
     from dalang.errors import ErrorPayload, ErrorType
     from dalang.events import Event, NodeFailed, NodeStopped, NodeSucceeded, Start, Undo, UndoFailed, UndoSucceeded
     from dalang.program import Program
-    from dalang.wire import NodeTask, idempotency_key
+    from dalang.wire import NodeTask, activity_id, idempotency_key
 
 GRACE = timedelta(minutes=15)
 """How much longer than the handler Temporal waits. The wrapper stops a handler in its time and says so, and a worker
@@ -75,7 +75,7 @@ class Dispatcher:
         return workflow.start_activity(
             step.type,
             self._task(step, node, retry, start_to_close),
-            activity_id=step.node_id,
+            activity_id=activity_id(step.node_id),
             result_type=dict,
             start_to_close_timeout=timedelta(milliseconds=start_to_close) + GRACE,
             schedule_to_close_timeout=None if schedule_to_close is None else timedelta(milliseconds=schedule_to_close),

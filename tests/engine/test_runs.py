@@ -404,3 +404,10 @@ async def test_many_runs_at_once_share_a_worker(shared_engine: Engine) -> None:
     runs = [await shared_engine.start(noop_chain(3)) for _ in range(20)]
     ends = await asyncio.gather(*(run.end() for run in runs))
     assert {end["run"]["status"] for end in ends} == {"COMPLETED"}
+
+
+async def test_nodes_may_be_called_by_numbers(shared_engine: Engine) -> None:
+    """The SDK numbers what it schedules without a name, and no two activities of a run may have one id at a time."""
+    nodes = [{"nodeId": str(n), "type": "noop"} for n in range(60)] + [{"nodeId": "node:7", "type": "noop"}]
+    end = await (await shared_engine.start({"nodes": nodes})).end()
+    assert end["run"]["node_status_counts"] == {"SUCCESS": 61}
