@@ -269,6 +269,7 @@ async def late(ctx: NodeContext, folder: str, seconds: float) -> None:
 @node("t-late-thread")
 def late_thread(ctx: NodeContext, folder: str, seconds: float) -> None:
     """The same in a thread."""
+    (Path(folder) / "begun").touch()
     time.sleep(seconds)
     (Path(folder) / "effect").touch()
 
