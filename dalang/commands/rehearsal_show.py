@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 60
 """Of a larger plan only the most critical nodes are shown."""
+MAX_UNDONE = 10
+"""So many nodes are named that are undone."""
 WIDTH = 100
 """Of a chart that is not written to a terminal."""
 
@@ -60,6 +62,10 @@ def _facts(summary: Summary) -> Iterator[tuple[str, str]]:
             yield name, f"{times}, max {estimate(spread.most)}"
     if summary.random:
         yield "worst", f"{estimate(summary.worst.makespan)} with --runs 1 --seed {summary.worst.seed}"
+    if summary.compensations:
+        undone = [f"{safe(one.node_id)} {_share(one.share)}" for one in summary.compensations[:MAX_UNDONE]]
+        more = len(summary.compensations) - len(undone)
+        yield "undone", ", ".join(undone) + (f" and {more:,} more" if more else "")
     first = summary.bottleneck
     if first is not None:
         used = f"{_share(first.utilisation)} in use"

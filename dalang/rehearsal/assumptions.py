@@ -44,6 +44,8 @@ class RehearsedProgram(Program):
         self.unread: frozenset[int] = frozenset()
         self._compiled: dict[int, Expression] = {}
         super().__init__(document)
+        # Nobody could help where the inputs of an undo read what is only known when something has really happened.
+        self.compensations = {node: {**undo, "inputs": {}} for node, undo in self.compensations.items()}
 
     def condition(self, edge: int) -> Expression | None:
         """Return the condition, unless it is decided."""

@@ -38,6 +38,8 @@ class Behaviour:
     demand: Demand | None
     never: str | None
     """Why its demand can never be met."""
+    undo: Distribution
+    """How long its compensation takes, if it has one."""
 
     def outputs(self, rnd: Random) -> Mapping[str, Any]:
         """Return the outputs of one success."""

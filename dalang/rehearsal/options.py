@@ -60,6 +60,7 @@ class Assumed(_Model):
     """What is assumed of a node, or of all nodes of a type; what a node says goes before what its type says."""
 
     duration: Draws | None = None
+    undo: Draws | None = None
     outputs: dict[str, Any] | None = None
     outcomes: tuple[Outcome, ...] | None = Field(None, min_length=1)
     failures: Annotated[tuple[Fault, ...], BeforeValidator(_faults)] | None = None

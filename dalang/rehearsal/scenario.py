@@ -22,7 +22,7 @@ from dalang.rehearsal.assumptions import (
     unknown_nodes,
 )
 from dalang.rehearsal.attempts import Behaviour
-from dalang.rehearsal.distributions import fixed
+from dalang.rehearsal.distributions import Distribution, fixed
 from dalang.rehearsal.options import Assumed, Options
 from dalang.rehearsal.waits import NEVER_FAIL, lasts_as_written
 from dalang.validation import inputs_problems, with_input_defaults
@@ -256,7 +256,16 @@ def _behaviour(
         heartbeat=heartbeat,
         demand=demand,
         never=None if demand is None else admission.never(demand),
+        undo=_undo(document, options, node_id, kind),
     )
+
+
+def _undo(document: Mapping[str, Any], options: Options, node_id: str, kind: str) -> Distribution:
+    """Return how long a node's compensation takes."""
+    given = _given(options, node_id, kind, "undo")
+    if given is not None and given.undo is not None:
+        return given.undo
+    return fixed(0) if document.get("compensation", {}).get("type") == "noop" else options.default_duration
 
 
 def _capabilities(document: Mapping[str, Any]) -> list[str]:

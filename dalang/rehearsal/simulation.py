@@ -312,10 +312,10 @@ class _Simulation:
         self.machine.apply(NodeStopped(self.program.ids[node]), self.now)
 
     def _undo(self, step: Undo) -> None:
-        """Begin a compensation: it takes the default duration, and succeeds."""
+        """Begin a compensation, which succeeds: what a failed one needs is a person."""
         self.undone.setdefault(step.node, (self.now, self.now))
         self.order += 1
-        end = self.now + self.scenario.options.default_duration.draw(self.rnd)
+        end = self.now + self.scenario.behaviours[step.node].undo.draw(self.rnd)
         heappush(self.heap, (end, 0, self.order, _UNDO - step.node))
 
     def _undone(self, node: int) -> None:

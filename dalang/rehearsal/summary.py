@@ -112,6 +112,19 @@ class Cause:
         return {"nodeId": self.node_id, "type": self.type, "message": self.message, "share": self.share}
 
 
+@dataclass(frozen=True, slots=True)
+class UndoSummary:
+    """A node that was undone: in which share of all rehearsals, and how long its compensation took in the mean."""
+
+    node_id: str
+    share: float
+    took: float
+
+    def wire(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return {"nodeId": self.node_id, "share": self.share, "tookMs": round(self.took, 1)}
+
+
 @dataclass(frozen=True)
 class Summary:
     """All rehearsals of a plan."""
@@ -129,6 +142,8 @@ class Summary:
     nodes: tuple[NodeSummary, ...]
     resources: tuple[ResourceSummary, ...]
     """The one that nodes waited longest for first."""
+    compensations: tuple[UndoSummary, ...]
+    """The one that ran most often first."""
     median: Trace
     worst: Trace
 
@@ -156,6 +171,7 @@ class Summary:
             "bottleneck": None if self.bottleneck is None else self.bottleneck.name,
             "resources": [resource.wire() for resource in self.resources],
             "nodes": [node.wire() for node in self.nodes],
+            "compensations": [undo.wire() for undo in self.compensations],
             "median": trace_wire(self.scenario, self.median),
             "worst": trace_wire(self.scenario, self.worst),
             "warnings": [
@@ -217,6 +233,8 @@ class Tally:
         self._waited: Counter[str] = Counter()
         self._waits: Counter[str] = Counter()
         self._total = 0
+        self._undone: Counter[int] = Counter()
+        self._undoing: Counter[int] = Counter()
         program = self.scenario.program
         self._slotted = [program.max_in_flight is not None or kind not in NEVER_FAIL for kind in program.types]
 
@@ -252,6 +270,9 @@ class Tally:
                 else:
                     self._retries[node] += sum(start <= one.end for start, _, _ in one.work.attempts) - 1
                 self._lost[node] += one.work.lost
+        for node, (start, end) in trace.undone.items():
+            self._undone[node] += 1
+            self._undoing[node] += end - start
         for name, amount in trace.used.items():
             self._used[name] += amount  # type: ignore[assignment]  # a Counter of floats counts as well
 
@@ -291,6 +312,10 @@ class Tally:
             ),
             nodes=tuple(self._node(node, runs) for node in range(len(self._run))),
             resources=self._resources(runs),
+            compensations=tuple(
+                UndoSummary(self.scenario.program.ids[node], count / runs, self._undoing[node] / count)
+                for node, count in sorted(self._undone.items(), key=lambda one: (-one[1], one[0]))
+            ),
             median=median,
             worst=worst,
         )

@@ -230,7 +230,7 @@ def test_delays_are_those_that_the_worker_and_temporal_keep_to(strategy: str, ji
     policy = {"backoffStrategy": strategy, "jitter": jitter, "initialDelay": "2s", "maxDelay": "20s"}
     program = Program(compile_plan(plan_of(nodes=[{"nodeId": "a", "type": "noop", "retryPolicy": policy}])))
     (retry,) = program.retries
-    (temporal,) = dispatch.retry_policies(program)
+    temporal = dispatch.retry_policy(retry)
     assert temporal.initial_interval is not None
     assert temporal.maximum_interval is not None
     for attempt in (1, 2, 3, 5, 9):
@@ -565,3 +565,27 @@ def test_waits_are_rehearsed() -> None:
     }
     assert trace.status == "COMPLETED"
     assert [problem.code for problem in scenario.warnings] == ["ASSUMED_DURATION"]
+
+
+def test_compensations_are_rehearsed() -> None:
+    """Which run and how often, how long they take, and the end after them; their inputs are not evaluated."""
+    undo = {"compensation": {"type": "known", "inputs": {"id": "${outputs.id}"}}}
+    plan = plan_of(
+        nodes=[
+            {"nodeId": "a", "type": "noop", **undo},
+            {"nodeId": "b", "type": "noop", **undo},
+            {"nodeId": "c", "type": "noop"},
+        ],
+        edges=[{"sourceNodeId": "a", "targetNodeId": "b"}, {"sourceNodeId": "b", "targetNodeId": "c"}],
+    )
+    failing = {"nodes": {"c": {"failures": {"rate": 1, "type": "TOOL_ERROR"}}, "a": {"undo": "7s"}}}
+    _, trace = once(plan, **failing)
+    assert (trace.status, trace.makespan) == ("FAILED", 8_000)
+    assert trace.undone == {1: (0, 1_000), 0: (1_000, 8_000)}
+    assert [str(status) for status in trace.statuses] == ["COMPENSATED", "COMPENSATED", "FAILED"]
+    failing["nodes"]["c"]["failures"]["rate"] = 0.25  # type: ignore[index]
+    summary = rehearse(plan, load_options({"runs": 400, **failing}))
+    told = summary.wire()["compensations"]
+    assert [one["nodeId"] for one in told] == ["a", "b"]
+    assert told[0]["share"] == summary.ends["FAILED"] == pytest.approx(0.25, abs=0.08)
+    assert [one["tookMs"] for one in told] == [7_000, 1_000]
