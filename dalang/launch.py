@@ -37,8 +37,8 @@ from dalang.errors import Conflict, ErrorPayload, ErrorType, InvalidDocument, No
 from dalang.nesting import embedded_plans, names_stored_plans
 from dalang.nodes import registry
 from dalang.plan import Plan
-from dalang.program import compile_plan
-from dalang.seeding import seed_of
+from dalang.program import Program, compile_plan
+from dalang.seeding import redrive_seed
 from dalang.settings import Settings
 from dalang.statuses import RunStatus
 from dalang.store.blobs import PostgresBlobDriver
@@ -264,8 +264,13 @@ class Launcher:
             Conflict, InvalidDocument: it cannot begin with what it takes over from another run.
         """
         state = initial_state(run, self._settings)
-        seed = await seed_of(self._engine, run, prepared.program, state["about"])
-        return state if seed is None else {**state, "seed": seed, "keyRoot": str(run.root_run_id)}
+        if run.redrive_of is None:
+            return state
+        if run.origin is None or run.inputs is None:
+            raise Conflict("What the run begins with was erased.")
+        program = await asyncio.to_thread(Program, prepared.program)
+        seed = await redrive_seed(self._engine, run, program, state["about"], run.origin)
+        return {**state, "seed": seed, "keyRoot": str(run.root_run_id)}
 
     async def _start_workflow(self, client: Client, run: Run, prepared: Prepared, state: dict[str, Any]) -> str:
         """Start the workflow, or find that it has been; return the execution's id."""

@@ -81,6 +81,8 @@ async def _base(conn: AsyncConnection, old: Run, links: LinkedRuns) -> UUID:
     """Return the run whose nodes say what has come of ``old``: its own, or those of the run that undid it."""
     if old.status not in RUN_ENDS:
         raise Conflict(f"redrive is not possible: the run is {old.status}.")
+    if old.parent_run_id is not None:
+        raise Conflict(f"Run {old.run_id} is below a node of run {old.parent_run_id}; redrive run {old.top_run_id}.")
     if old.undo_of is not None:
         raise Conflict(f"Run {old.run_id} undoes run {old.undo_of}; redrive that one.")
     if links.undone_by is None:

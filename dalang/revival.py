@@ -8,7 +8,10 @@ snapshot of that is where the new run begins (``reviving.py``). Nothing of the o
 
 An idempotency key is kept exactly where a node is asked for the same work again: it was started, neither succeeded nor
 was undone, gets the same inputs - the recorded ones - and nothing upstream of it runs again. Everything else that was
-started gets the next generation (DESIGN section 4, trap 13). Pure: no store, no clock; who calls brings the values.
+started gets the next generation (DESIGN section 4, trap 13). The new run takes over the undo of what took effect and
+was not undone, of kept nodes and of those that run again (:class:`Told`).
+
+Pure: no store, no clock; who calls brings the values.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from dalang.program import Program
 from dalang.run import Run
 from dalang.run_state import BLOCKED, DEAD
 from dalang.statuses import NodeStatus
+from dalang.undoing import Effect
+from dalang.wire import EventType
 
 KEPT_STATUSES = frozenset({NodeStatus.SUCCESS, NodeStatus.ERROR, NodeStatus.FAILED, NodeStatus.SKIPPED})
 """How a node has ended whose outcome can be kept. Cancelled nodes have none, and undone ones have it no more."""
@@ -39,7 +44,8 @@ class NothingToRedrive(Exception):
 class Outcome:
     """What a node has come to.
 
-    ``started``: it was begun at least once, and its inputs are known; ``late``: it came to this after the checkpoint.
+    ``started``: it was begun at least once, and its inputs are known; ``late``: it came to this after the checkpoint;
+    ``undone_below``: a run below it undid what it had done, so that keys below it are of no use any more.
     """
 
     status: NodeStatus = NodeStatus.PENDING
@@ -47,6 +53,17 @@ class Outcome:
     started: bool = False
     skip_reason: str | None = None
     late: bool = False
+    undone_below: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An event of a node that can be undone, as far as it says what the node may have done, with its whole body."""
+
+    node: int
+    type: str
+    data: Mapping[str, Any]
+    body: Mapping[str, Any]
 
 
 NOTHING = Outcome()
@@ -88,7 +105,7 @@ def choose(
             generations[node] = one.generation
         elif one.started:
             same = not after[node] and node not in changes and one.status not in UNDONE
-            same = same and one.status is not NodeStatus.SUCCESS
+            same = same and one.status is not NodeStatus.SUCCESS and not one.undone_below
             generations[node] = one.generation + (not same)
             if not after[node]:
                 given.add(node)
@@ -153,19 +170,47 @@ def revive(
     outcomes: Sequence[Outcome],
     choice: Choice,
     values: Mapping[int, Values],
-) -> dict[str, Any]:
-    """Return ``snapshot`` and ``raised`` of the seed: the state in which the new run begins.
-
-    ``values`` holds by node what :func:`needed` asks for.
-    """
+    told: Iterable[Told] = (),
+) -> Revived:
+    """Return the state in which the new run begins; ``values`` holds by node what :func:`needed` asks for."""
     run = _Revived(program, inputs, about)
+    run.recall(told)
     run.keep(outcomes, choice, values)
     raised = run.light(outcomes, choice, values)
-    return {"snapshot": run.snapshot(), "raised": raised}
+    return Revived(run.snapshot(), raised, run.effects)
+
+
+@dataclass(frozen=True)
+class Revived:
+    """What a seed is made of: the state, the edges whose condition raised, and what may have taken effect, by node."""
+
+    snapshot: dict[str, Any]
+    raised: list[tuple[int, str, str]]
+    effects: Mapping[int, list[Effect]]
 
 
 class _Revived(Run):
     """A run under construction; it is never begun."""
+
+    def recall(self, told: Iterable[Told]) -> None:
+        """Remember what may have taken effect and was not undone, as it happened."""
+        for one in told:
+            node = one.node
+            if one.type == EventType.NODE_KEPT:
+                self.effects[node] = [dict(effect) for effect in one.body.get("effects", ())]  # type: ignore[misc]
+            elif one.type == EventType.NODE_STARTED:
+                self._may_take_effect(node, one.body.get("inputs", {}), one.data.get("generation", 0))
+            elif one.type == EventType.NODE_COMPLETED:
+                self._took_effect(node, one.body.get("outputs", {}))
+            elif one.type == EventType.NODE_COMPENSATED:
+                left = [
+                    effect for effect in self.effects.get(node, ()) if effect["generation"] != one.data.get("undoes")
+                ]
+                self.effects[node] = left
+            elif "error" in one.body and one.type != EventType.NODE_COMPENSATION_FAILED:
+                self._effect_unsure(node, one.body["error"], False)
+            if not self.effects.get(node):
+                self.effects.pop(node, None)
 
     def keep(self, outcomes: Sequence[Outcome], choice: Choice, values: Mapping[int, Values]) -> None:
         for node, one in enumerate(outcomes):

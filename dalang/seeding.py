@@ -8,7 +8,7 @@ and changes no more. Values that only the read model shows travel by reference: 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -18,10 +18,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from dalang.canonical import pointer
 from dalang.errors import Conflict, InvalidDocument, Problem
 from dalang.program import Program
-from dalang.revival import NOTHING, Choice, NothingToRedrive, Outcome, choose, needed, revive
+from dalang.revival import NOTHING, Choice, NothingToRedrive, Outcome, Revived, Told, choose, needed, revive
 from dalang.statuses import NodeStatus
 from dalang.store.engine import transaction
-from dalang.store.outcomes import StoredOutcome, by_reference, list_outcomes, raw_values, resolved_values
+from dalang.store.outcomes import (
+    StoredOutcome,
+    by_reference,
+    list_outcomes,
+    list_told,
+    raw_values,
+    resolved_values,
+    undone_below,
+)
 from dalang.store.runs import NewRun, Run
 
 NODES_AT_ONCE = 500
@@ -29,52 +37,95 @@ NODES_AT_ONCE = 500
 SECONDS = 60.0
 
 
-async def seed_of(engine: AsyncEngine, run: Run | NewRun, document: Mapping[str, Any], about: Mapping[str, Any]) -> Any:
-    """Return the seed of a run, or None for one that begins with nothing.
+async def redrive_seed(
+    engine: AsyncEngine, run: Run | NewRun, program: Program, about: Mapping[str, Any], origin: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the seed of a redrive; ``origin`` as :class:`~dalang.redriving.Redrives` writes it.
 
     Raises:
         Conflict: what it begins with was erased meanwhile, or nothing would run.
         InvalidDocument: what was asked for does not fit the plan.
     """
-    if run.redrive_of is None:
-        return None
-    origin: Mapping[str, Any] | None = run.origin
-    if origin is None or run.inputs is None:
-        raise Conflict("What the run begins with was erased.")
-    program = await asyncio.to_thread(Program, document)
     async with asyncio.timeout(SECONDS), transaction(engine, run.tenant_id) as conn:
-        return await redrive_seed(conn, run, program, about, origin)
-
-
-async def redrive_seed(
-    conn: AsyncConnection, run: Run | NewRun, program: Program, about: Mapping[str, Any], origin: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the seed of a redrive; ``origin`` as :class:`~dalang.redriving.Redrives` writes it."""
-    base = UUID(origin["base"])
-    stored = {one.node_id: one for one in await list_outcomes(conn, run.tenant_id, base)}
-    outcomes = [_outcome(stored.get(node_id), origin.get("after")) for node_id in program.ids]
-    choice = chosen(program, outcomes, origin)
-    parts = needed(program, outcomes, choice)
-    facts: list[list[Any]] = []
-    values: dict[int, dict[str, Any]] = {}
-    wanted = [node for node, node_id in enumerate(program.ids) if node_id in stored and _is_read(node, choice, parts)]
-    for first in range(0, len(wanted), NODES_AT_ONCE):
-        nodes = wanted[first : first + NODES_AT_ONCE]
-        rows = [_read(stored[program.ids[node]], node, choice) for node in nodes]
-        raw = await raw_values(conn, run.tenant_id, base, rows)
-        short = await by_reference(conn, run.tenant_id, [raw[one.node_id] for one in rows])
-        for node, one, body in zip(nodes, rows, short, strict=True):
-            if not choice.again[node]:
-                facts.append([one.node_id, _data(one), body or None])
-        whole = {
-            one.node_id: {part: value for part, value in raw[one.node_id].items() if part in parts[node]}
-            for node, one in zip(nodes, rows, strict=True)
-        }
-        whole = await resolved_values(conn, run.tenant_id, whole)
-        values.update((node, whole[program.ids[node]]) for node in nodes)
-    made = await asyncio.to_thread(revive, program, run.inputs, about, outcomes, choice, values)
+        past = await Past.read(conn, run.tenant_id, UUID(origin["base"]), program)
+        below = await undone_below(conn, run.tenant_id, past.run_id)
+        outcomes = [_outcome(past.stored.get(node_id), origin.get("after"), below) for node_id in program.ids]
+        choice = chosen(program, outcomes, origin)
+        await past.take(conn, choice, needed(program, outcomes, choice))
+        told = await past.told(conn)
+        inputs = run.inputs or {}
+        made = await asyncio.to_thread(revive, program, inputs, about, outcomes, choice, past.values, told)
+        facts = await past.facts(conn, made, choice, outcomes)
     data = {"redriveOf": str(run.redrive_of), "rootRunId": str(run.root_run_id)}
-    return {**made, "facts": facts, "data": data}
+    return {"snapshot": made.snapshot, "raised": made.raised, "facts": facts, "data": data}
+
+
+class Past:
+    """What the nodes of a run have come to, read from the store as far as a new run needs it.
+
+    ``values`` holds by node what it is made from, ``bodies`` by node what its facts tell, larger values by reference.
+    """
+
+    def __init__(self, tenant_id: str, run_id: UUID, program: Program, stored: Mapping[str, StoredOutcome]) -> None:
+        self.tenant_id, self.run_id, self.program, self.stored = tenant_id, run_id, program, stored
+        self.values: dict[int, dict[str, Any]] = {}
+        self.bodies: dict[int, dict[str, Any]] = {}
+
+    @classmethod
+    async def read(cls, conn: AsyncConnection, tenant_id: str, run_id: UUID, program: Program) -> Past:
+        """Read what all nodes have come to, without values."""
+        stored = {one.node_id: one for one in await list_outcomes(conn, tenant_id, run_id)}
+        return cls(tenant_id, run_id, program, stored)
+
+    async def take(self, conn: AsyncConnection, choice: Choice, parts: Sequence[tuple[str, ...]]) -> None:
+        """Read the values of kept nodes, and of others what ``parts`` says."""
+        ids, again = self.program.ids, choice.again
+        wanted = [node for node, name in enumerate(ids) if name in self.stored and (parts[node] or not again[node])]
+        for first in range(0, len(wanted), NODES_AT_ONCE):
+            nodes = wanted[first : first + NODES_AT_ONCE]
+            rows = [_read(self.stored[ids[node]], choice.again[node]) for node in nodes]
+            raw = await raw_values(conn, self.tenant_id, self.run_id, rows)
+            short = await by_reference(conn, self.tenant_id, [raw[one.node_id] for one in rows])
+            self.bodies.update((node, body) for node, body in zip(nodes, short, strict=True) if not choice.again[node])
+            read = {
+                ids[node]: {part: value for part, value in raw[ids[node]].items() if part in parts[node]}
+                for node in nodes
+            }
+            whole = await resolved_values(conn, self.tenant_id, read)
+            self.values.update((node, whole[ids[node]]) for node in nodes)
+
+    async def told(self, conn: AsyncConnection) -> list[Told]:
+        """Read what the events say about what nodes that can be undone may have done."""
+        program = self.program
+        undoable = [program.ids[node] for node in program.compensations if program.ids[node] in self.stored]
+        found: list[Told] = []
+        for first in range(0, len(undoable), NODES_AT_ONCE):
+            events = await list_told(conn, self.tenant_id, self.run_id, undoable[first : first + NODES_AT_ONCE])
+            whole = await resolved_values(conn, self.tenant_id, {str(at): one.body for at, one in enumerate(events)})
+            found += [
+                Told(program.index[one.node_id], one.type, one.data, whole[str(at)]) for at, one in enumerate(events)
+            ]
+        return found
+
+    async def facts(
+        self, conn: AsyncConnection, made: Revived, choice: Choice, outcomes: Sequence[Outcome]
+    ) -> list[list[Any]]:
+        """Return the facts with which the new run begins: node, data and body of each."""
+        effects = {node: {"effects": own} for node, own in made.effects.items()}
+        short = await by_reference(conn, self.tenant_id, effects.values())
+        for node, body in zip(effects, short, strict=True):
+            self.bodies.setdefault(node, {}).update(body)
+        found: list[list[Any]] = []
+        for node in sorted(self.bodies):
+            one = NOTHING if choice.again[node] else outcomes[node]
+            data = {
+                "status": str(one.status),
+                "generation": choice.generations.get(node),
+                "skipReason": one.skip_reason,
+            }
+            known = {key: value for key, value in data.items() if value is not None}
+            found.append([self.program.ids[node], known, self.bodies[node] or None])
+        return found
 
 
 def chosen(program: Program, outcomes: Sequence[Outcome], origin: Mapping[str, Any]) -> Choice:
@@ -111,24 +162,16 @@ def chosen(program: Program, outcomes: Sequence[Outcome], origin: Mapping[str, A
     return choice
 
 
-def _outcome(one: StoredOutcome | None, after: int | None) -> Outcome:
+def _outcome(one: StoredOutcome | None, after: int | None, below: Container[str]) -> Outcome:
     if one is None:
         return NOTHING
     late = after is not None and one.revision > after
-    return Outcome(NodeStatus(one.status), one.generation, one.started, one.skip_reason, late)
+    status = NodeStatus(one.status)
+    return Outcome(status, one.generation, one.started, one.skip_reason, late, one.node_id in below)
 
 
-def _is_read(node: int, choice: Choice, parts: Sequence[tuple[str, ...]]) -> bool:
-    return not choice.again[node] or bool(parts[node])
-
-
-def _read(one: StoredOutcome, node: int, choice: Choice) -> StoredOutcome:
+def _read(one: StoredOutcome, again: bool) -> StoredOutcome:
     """Return ``one`` with only those places that are read: of a node that runs again, its inputs."""
-    if not choice.again[node]:
+    if not again:
         return one
     return replace(one, places={part: place for part, place in one.places.items() if part == "inputs"})
-
-
-def _data(one: StoredOutcome) -> dict[str, Any]:
-    data = {"status": one.status, "generation": one.generation or None, "skipReason": one.skip_reason}
-    return {key: value for key, value in data.items() if value is not None}

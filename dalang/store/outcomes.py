@@ -7,19 +7,22 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Integer, bindparam, func, select
+from sqlalchemy import BigInteger, Integer, any_, bindparam, func, or_, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.types import Text
 
 from dalang.canonical import body_reference, compact_json
 from dalang.errors import Conflict
+from dalang.statuses import NodeStatus
 from dalang.store.bulk import arguments, insert_all
 from dalang.store.chain import REFUSED
 from dalang.store.projection import body_part
 from dalang.store.references import get_bodies, references, replaced
-from dalang.store.tables import bodies, event_bodies, node_executions
+from dalang.store.tables import bodies, event_bodies, execution_runs, node_executions, run_events
 
 _nodes = node_executions.c
+UNDONE = (NodeStatus.COMPENSATING, NodeStatus.COMPENSATED, NodeStatus.COMPENSATION_FAILED)
 Place = tuple[int, int]
 """Epoch and number of the event whose body holds a value."""
 
@@ -87,6 +90,50 @@ async def raw_values(
             if isinstance(own[part], Mapping) and REFUSED in own[part]:
                 raise Conflict(f"The {part} of node {one.node_id} could not be stored; run that node again.")
     return values
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """An event of a node, with its body; large values are references."""
+
+    node_id: str
+    type: str
+    data: dict[str, Any]
+    body: dict[str, Any]
+
+
+async def list_told(conn: AsyncConnection, tenant_id: str, run_id: UUID, node_ids: Sequence[str]) -> list[StoredEvent]:
+    """What has been told of these nodes, in order, as far as it is a part of what the run has come to?
+
+    Raises:
+        Conflict: something was erased.
+    """
+    events, stored = run_events.c, event_bodies.c
+    same = (stored.run_id == events.run_id) & (stored.epoch == events.epoch) & (stored.seq == events.seq)
+    wanted = events.node_id == any_(bindparam("nodes", sorted(node_ids), ARRAY(Text)))
+    columns = (events.node_id, events.type, events.data, events.body_digest, stored.body)
+    query = select(*columns).select_from(run_events.outerjoin(event_bodies, same))
+    query = query.where(events.tenant_id == tenant_id, events.run_id == run_id, wanted, ~events.superseded)
+    found = []
+    for node_id, kind, data, digest, body in await conn.execute(query.order_by(events.seq)):
+        if digest is not None and body is None:
+            raise Conflict(f"What went into node {node_id} and came out was erased; it cannot be taken over.")
+        found.append(StoredEvent(node_id, kind, data, body or {}))
+    return found
+
+
+async def undone_below(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> set[str]:
+    """Which nodes have a run below them, at any depth, that has undone something?"""
+    runs = execution_runs.c
+    columns = (runs.run_id, runs.node_status_counts)
+    mine = select(*columns, runs.parent_node_id.label("node_id")).where(
+        runs.tenant_id == tenant_id, runs.parent_run_id == run_id
+    )
+    below = mine.cte("below", recursive=True)
+    deeper = select(*columns, below.c.node_id).where(runs.tenant_id == tenant_id, runs.parent_run_id == below.c.run_id)
+    below = below.union_all(deeper)
+    undone = or_(*(below.c.node_status_counts[str(status)].as_integer() > 0 for status in sorted(UNDONE)))
+    return set((await conn.execute(select(below.c.node_id).where(undone).distinct())).scalars())
 
 
 async def resolved_values(conn: AsyncConnection, tenant_id: str, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from dalang.events import Begin, NodeFailed, NodeStopped, NodeSucceeded, Start, Stop
+from dalang.events import Begin, NodeFailed, NodeStopped, NodeSucceeded, Start, Stop, Undo, UndoSucceeded
 from dalang.plan import Plan
 from dalang.program import Program, compile_plan
-from dalang.revival import NothingToRedrive, Outcome, choose, needed, revive
+from dalang.revival import NothingToRedrive, Outcome, Told, choose, needed, revive
 from dalang.run import Run
 from dalang.statuses import RUN_ENDS, NodeStatus
 from tests.core.random_runs import chance, random_error, random_outputs, random_plan
@@ -41,6 +41,7 @@ class Play:
         self.program = program
         self.run = run or Run(program, INPUTS, ABOUT)
         self.starts: list[Start] = []
+        self.undone: list[tuple[str, int, dict[str, Any]]] = []
         self.at = 1
         self.run.apply(Begin(seed), self.at)
         flying: list[Start] = []
@@ -48,7 +49,10 @@ class Play:
             self.at += 1
             assert self.at < 1000, "the run does not end"
             for step in self.run.due(self.at):
-                if isinstance(step, Stop):
+                if isinstance(step, Undo):
+                    self.undone.append((step.node_id, step.generation, dict(step.undoes["outputs"])))
+                    self.run.apply(UndoSucceeded(step.node_id, {}), self.at)
+                elif isinstance(step, Stop):
                     stopped = next(one for one in flying if one.node_id == step.node_id)
                     flying.remove(stopped)
                     self.run.apply(NodeStopped(step.node_id), self.at)
@@ -111,13 +115,23 @@ def redriven(
         for node, name in enumerate(program.ids)
         if name in past
     }
-    made = json.loads(json.dumps(revive(program, INPUTS, ABOUT, outcomes, choice, values)))
+    told = [
+        Told(program.index[fact["nodeId"]], fact["type"], fact.get("data", {}), fact.get("body", {}))
+        for fact in old.run.facts
+        if "nodeId" in fact and program.index[fact["nodeId"]] in program.compensations
+    ]
+    revived = revive(program, INPUTS, ABOUT, outcomes, choice, values, told)
+    made = json.loads(json.dumps({"snapshot": revived.snapshot, "raised": revived.raised}))
     facts = []
     for node, name in enumerate(program.ids):
         if not choice.again[node]:
             one = past[name]
             data = {"status": one["status"], "generation": one["generation"], "skipReason": one["skip"]}
             facts.append([name, {key: value for key, value in data.items() if value is not None}, one["values"]])
+        if node in revived.effects:
+            if choice.again[node]:
+                facts.append([name, {"status": "PENDING"}, {}])
+            facts[-1][2] = {**facts[-1][2], "effects": revived.effects[node]}
     run = Run.restore(program, INPUTS, made["snapshot"])
     return Play(program, answers, run, {**made, "facts": facts}), list(choice.again)
 
@@ -315,3 +329,38 @@ def test_from_a_checkpoint_what_ended_later_runs_again() -> None:
     late = [Outcome(NodeStatus.SUCCESS, 0, True, late=True), Outcome(NodeStatus.FAILED, 0, True, late=True)]
     choice = choose(program, [*late, Outcome(NodeStatus.SUCCESS, 3, True)], ())
     assert (list(choice.again), choice.generations) == ([True, True, False], {0: 1, 2: 3})
+
+
+def saga(count: int, compensate: str, **more: Any) -> dict[str, Any]:
+    plan = chain(count, compensate=compensate, **more)
+    for node in plan["nodes"]:
+        node["compensation"] = {"type": "noop"}
+    return plan
+
+
+def test_a_redrive_takes_over_the_undo_of_what_it_kept() -> None:
+    """What the old run left in the world is undone by the new one, in reverse order, once per key, with its outputs."""
+    old = Play(program_of(saga(3, "onFailure")), {"n0": {"x": 0}, "n1": {"x": 1}, "n2": {"x": 2}})
+    assert (old.run.status, old.undone) == ("COMPLETED", [])
+    new, _ = redriven(old, {"n1": {"x": 11}, "n2": FAILURE}, ["n1"])
+    assert new.run.status == "FAILED"
+    expected = [("n2", 1, {}), ("n2", 0, {"x": 2}), ("n1", 1, {"x": 11}), ("n1", 0, {"x": 1}), ("n0", 0, {"x": 0})]
+    assert new.undone == expected
+    third, again = redriven(new, {"n0": {}, "n1": {}, "n2": {}})
+    assert again == [True, True, True]
+    assert [step.generation for step in third.starts] == [1, 2, 2]
+    assert third.run.effects == {at: [third.run.effects[at][-1]] for at in range(3)}
+
+
+def test_what_failed_unsure_is_taken_over_under_its_key() -> None:
+    """A plan that undoes after cancels only leaves a failed node's effect; its redrive has one effect, not two."""
+    old = Play(program_of(saga(2, "onCancel")), {"n0": {"x": 0}, "n1": FAILURE})
+    assert (old.run.status, old.undone) == ("FAILED", [])
+    new, _ = redriven(old, {"n1": {"x": 1}})
+    assert [(node, [(one["generation"], one["unsure"]) for one in own]) for node, own in new.run.effects.items()] == [
+        (0, [(0, 1)]),
+        (1, [(0, 2)]),
+    ]
+    first, _ = redriven(Play(old.program, {"n0": {"x": 0}, "n1": {"x": 1}}), {"n1": FAILURE}, ["n1"])
+    second, _ = redriven(first, {"n1": {}})
+    assert [(one["generation"]) for one in second.run.effects[1]] == [0, 1]
