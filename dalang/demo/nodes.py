@@ -1,4 +1,4 @@
-"""Demo functions for nodes of type ``python``: ones that fail, to see retries and error edges at work."""
+"""Demo functions for nodes of type ``python``: ones that fail, to see retries, error edges and the undo at work."""
 
 from __future__ import annotations
 
@@ -25,5 +25,26 @@ async def demo_fail(ctx: NodeContext, message: str = "this tool always refuses")
 async def demo_charge(ctx: NodeContext, card: str, seat: str = "") -> dict[str, Any]:
     """Charge a card: 0000 is declined, for good; the receipt names the key that would keep it from happening twice."""
     if card == "0000":
-        raise ToolError("the card was declined", details={"card": card})
+        raise ToolError("the card was declined", details={"card": card}, no_effect=True)
     return {"receipt": f"paid {seat}".strip(), "key": ctx.idempotency_key}
+
+
+@node("demo-send")
+async def demo_send(ctx: NodeContext, address: str) -> dict[str, Any]:
+    """Send a parcel, which cannot be done to nowhere."""
+    if address == "nowhere":
+        raise ToolError("nobody lives there")
+    return {"sent": address}
+
+
+@node("demo-release")
+async def demo_release(ctx: NodeContext, seat: str = "") -> dict[str, Any]:
+    """Give a seat back; one that is free already is fine, too."""
+    return {"released": seat}
+
+
+@node("demo-refund")
+async def demo_refund(ctx: NodeContext, receipt: str | None = None) -> dict[str, Any]:
+    """Pay back what was charged: by its receipt or, where nobody heard of one, by the key it was charged under."""
+    assert ctx.undoes is not None, "it is the compensation of demo-charge"
+    return {"refunded": receipt or ctx.undoes.idempotency_key, "key": ctx.idempotency_key}

@@ -17,7 +17,7 @@ from dalang.plan import Plan
 from dalang.rehearsal import load_options, rehearse
 from dalang.settings import Settings
 from dalang.validation import inputs_problems, with_input_defaults
-from tests.engine.kit import Engine, engine
+from tests.engine.kit import Engine, body_of, engine
 from tests.harness import ROOT
 
 EXAMPLES = ROOT / "examples"
@@ -103,6 +103,27 @@ async def test_the_decisions_example_goes_on_as_an_operator_says(running: Engine
     await started.handle.execute_update("retry_node", {"nodeId": "charge", "inputs": {"card": "4242"}})
     ended = await started.end()
     assert ended["result"]["outputs"] == {"receipt": "paid 12A"}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "statuses"),
+    [
+        ({"address": "nowhere"}, ["COMPENSATED", "COMPENSATED", "FAILED", "SKIPPED"]),
+        ({"card": "0000"}, ["COMPENSATED", "FAILED", "SKIPPED", "SKIPPED"]),
+    ],
+)
+async def test_the_compensation_example_undoes_what_was_done(
+    running: Engine, inputs: dict[str, Any], statuses: list[str]
+) -> None:
+    """Without an address the payment goes back, then the seat; a declined card was never charged."""
+    plan = load_plan((EXAMPLES / "compensation.yaml").read_bytes(), name="compensation.yaml").require()
+    ended = await (await running.start_plan(plan, dict(with_input_defaults(plan, inputs)))).end()
+    assert ended["run"]["status"] == "FAILED"
+    assert [ended["nodes"][node]["status"] for node in ("reserve", "charge", "parcel", "mail")] == statuses
+    released = body_of(ended, "NODE_COMPENSATED", "reserve")["undoOutputs"]
+    assert released == {"released": "12A"}
+    if "address" in inputs:
+        assert body_of(ended, "NODE_COMPENSATED", "charge")["undoOutputs"]["refunded"] == "paid 12A"
 
 
 @pytest.mark.parametrize(("amount", "shipped"), [(120, "SUCCESS"), (80, "SKIPPED")])

@@ -78,6 +78,17 @@ async def _retry_then_skip(started: Started) -> None:
     await started.handle.execute_update("skip_node", {"nodeId": "a", "outputs": {"x": 1}})
 
 
+_UNDO = {"compensation": {"type": "t-value", "inputs": {"of": "${undoes.key}"}}}
+
+
+async def _cancel_twice(started: Started) -> None:
+    await started.until("NODE_STARTED", "b")
+    await started.handle.signal("cancel", {"reason": "enough"})
+    await started.until("NODE_COMPENSATING", "b")
+    await started.handle.signal("cancel", {"reason": "again"})
+    await started.handle.cancel()
+
+
 PLANS: dict[str, Recorded] = {
     "chain": Recorded(noop_chain(5)),
     "data": Recorded(
@@ -188,6 +199,30 @@ PLANS: dict[str, Recorded] = {
             "nodes": [_node("a", "t-fail", inputs={"action": "FALLBACK"}, fallback={"x": 1}), _node("b")],
             "edges": [_edge("a", "b")],
         }
+    ),
+    "undo": Recorded(
+        {
+            "nodes": [_node("a", "t-value", **_UNDO), _node("b", "t-value", **_UNDO), _node("c", "t-fail", **_UNDO)],
+            "edges": [_edge("a", "c"), _edge("b", "c")],
+            "finally": [_node("f")],
+        }
+    ),
+    "undo-cancel": Recorded(
+        {
+            "nodes": [
+                _node("a", **_UNDO),
+                _node("b", "t-hang", compensation={"type": "t-flaky", "retryPolicy": {"initialDelayMs": 10}}),
+            ],
+            "edges": [_edge("a", "b")],
+        },
+        _cancel_twice,
+    ),
+    "undo-continue-as-new": Recorded(
+        {
+            "nodes": [*({**one, **_UNDO} for one in noop_chain(12)["nodes"]), _node("c", "t-fail")],
+            "edges": [*noop_chain(12)["edges"], _edge("n11", "c")],
+        },
+        state={"historyLimit": 40},
     ),
     "invalid-condition": Recorded(
         {"nodes": [_node("a"), _node("b")], "edges": [_edge("a", "b", condition="outputs.missing > 1")]}
