@@ -22,8 +22,8 @@ from dalang.errors import ErrorPayload, ErrorType
 from dalang.events import Start
 from dalang.expressions import Expression, ExpressionError, evaluate_condition
 from dalang.expressions import compile as compile_expression
-from dalang.hearing import Hearing
 from dalang.nesting import child_run_id
+from dalang.people import People
 from dalang.plan_containers import MAX_ELEMENTS, tolerated
 from dalang.program import Program
 from dalang.run_state import BLOCKED, moved
@@ -38,7 +38,7 @@ SCHEMA_STEPS = 100_000
 SHOWN_FAILURES = 10
 
 
-class Containers(Hearing):
+class Containers(People):
     """A run's state with its containers. ``loops`` says of a loop's node its iteration and the outputs before it."""
 
     def __init__(

@@ -53,7 +53,8 @@ def edge_values(
     target_port = program.target_ports[edge]
     if target_port is not None:
         port = program.ports[edge]
-        return {target_port: whole if program.is_success_port(edge) or port == ERROR_PORT else outputs[port]}
+        is_whole = program.is_success_port(edge) or port == ERROR_PORT or program.is_rejected_port(edge)
+        return {target_port: whole if is_whole else outputs[port]}
     return dict(outputs) if error is None else {"error": error}
 
 

@@ -10,10 +10,11 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+from dalang.dataflow import InvalidInputs, apply_ports
 from dalang.events import RetryRequested, SkipRequested
 from dalang.plan import FailurePolicy
 from dalang.run_state import BLOCKED, DEAD, LIVE, PENDING
-from dalang.statuses import ImpossibleMove, NodeStatus, RunStatus
+from dalang.statuses import ImpossibleMove, NodeStatus, RunStatus, UnacceptableContent
 from dalang.waiting import Waiting
 from dalang.wire import EventType
 
@@ -28,6 +29,14 @@ class Deciding(Waiting):
     def _wind_down(self, ending: RunStatus) -> None:
         """End the run early."""
 
+    @abstractmethod
+    def _ask_about(self, node: int, error: Mapping[str, Any]) -> None:
+        """Raise a human task about a failed node."""
+
+    @abstractmethod
+    def _is_asked_about(self, node: int) -> bool:
+        """Tell whether a human task about a failed node is open; if not, the failure holds the run."""
+
     def _wrong_status(self, name: str) -> ImpossibleMove:
         ending = self.ending is not None and self.status is RunStatus.RUNNING
         return ImpossibleMove(name, "the run", "ending" if ending else self.status)
@@ -39,14 +48,31 @@ class Deciding(Waiting):
             return ImpossibleMove(name, f"node {event.node}", "not in the plan")
         if self.ending or self.status is RunStatus.PENDING:
             return ImpossibleMove(name, "the run", "ending" if self.ending else self.status)
-        if node in self.awaiting:
-            return None
-        if isinstance(event, SkipRequested) and (self.statuses[node] is PENDING or node in self.waits):
-            return None
+        waits = self.statuses[node] is PENDING or node in self.waits
+        if node in self.awaiting or (isinstance(event, SkipRequested) and waits):
+            return self._lacking(name, node, event.outputs) if isinstance(event, SkipRequested) else None
         status = str(self.statuses[node])
         if self.statuses[node] is NodeStatus.FAILED:
             status += " and its failure has taken effect"
         return ImpossibleMove(name, f"node {self.program.ids[node]}", status)
+
+    def _lacking(self, name: str, node: int, outputs: Mapping[str, Any] | None) -> ImpossibleMove | None:
+        """Return why these cannot stand for the outputs of ``node``, or None."""
+        try:
+            self._substituted(node, outputs)
+        except InvalidInputs as invalid:
+            return UnacceptableContent(name, invalid.message)
+        return None
+
+    def _substituted(self, node: int, outputs: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        """Return what stands for the outputs of ``node``, with its ports' defaults.
+
+        Raises:
+            InvalidInputs: a required port has no value.
+        """
+        if outputs is None or self.engine == 1:
+            return None if outputs is None else dict(outputs)
+        return apply_ports(self.program.nodes[node].get("outputPorts"), dict(outputs), "output")
 
     def _fail(self, node: int, error: Mapping[str, Any], notes: Mapping[str, Any] | None = None) -> None:
         """Let ``node`` fail for good: its live error edges take the failure, or its edges are blocked."""
@@ -73,7 +99,10 @@ class Deciding(Waiting):
                 node, NodeStatus.FAILED, EventType.NODE_FAILED, {**data, "awaiting": True}, {"error": error}
             )
             self.awaiting.append(node)
-            self._hold(node)
+            if self._wants_person(error):
+                self._ask_about(node, error)
+            else:
+                self._hold(node)
             return
         self._move_node(node, NodeStatus.FAILED, EventType.NODE_FAILED, data, {"error": error})
         self._let_go(node)
@@ -90,28 +119,42 @@ class Deciding(Waiting):
             self._fatal = node
 
     def _needs_decision(self, node: int, error: Mapping[str, Any]) -> bool:
-        """Whether an operator decides about this failure: by the plan's policy, or since the handler wants a person."""
+        """Whether somebody decides about this failure: by the plan's policy, or since the handler wants a person."""
         if self.ending or self.closing or node >= self.program.first_finally or self._fatal is not None:
             return False
         action = error.get("suggestedAction")
-        return action in PERSON_WANTED or (self._policy() == FailurePolicy.PAUSE and action != "ABORT")
+        waits = self._policy() in (FailurePolicy.PAUSE, FailurePolicy.ESCALATE)
+        return action in PERSON_WANTED or (waits and action != "ABORT")
 
     def _policy(self) -> str:
         """Return the failure policy that holds now."""
         return self.program.policy
 
+    def _wants_person(self, error: Mapping[str, Any]) -> bool:
+        """Whether a human task is raised about a failure that needs a decision, rather than the run being held."""
+        wanted = error.get("suggestedAction") in PERSON_WANTED or self._policy() == FailurePolicy.ESCALATE
+        return wanted and self.engine > 1
+
     def _hold(self, node: int) -> None:
         """Hold the run because of a failed node, unless an operator holds it already."""
-        if self.status is RunStatus.RUNNING:
+        if self.status in (RunStatus.RUNNING, RunStatus.AWAITING_HITL):
             self.held_by_failure = True
             node_id = self.program.ids[node]
             data = {"nodeId": node_id, "reason": f"node {node_id} failed; retry or skip it, or cancel the run"}
             self._move_run(RunStatus.PAUSED, EventType.PLAN_PAUSED, data)
 
-    def _decided(self, node: int, operator: str | None) -> None:
-        """An operator decided about a failed node; after the last one a run that was held for them goes on."""
+    @property
+    def holding(self) -> list[int]:
+        """Failed nodes that hold the run until an operator decides about them; about others people are asked."""
+        return [node for node in self.awaiting if not self._is_asked_about(node)]
+
+    def _decided(self, node: int, operator: str | None, action: str | None = None) -> None:
+        """Somebody decided about a failed node; after the last one a run that was held for them goes on.
+
+        ``action`` is retry, skip or abort; None where the plan was changed instead.
+        """
         self.awaiting.remove(node)
-        if not self.awaiting and self.held_by_failure:
+        if self.held_by_failure and not self.holding:
             self.held_by_failure = False
             self._move_run(RunStatus.RUNNING, EventType.PLAN_RESUMED, {"operator": operator})
 
@@ -131,19 +174,19 @@ class Deciding(Waiting):
         self._move_node(node, PENDING, EventType.NODE_RETRY_REQUESTED, data, body)
         self.errors.pop(node, None)
         self._make_ready(node)
-        self._decided(node, event.operator)
+        self._decided(node, event.operator, "retry")
 
     def _skip(self, event: SkipRequested) -> None:
         node = self.program.index[event.node]
         failed = node in self.awaiting
-        outputs = None if event.outputs is None else dict(event.outputs)
+        outputs = self._substituted(node, event.outputs)
         body = None if outputs is None else {"outputs": outputs}
         data = {"skipReason": "operator", "operator": event.operator, "reason": event.reason}
         self._wait_over(node)
         self._move_node(node, NodeStatus.SKIPPED, EventType.NODE_SKIPPED, data, body)
         self._let_go(node)
         if failed:
-            self._decided(node, event.operator)
+            self._decided(node, event.operator, "skip")
         if outputs is None:
             self._resolved.extend((edge, DEAD) for edge in self.program.edges_out[node])
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -173,6 +173,58 @@ class UndoDecided:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskDecided:
+    """A person decides a human task by one of its actions.
+
+    ``values`` fill in its form; ``outputs`` are those of an edit or a skip, ``inputs`` those of a retry. ``digest`` is
+    that of what the person was shown, ``groups`` those the person is in (None: not known). The same ``decision_id``
+    again changes nothing and is answered as the first time.
+    """
+
+    task: str
+    action: str
+    operator: str
+    digest: str | None = None
+    values: Mapping[str, Any] | None = None
+    outputs: Mapping[str, Any] | None = None
+    inputs: Mapping[str, Any] | None = None
+    notes: str | None = None
+    groups: Sequence[str] | None = None
+    decision_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskClaimed:
+    """A person takes a human task."""
+
+    task: str
+    operator: str
+    groups: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskReleased:
+    """Whoever has a human task gives it back; with ``override`` anybody may."""
+
+    task: str
+    operator: str
+    groups: Sequence[str] | None = None
+    override: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDelegated:
+    """A human task is given ``to`` a person, ``to_group``, or both; with ``override`` anybody may."""
+
+    task: str
+    operator: str
+    to: str | None = None
+    to_group: str | None = None
+    groups: Sequence[str] | None = None
+    override: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """A request that was malformed or came at the wrong time: recorded, and nothing else."""
 
@@ -197,6 +249,10 @@ Event = (
     | UndoSucceeded
     | UndoFailed
     | UndoDecided
+    | TaskDecided
+    | TaskClaimed
+    | TaskReleased
+    | TaskDelegated
     | Rejected
 )
 

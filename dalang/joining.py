@@ -61,8 +61,11 @@ class Joining(RunState):
     def _lit(self, edge: int, outputs: Mapping[str, Any]) -> int:
         """Return what becomes of an edge whose source ended with ``outputs``."""
         program = self.program
-        port = program.ports[edge]
-        lit = program.is_success_port(edge) or (not program.is_error_port(edge) and port in outputs)
+        if program.types[program.sources[edge]] == "human" and outputs.get("decision") == "reject":
+            lit = program.is_rejected_port(edge)
+        else:
+            is_fixed = program.is_error_port(edge) or program.is_rejected_port(edge)
+            lit = program.is_success_port(edge) or (not is_fixed and program.ports[edge] in outputs)
         return self._weigh(edge, outputs, None) if lit else DEAD
 
     def _let_go(self, node: int) -> None:

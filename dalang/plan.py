@@ -21,6 +21,7 @@ from dalang.plan_base import Model, Priority
 from dalang.plan_base import RetryPolicy as RetryPolicy
 from dalang.plan_base import Timeouts as Timeouts
 from dalang.plan_containers import Body, LoopSpec, MapSpec
+from dalang.plan_human import HumanTask
 from dalang.plan_undo import Compensate, Compensation
 
 MAX_NODES = 100_000
@@ -34,6 +35,8 @@ PLAN_NAMESPACE = uuid.UUID("6d8a1d1c-2f5c-5c0e-9a53-0f1b6f3f0c11")
 
 SUCCESS_PORT = "success"
 ERROR_PORT = "error"
+REJECTED_PORT = "rejected"
+"""Of human nodes: live when a person rejects what is proposed."""
 
 
 class FailurePolicy(StrEnum):
@@ -45,6 +48,8 @@ class FailurePolicy(StrEnum):
     """Finish what does not depend on the failed node, then end FAILED."""
     PAUSE = "pause"
     """Start nothing more until an operator has decided about the failed node: retry it, skip it, or cancel the run."""
+    ESCALATE = "escalate"
+    """Ask a person what to do about the failed node, by a human task; what does not depend on it goes on."""
 
 
 class Resources(Model):
@@ -106,7 +111,7 @@ class Node(Model):
     type: str = Field(
         min_length=1,
         max_length=MAX_ID_LENGTH,
-        description="A built-in type (noop, sleep, http, agent, plan, map ...), or a function registered with @node.",
+        description="A built-in type (noop, sleep, http, agent, human ...), or a function registered with @node.",
     )
     description: str | None = None
     handler: str | None = Field(
@@ -114,6 +119,7 @@ class Node(Model):
     )
     descriptor: Descriptor | None = None
     inputs: dict[str, Any] = Field(default_factory=dict, description="Values; ${...} in texts is CEL.")
+    task: HumanTask | None = Field(None, description="Of a human node: who is asked, how, and until when.")
     fallback: dict[str, Any] | None = Field(
         None, description="Outputs that stand in when the handler fails for good and suggests FALLBACK."
     )
@@ -147,7 +153,8 @@ class Edge(Model):
     edge_id: str | None = Field(None, min_length=1, max_length=MAX_ID_LENGTH, description="Default: source->target.")
     source_node_id: str
     source_port: str = Field(
-        SUCCESS_PORT, description="success, error, or a key of the source's outputs whose presence lights the edge."
+        SUCCESS_PORT,
+        description="success, error, rejected, or a key of the source's outputs that lights it.",
     )
     target_node_id: str
     target_port: str | None = Field(None, description="The input of the target that takes the source port's value.")

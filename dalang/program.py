@@ -20,7 +20,17 @@ from dalang.expressions import Expression
 from dalang.expressions import compile as compile_expression
 from dalang.joins import JoinExpression, parse_join
 from dalang.nesting import CONTAINER_TYPES, body_plan, is_node
-from dalang.plan import ERROR_PORT, SUCCESS_PORT, Node, Plan, Port, RetryPolicy, Timeouts, with_derived_ids
+from dalang.plan import (
+    ERROR_PORT,
+    REJECTED_PORT,
+    SUCCESS_PORT,
+    Node,
+    Plan,
+    Port,
+    RetryPolicy,
+    Timeouts,
+    with_derived_ids,
+)
 from dalang.plan_containers import MAX_ELEMENTS
 from dalang.plan_undo import Compensation
 from dalang.templates import Template, compile_template
@@ -30,6 +40,9 @@ DEFAULT_MAX_ATTEMPTS = 3
 DEFAULT_START_TO_CLOSE_MS = 600_000
 DEFAULT_HEARTBEAT_MS = 5_000
 MIN_START_TO_CLOSE_MS = 60_000
+
+TASK_TEXTS = ("title", "description", "assignee", "candidateGroup")
+"""Fields of a human node's task that are templates."""
 
 JOIN_WORDS = ("allLive", "all", "any", "allDone")
 
@@ -103,6 +116,7 @@ def _node_document(node: Node, retry: int) -> dict[str, Any]:
         "handler": node.handler,
         "inputs": node.inputs or None,
         "fallback": node.fallback,
+        "task": _task_document(node),
         "priority": node.priority,
         "pivot": node.pivot or None,
         "join": None if node.join == JOIN_WORDS[0] else node.join,
@@ -150,6 +164,18 @@ def _container_document(plan: Plan, node: Node) -> dict[str, Any]:
         document["until"] = node.loop.until
         document["maxIterations"] = node.loop.max_iterations
     return document
+
+
+def _task_document(node: Node) -> dict[str, Any] | None:
+    task = node.task
+    if task is None:
+        return None
+    document = task.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    # A plan writes durations as texts; the state machine adds them to times.
+    document.update({name: value for name in ("due", "reminder") if (value := getattr(task, name)) is not None})
+    if task.escalation is not None:
+        document["escalation"] = {"after": task.escalation.after, "to": task.escalation.to}
+    return document or None
 
 
 def _timeouts(timeouts: Timeouts, estimate: int | None) -> list[int | None]:
@@ -203,6 +229,7 @@ class Program:
         self.ranks = self._remaining_work()
         self._templates: dict[int, Template | None] = {}
         self._items_templates: dict[int, Template | None] = {}
+        self._task_templates: dict[int, Template | None] = {}
         self._join_expressions: dict[int, JoinExpression | None] = {}
         self._index_reads()
 
@@ -243,7 +270,7 @@ class Program:
         self.input_references: dict[int, tuple[str, ...]] = {}
         for number, incoming in enumerate(self.edges_in):
             needed = dict.fromkeys(self.sources[edge] for edge in incoming)
-            templates = (self.inputs_template(number), self.items_template(number))
+            templates = (self.inputs_template(number), self.items_template(number), self.task_template(number))
             names = tuple(dict.fromkeys(name for one in templates if one is not None for name in _references(one)))
             if names:
                 self.input_references[number] = names
@@ -290,6 +317,16 @@ class Program:
             self._items_templates[node] = compile_template(container["items"])
         return self._items_templates[node]
 
+    def task_template(self, node: int) -> Template | None:
+        """Return the compiled texts of a human node's task, or None when they hold no expression."""
+        task = self.nodes[node].get("task")
+        if task is None:
+            return None
+        node = 0 if self.repeat is not None else node
+        if node not in self._task_templates:
+            self._task_templates[node] = compile_template({key: task[key] for key in TASK_TEXTS if key in task})
+        return self._task_templates[node]
+
     def condition(self, edge: int) -> Expression | None:
         """Return the compiled condition of an edge, or None."""
         source = self.conditions[edge]
@@ -310,6 +347,10 @@ class Program:
     def is_success_port(self, edge: int) -> bool:
         """Tell whether the edge leaves by ``success``, which carries all outputs."""
         return self.ports[edge] == SUCCESS_PORT
+
+    def is_rejected_port(self, edge: int) -> bool:
+        """Tell whether the edge leaves a human node by ``rejected``, which carries all outputs."""
+        return self.ports[edge] == REJECTED_PORT and self.types[self.sources[edge]] == "human"
 
     def is_error_port(self, edge: int) -> bool:
         """Tell whether the edge leaves by ``error``."""

@@ -34,6 +34,8 @@ MODELS = (
     "Descriptor",
     "Port",
     "Implementation",
+    "HumanTask",
+    "Escalation",
 )
 """The models in the order of the reference, after the plan itself."""
 
@@ -122,7 +124,6 @@ def _later() -> Iterator[str]:
         ("node type", later.NODE_TYPES),
         ("field of a node", later.NODE_FIELDS),
         ("field of a plan", later.PLAN_FIELDS),
-        ("failure policy", later.FAILURE_POLICIES),
     ):
         for name, meaning in names.items():
             yield f"| {what} `{name}` | {_cell(meaning)} |"

@@ -22,9 +22,9 @@ The end
 
 Statuses and possible moves stand in ``statuses.py``, the state and its indexes in ``run_state.py``, edges and joins in
 ``joining.py``, what edges carry in ``dataflow.py``, waits and alarms in ``waiting.py``, failures and decisions about
-them in ``deciding.py``, timers and events from outside in ``hearing.py``, nodes that hold other nodes in
-``containers.py``, other plans for a run that goes on in ``revising.py``, the beginning from what another run came to in
-``reviving.py``, compensation in ``undoing.py``; DESIGN sections 3 and 4.
+them in ``deciding.py``, timers and events from outside in ``hearing.py``, people and their tasks in ``people.py``, nodes
+that hold other nodes in ``containers.py``, other plans for a run that goes on in ``revising.py``, the beginning from
+what another run came to in ``reviving.py``, compensation in ``undoing.py``; DESIGN sections 3 and 4.
 """
 
 from __future__ import annotations
@@ -53,6 +53,10 @@ from dalang.events import (
     Start,
     Step,
     Stop,
+    TaskClaimed,
+    TaskDecided,
+    TaskDelegated,
+    TaskReleased,
     TimedOut,
     UndoDecided,
     UndoFailed,
@@ -66,15 +70,8 @@ from dalang.statuses import IN_FLIGHT, ImpossibleMove, NodeStatus, RunStatus
 from dalang.undoing import Undoing
 from dalang.wire import EventType
 
-MAX_SLEEPING = 500
-"""Timers of one run at once, when the plan does not say: they hold no slot, but each is an event when it fires."""
-MAX_WAITING = 10_000
-"""Nodes of one run that wait in the state machine at once, when the plan does not say."""
-
 MOVING = (RunStatus.RUNNING, RunStatus.COMPENSATING)
 """Statuses of a run that begins what is due."""
-MAX_CHILDREN = 100
-"""Runs below the nodes of one run at once, when the plan does not say."""
 
 SKIPPED, CANCELLED, RUNNING = NodeStatus.SKIPPED, NodeStatus.CANCELLED, NodeStatus.RUNNING
 
@@ -103,25 +100,26 @@ class Run(Undoing):
         Raises:
             ImpossibleMove: the event does not fit; nothing was changed.
         """
-        refusal = self.refusal(event)
+        refusal = self.refusal(event, at)
         if refusal is not None:
             raise refusal
         self._at = at
         RULES[type(event)].handler(self, event)
         self._settle()
+        self._weigh_waiting()
         self._close()
 
-    def refusal(self, event: Event) -> ImpossibleMove | None:
-        """Return why ``event`` is not possible now, or None: validators of updates and :meth:`apply` ask the same."""
+    def refusal(self, event: Event, at: int | None = None) -> ImpossibleMove | None:
+        """Return why ``event`` is not possible (``at`` a time), or None: validators and :meth:`apply` ask the same."""
         rule = RULES[type(event)]
-        return rule.refusal(self, rule.name, event)
+        return rule.refusal(self, rule.name, event) or self._too_late(rule.name, event, at)
 
     def _ended_refusal(self, name: str, event: NodeSucceeded | NodeFailed | NodeStopped) -> ImpossibleMove | None:
         """Return why this cannot be how a node in flight ended, or None."""
         number = self.program.index.get(event.node)
         if number is None:
             return ImpossibleMove(name, f"node {event.node}", "not in the plan")
-        if self.statuses[number] not in IN_FLIGHT:
+        if self.statuses[number] not in IN_FLIGHT or self.statuses[number] is NodeStatus.AWAITING_HITL:
             return ImpossibleMove(name, f"node {event.node}", self.statuses[number])
         if number in self.waits:
             return ImpossibleMove(name, f"node {event.node}", "waiting for what no worker does")
@@ -133,12 +131,13 @@ class Run(Undoing):
         return None if self.status is RunStatus.PENDING else self._wrong_status(name)
 
     def _pause_refusal(self, name: str, event: PauseRequested) -> ImpossibleMove | None:
-        possible = self.status is RunStatus.RUNNING and not self.ending and not self.closing
+        possible = self.status in (RunStatus.RUNNING, RunStatus.AWAITING_HITL) and not self.ending and not self.closing
         return None if possible else self._wrong_status(name)
 
     def _resume_refusal(self, name: str, event: ResumeRequested) -> ImpossibleMove | None:
-        if self.awaiting:
-            names = ", ".join(self.program.ids[node] for node in self.awaiting[:5])
+        holding = self.holding
+        if holding:
+            names = ", ".join(self.program.ids[node] for node in holding[:5])
             return ImpossibleMove(name, "the run", f"{self.status} until somebody retries or skips {names}")
         return None if self.status is RunStatus.PAUSED else self._wrong_status(name)
 
@@ -150,7 +149,7 @@ class Run(Undoing):
 
     def _cancellable(self) -> bool:
         return (
-            self.status in (RunStatus.RUNNING, RunStatus.PAUSED)
+            self.status in (RunStatus.RUNNING, RunStatus.PAUSED, RunStatus.AWAITING_HITL)
             and self.ending is not RunStatus.CANCELLED
             and not self.closing
         )
@@ -192,7 +191,7 @@ class Run(Undoing):
     def _cancel(self, event: CancelRequested) -> None:
         self.reason = event.reason or "cancelled"
         data = {"operator": event.operator, "reason": event.reason}
-        if self.status is RunStatus.PAUSED:
+        if self.status in (RunStatus.PAUSED, RunStatus.AWAITING_HITL):
             self._move_run(RunStatus.RUNNING, EventType.PLAN_CANCEL_REQUESTED, data)
         else:
             self._emit(EventType.PLAN_CANCEL_REQUESTED, None, {"status": self.status, **data})
@@ -228,6 +227,7 @@ class Run(Undoing):
                 started = self._start(node)
                 if started is not None:
                     steps.append(started)
+        self._weigh_waiting()
         steps.extend(Stop(self.program.ids[node]) for node in self._to_stop if self.statuses[node] in IN_FLIGHT)
         self._to_stop = []
         return steps
@@ -236,22 +236,11 @@ class Run(Undoing):
         """Return the ready node to start next, or None when none is ready or no slot is free."""
         if self.status not in MOVING:
             return None
-        for heap, busy, limit in zip(self._ready, self._busy, self._limits, strict=True):
-            while heap and busy < limit:
-                node = heappop(heap)[-1]
-                if self.statuses[node] is PENDING:
-                    return node
-        return None
+        node = self._next_startable()
+        return None if node is None else heappop(self._ready[self._slots[node]])[-1]
 
     def _has_ready(self) -> bool:
-        return self.status in MOVING and any(
-            heap and busy < limit for heap, busy, limit in zip(self._ready, self._busy, self._limits, strict=True)
-        )
-
-    @property
-    def _limits(self) -> tuple[int, int, int, int]:
-        """How many nodes may be in flight at once, by kind of slot."""
-        return self._max_in_flight, MAX_SLEEPING, MAX_WAITING, MAX_CHILDREN
+        return self.status in MOVING and self._next_startable() is not None
 
     def _start(self, node: int) -> Start | None:
         program, node_id = self.program, self.program.ids[node]
@@ -259,6 +248,7 @@ class Run(Undoing):
         try:
             inputs = {**(self.given[node] if again else self._inputs(node)), **self.overrides.get(node, {})}
             inputs = self._fitting(node, inputs)
+            self._word_task(node, inputs)
         except ExpressionError as failure:
             error = expression_error(f"inputs{failure.pointer or ''} of node {node_id}", failure, node_id)
         except InvalidInputs as invalid:
@@ -313,14 +303,15 @@ class Run(Undoing):
             self._move_run(RunStatus.RUNNING, EventType.PLAN_RESUMED, {"reason": "the run is ending"})
         awaiting, self.awaiting, self.held_by_failure = self.awaiting, [], False
         for node in awaiting:  # nobody decides about them any more
+            error = self._withdraw_question(node)
             self._let_go(node)
-            self._give_up(node, self.errors.get(node, {}))
+            self._give_up(node, error or self.errors.get(node, {}))
         for node in range(self.program.first_finally):
             status = self.statuses[node]
             if status is PENDING:
                 self._move_node(node, CANCELLED, EventType.NODE_CANCELLED, {})
                 self._let_go(node)
-            elif node in self.waits:
+            elif node in self.waits or status is NodeStatus.AWAITING_HITL:
                 self._cancel_wait(node)
             elif node in self.again:
                 self._cancel_between(node)
@@ -337,7 +328,7 @@ class Run(Undoing):
 
     def _close(self) -> None:
         """When all nodes have ended undo what is to be undone; then run the ``finally`` nodes, then end the run."""
-        if self.status not in MOVING or self._open[0] or self._undo_is_open():
+        if self.status not in MOVING or self._open[0] or self.awaiting or self._undo_is_open():
             return
         if not self.closing:
             if self._begin_undo(self._outcome()):
@@ -413,6 +404,10 @@ RULES: dict[type, Rule] = {
     UndoSucceeded: Rule("undo succeeded", Run._undo_refusal, Run._undo_succeeded),
     UndoFailed: Rule("undo failed", Run._undo_refusal, Run._undo_failed),
     UndoDecided: Rule("decision about an undo", Run._undo_decision_refusal, Run._undo_decided),
+    TaskDecided: Rule("decide", Run._decide_refusal, Run._decide_task),
+    TaskClaimed: Rule("claim", Run._claim_refusal, Run._claim_task),
+    TaskReleased: Rule("release", Run._release_refusal, Run._release_task),
+    TaskDelegated: Rule("delegate", Run._delegate_refusal, Run._delegate_task),
     Rejected: Rule("reject", Run._never_refused, Run._reject),
 }
 """Every event: the one place that says what can happen to a run."""

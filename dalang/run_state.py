@@ -8,13 +8,13 @@ property test holds each equal to its naive derivation after every event. What f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from heapq import heappush
+from heapq import heappop, heappush
 from typing import Any, TypeVar
 
 from dalang.nesting import CONTAINER_TYPES
 from dalang.program import Program
 from dalang.statuses import IN_FLIGHT, NODE_ENDS, NODE_MOVES, RUN_MOVES, ImpossibleMove, NodeStatus, RunStatus
-from dalang.wire import EventType, Fact
+from dalang.wire import ENGINE_VERSION, EventType, Fact
 
 UNRESOLVED, LIVE, DEAD, BLOCKED = range(4)
 """States of an edge."""
@@ -22,12 +22,19 @@ UNRESOLVED, LIVE, DEAD, BLOCKED = range(4)
 ACTIVITY, SLEEP, WAIT, CONTAINER = range(4)
 """Kinds of slots: of activities, of the driver's timers, of nodes that wait in the state machine itself, and of nodes
 whose work is a run below them."""
-CORE_WAITS = frozenset({"timer", "event"})
+CORE_WAITS = frozenset({"timer", "event", "human"})
 """Node types that nobody outside works on: the state machine itself begins and ends them (``waiting.py``)."""
 _FREE = {"sleep": SLEEP, **dict.fromkeys(CORE_WAITS, WAIT), **dict.fromkeys(CONTAINER_TYPES, CONTAINER)}
 
 PENDING = NodeStatus.PENDING
 V = TypeVar("V")
+
+MAX_SLEEPING = 500
+"""Timers of one run at once, when the plan does not say: they hold no slot, but each is an event when it fires."""
+MAX_WAITING = 10_000
+"""Nodes of one run that wait in the state machine at once, when the plan does not say."""
+MAX_CHILDREN = 100
+"""Runs below the nodes of one run at once, when the plan does not say."""
 
 
 class RunState:
@@ -58,6 +65,8 @@ class RunState:
         self.generations: dict[int, int] = {}
         self.overrides: dict[int, Mapping[str, Any]] = {}
         self._default_in_flight = max_in_flight
+        self.engine = ENGINE_VERSION
+        """The meaning of the run's history (``wire.ENGINE_VERSION``); the driver sets that of an older run."""
         self._max_in_flight = program.max_in_flight or max_in_flight
         self._retaining = 0
         self._at = 0
@@ -107,6 +116,16 @@ class RunState:
         key = (-program.node_priority(node), -program.ranks[node], node)
         heappush(self._ready[self._slots[node]], key)
 
+    def _next_startable(self) -> int | None:
+        """Return the ready node whose turn it is, or None when none is ready or no slot is free."""
+        limits = (self._max_in_flight, MAX_SLEEPING, MAX_WAITING, MAX_CHILDREN)
+        for heap, busy, limit in zip(self._ready, self._busy, limits, strict=True):
+            while heap and self.statuses[heap[0][-1]] is not PENDING:
+                heappop(heap)  # it was skipped or cancelled meanwhile
+            if heap and busy < limit:
+                return heap[0][-1]
+        return None
+
     def _drop_unread(self, sources: tuple[int, ...]) -> None:
         """One reader of these nodes' outputs is done; drop what nobody may read any more."""
         for source in sources:
@@ -125,8 +144,8 @@ class RunState:
         """Build every index from statuses and edge states."""
         program = self.program
         count = len(program.ids)
-        # An explicit maxInFlight counts every node that is RUNNING, whatever it does.
-        slots = {} if program.max_in_flight is not None else _FREE
+        # An explicit maxInFlight counts every node that is RUNNING, whatever it does; one that asks a person is not.
+        slots = {"human": WAIT} if program.max_in_flight is not None else _FREE
         self._slots = [slots.get(kind, ACTIVITY) for kind in program.types]
         self._ready: tuple[list[tuple[int, int, int]], ...] = ([], [], [], [])
         self._readied = bytearray(count)

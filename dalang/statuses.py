@@ -96,6 +96,7 @@ TASK_ENDS = frozenset({TaskStatus.COMPLETED, TaskStatus.CANCELLED, TaskStatus.EX
 
 _R = RunStatus
 _N = NodeStatus
+_T = TaskStatus
 
 RUN_MOVES: dict[RunStatus, tuple[RunStatus, ...]] = {
     _R.PENDING: (_R.VALIDATED, _R.FAILED, _R.CANCELLED),
@@ -126,6 +127,14 @@ NODE_MOVES: dict[NodeStatus, tuple[NodeStatus, ...]] = {
     _N.COMPENSATION_FAILED: (_N.COMPENSATING, _N.COMPENSATED),
 }
 
+TASK_MOVES: dict[TaskStatus, tuple[TaskStatus, ...]] = {
+    _T.PENDING: (_T.PENDING, _T.IN_PROGRESS, _T.COMPLETED, _T.CANCELLED, _T.EXPIRED),
+    _T.IN_PROGRESS: (_T.PENDING, _T.COMPLETED, _T.CANCELLED, _T.EXPIRED),
+    _T.COMPLETED: (),
+    _T.CANCELLED: (),
+    _T.EXPIRED: (),
+}
+
 RUN_ENDS = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED})
 """Statuses that a run never leaves."""
 
@@ -154,6 +163,14 @@ class ImpossibleMove(Exception):
         self.subject = subject
         self.status = status
         super().__init__(f"{event} is not possible: {subject} is {status}")
+
+
+class UnacceptableContent(ImpossibleMove):
+    """What was asked for fits the status, but not what it holds: a form that is not filled in, outputs that lack."""
+
+    def __init__(self, event: str, message: str) -> None:
+        super().__init__(event, "the request", "incomplete")
+        self.args = (f"{event} is not possible: {message}",)
 
 
 def mermaid(moves: dict[RunStatus, tuple[RunStatus, ...]] | dict[NodeStatus, tuple[NodeStatus, ...]]) -> str:

@@ -13,8 +13,14 @@ from typing import Any, NotRequired, TypedDict
 
 from dalang.canonical import MAX_INTEGER
 
-ENGINE_VERSION = 1
-"""Stands in the input of every run: the meaning a history was made with."""
+ENGINE_VERSION = 2
+"""Stands in the input of every run: the meaning a history was made with.
+
+1: a handler that wants a person holds the whole run; skipping with outputs takes them as they are.
+2: it raises a human task instead, and outputs have to satisfy the node's ports.
+"""
+ENGINE_VERSIONS = (1, 2)
+"""Those that this version of Dalang goes on with."""
 
 PLAN_RUN = "PlanRun"
 """The type of the one generic workflow."""
@@ -36,9 +42,25 @@ SIGNAL_LEASES = "leases"
 """News of what was granted: ``{"leases": [...]}``, from whoever ran the grant pass."""
 UPDATE_RETRY_NODE = "retry_node"
 UPDATE_SKIP_NODE = "skip_node"
+SIGNAL_COMPLETE_TASK = UPDATE_COMPLETE_TASK = "complete_human_task"
+SIGNAL_CLAIM_TASK = UPDATE_CLAIM_TASK = "claim_human_task"
+SIGNAL_RELEASE_TASK = UPDATE_RELEASE_TASK = "release_human_task"
+SIGNAL_DELEGATE_TASK = UPDATE_DELEGATE_TASK = "delegate_human_task"
+SIGNALS = (
+    SIGNAL_PAUSE,
+    SIGNAL_RESUME,
+    SIGNAL_CANCEL,
+    SIGNAL_EXTERNAL_EVENT,
+    SIGNAL_COMPLETE_TASK,
+    SIGNAL_CLAIM_TASK,
+    SIGNAL_RELEASE_TASK,
+    SIGNAL_DELEGATE_TASK,
+)
+"""All that a run listens to."""
 QUERY_STATUS = "status"
 QUERY_NODES = "nodes"
 QUERY_PLAN = "plan"
+QUERY_TASKS = "tasks"
 
 
 _NODE = "node:"
@@ -68,6 +90,8 @@ class EventType(StrEnum):
     """An operator, or a failure under the policy pause, holds the run: nothing is started, what is in flight ends."""
     PLAN_RESUMED = "PLAN_RESUMED"
     """An operator ended the pause, or decided about the last failed node that waited for it."""
+    PLAN_AWAITING_HITL = "PLAN_AWAITING_HITL"
+    """Nothing can move until a person decides; PLAN_RESUMED follows when it goes on."""
     PLAN_CANCEL_REQUESTED = "PLAN_CANCEL_REQUESTED"
     """An operator, or the run's timeout, asked for the end; what is in flight is being stopped."""
     PLAN_FAILING = "PLAN_FAILING"
@@ -108,6 +132,26 @@ class EventType(StrEnum):
     """The node is undone, or a person has done it by hand (data.resolved); the body holds the undoOutputs."""
     NODE_COMPENSATION_FAILED = "NODE_COMPENSATION_FAILED"
     """The node's compensation failed for good; the body holds the error. data.abandoned: a person left it at that."""
+    HITL_TASK_CREATED = "HITL_TASK_CREATED"
+    """A person is asked: by a human node, or because of a failure. The body holds what is shown."""
+    HITL_TASK_CLAIMED = "HITL_TASK_CLAIMED"
+    """Somebody took the task; data.assignee says who."""
+    HITL_TASK_RELEASED = "HITL_TASK_RELEASED"
+    """Whoever had the task gave it back."""
+    HITL_TASK_DELEGATED = "HITL_TASK_DELEGATED"
+    """The task was given to somebody else, or to another group."""
+    HITL_TASK_REMINDED = "HITL_TASK_REMINDED"
+    """The task is due soon."""
+    HITL_TASK_ESCALATED = "HITL_TASK_ESCALATED"
+    """Nobody decided in time, so another group may; data.group says which."""
+    HITL_TASK_VOTED = "HITL_TASK_VOTED"
+    """One of several people who have to approve has approved."""
+    HITL_TASK_COMPLETED = "HITL_TASK_COMPLETED"
+    """The task is decided; data says by whom and how, the body holds the decision."""
+    HITL_TASK_CANCELLED = "HITL_TASK_CANCELLED"
+    """Nobody is asked any more: the run is ending."""
+    HITL_TASK_EXPIRED = "HITL_TASK_EXPIRED"
+    """The due date passed without a decision; data.action says what follows. It is never approval."""
     CONDITION_FAILED = "CONDITION_FAILED"
     """A condition of an edge into a node that has already started could not be evaluated; nothing else follows."""
     EVENT_RECEIVED = "EVENT_RECEIVED"

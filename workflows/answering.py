@@ -13,6 +13,7 @@ from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from dalang import wire
+    from dalang.asking import TaskEvent
     from dalang.canonical import safe_text
     from dalang.events import (
         CancelRequested,
@@ -32,7 +33,6 @@ with workflow.unsafe.imports_passed_through():
 MAX_REJECTIONS = 100
 """So many bad signals are recorded one by one; more only count, so that they cannot fill a history by themselves."""
 ANSWER_SECONDS = 5
-SIGNALS = ", ".join((wire.SIGNAL_PAUSE, wire.SIGNAL_RESUME, wire.SIGNAL_CANCEL, wire.SIGNAL_EXTERNAL_EVENT))
 
 
 class Answering:
@@ -61,7 +61,7 @@ class Answering:
         except Malformed as malformed:
             self.reject(f"signal {name}", str(malformed))
             return
-        refusal = self._run.refusal(event)
+        refusal = self._run.refusal(event, self._now())
         if refusal is not None and self._run.status is not RunStatus.PENDING:
             self.reject(f"signal {name}", str(refusal))
         else:
@@ -70,18 +70,20 @@ class Answering:
     def _check(self, kind: type[Control], payload: Any) -> Control:
         if self._invalid is not None:
             raise ApplicationError(self._invalid, type="INVALID_INPUT", non_retryable=True)
-        return check(self._run, kind, payload)
+        return check(self._run, kind, payload, self._now())
 
     async def _updated(self, kind: type[Control], payload: Any) -> dict[str, Any]:
         await workflow.wait_condition(lambda: self._run.status is not RunStatus.PENDING)
-        self._run.apply(self._check(kind, payload), self._now())
+        event = self._check(kind, payload)
+        self._run.apply(event, self._now())
+        told = self._run.task_answer(event) if isinstance(event, TaskEvent) else {}
         seq, status = self._run.seq, str(self._run.status)
         self._flow.hurry = True
         # The answer waits for the store, so that who asks next reads what was done; not for ever, as it may be away.
         with contextlib.suppress(TimeoutError):
             await workflow.wait_condition(lambda: self._flow.head["seq"] >= seq, timeout=ANSWER_SECONDS)
         self._flow.hurry = False
-        return {"runId": self._run_id, "status": status}
+        return {"runId": self._run_id, "status": status, **told}
 
     @workflow.signal(name=wire.SIGNAL_PAUSE)
     def pause(self, request: Any = None) -> None:
@@ -101,7 +103,7 @@ class Answering:
     @workflow.signal(dynamic=True)
     def other_signal(self, name: str, payloads: Sequence[RawValue]) -> None:
         """Record a signal nobody waits for."""
-        self.reject(f"signal {name}", f"there is no such signal; there are {SIGNALS}")
+        self.reject(f"signal {name}", "there is no such signal; there are " + ", ".join(wire.SIGNALS))
 
     @workflow.update(name=wire.UPDATE_PAUSE)
     async def update_pause(self, request: Any = None) -> dict[str, Any]:
@@ -168,6 +170,7 @@ class Answering:
             "nodeStatusCounts": counts,
             "ending": None if self._run.ending is None else str(self._run.ending),
             "awaiting": [self._program.ids[node] for node in self._run.awaiting[:100]],
+            "openTasks": len(self._run.tasks),
             "lastEvent": self._run.seq,
             "stored": self._flow.head["seq"],
             "rejectedRequests": self._rejections,

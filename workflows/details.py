@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dalang.human_task import OpenTask
 from dalang.run import Run
 from dalang.statuses import IN_FLIGHT, NODE_ENDS, NodeStatus
 
@@ -35,12 +36,22 @@ def current_details(run: Run, state: Mapping[str, Any]) -> str:
     for title, status in (("Being undone", NodeStatus.COMPENSATING), ("Not undone", NodeStatus.COMPENSATION_FAILED)):
         if run.counts.get(status, 0):
             lines += ["", f"**{title}:** " + _names(run, frozenset({status}), run.counts[status])]
-    if run.awaiting:
-        waiting = ", ".join(f"`{run.program.ids[node]}`" for node in run.awaiting[:MAX_SHOWN])
+    if run.tasks:
+        lines += ["", f"**Waiting for people** ({len(run.tasks):,} open):", ""]
+        lines += [_task(task) for task in list(run.tasks.values())[:MAX_SHOWN]]
+    holding = run.holding
+    if holding:
+        waiting = ", ".join(f"`{run.program.ids[node]}`" for node in holding[:MAX_SHOWN])
         lines += ["", f"**Waiting for a decision (retry or skip):** {waiting}"]
     if run.reason:
         lines += ["", f"Ending: {run.reason}"]
     return "\n".join(lines)
+
+
+def _task(task: OpenTask) -> str:
+    asked = task.assignee or task.group
+    title = " ".join(task.title.replace("`", "'").split())[:100]
+    return f"- `{task.node}`: `{title}`" + (f", asked of `{asked.replace('`', '')}`" if asked else "")
 
 
 def _names(run: Run, statuses: frozenset[NodeStatus], count: int) -> str:

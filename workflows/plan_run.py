@@ -36,6 +36,7 @@ with workflow.unsafe.imports_passed_through():
     from dalang.run import Run
     from dalang.run_state import CORE_WAITS
     from dalang.statuses import RUN_ENDS, RunStatus
+    from dalang.workflows.answering_people import AnsweringPeople
     from dalang.workflows.children import Children
     from dalang.workflows.details import current_details
     from dalang.workflows.dispatch import Dispatcher, sleep_ms, success, undone
@@ -52,7 +53,7 @@ _programs = ProgramCache()
 
 
 @workflow.defn(name=wire.PLAN_RUN)
-class PlanRun(HearingEvents):
+class PlanRun(AnsweringPeople, HearingEvents):
     """Drives one run of a plan; see the module's text.
 
     Arguments: the program document (``program.compile_plan``), and the run's state: runId, tenantId, inputs, about,
@@ -82,7 +83,7 @@ class PlanRun(HearingEvents):
             self._invalid = f"this is no input of {wire.PLAN_RUN} ({type(error).__name__}); start runs through the API"
 
     def _set_up(self, document: Any, state: Any) -> None:
-        if state["engine"] != wire.ENGINE_VERSION:
+        if state["engine"] not in wire.ENGINE_VERSIONS:
             raise ValueError("another engine version")
         self._document = document
         self._digest = body_reference(compact_json(document))["$ref"]
@@ -96,8 +97,10 @@ class PlanRun(HearingEvents):
         else:
             self._run = Run.restore(self._program, state["inputs"], snapshot, state["maxInFlight"])
         self._run.key_root = state.get("keyRoot") or self._run_id
+        self._run.engine = state["engine"]
         self._wakes = dict(state.get("wakes", {}))
         self._rejections = state.get("rejections", 0)
+        self._shown = self._run.status
         head: wire.Head = state.get("head", {"epoch": 0, "seq": 0, "hash": ""})
         self._flow = FactFlow(self._run_id, self._tenant_id, head, self._summary, identity_of(state))
         self._dispatcher = Dispatcher(
@@ -151,10 +154,11 @@ class PlanRun(HearingEvents):
 
     def _pass(self) -> None:
         run, at = self._run, self._now()
-        before = run.status
+        # In runs of the first version, what an update had changed already was no change.
+        before = run.status if run.engine == 1 else self._shown
         while self._inbox:
             event = self._inbox.popleft()
-            refusal = run.refusal(event)
+            refusal = run.refusal(event, at)
             if refusal is None:
                 run.apply(event, at)
             elif not isinstance(event, (TimedOut, CancelRequested)):
@@ -354,5 +358,6 @@ class PlanRun(HearingEvents):
         return {**result, "outputs": run.result}
 
     def _show_status(self, before: RunStatus) -> None:
+        self._shown = self._run.status
         if before is not RunStatus.PENDING or self._run.status is not RunStatus.RUNNING:
             workflow.upsert_search_attributes([_STATUS.value_set(str(self._run.status))])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from temporalio import workflow
@@ -18,20 +19,36 @@ with workflow.unsafe.imports_passed_through():
         ResumeRequested,
         RetryRequested,
         SkipRequested,
+        TaskClaimed,
+        TaskDecided,
+        TaskDelegated,
+        TaskReleased,
     )
     from dalang.run import Run
-    from dalang.statuses import ImpossibleMove
+    from dalang.statuses import ImpossibleMove, UnacceptableContent
     from dalang.wait_inputs import MAX_CORRELATION_KEY, MAX_EVENT_NAME
 
 INVALID_REQUEST = "INVALID_REQUEST"
-"""Type of the error that answers an update with a malformed payload (HTTP 422)."""
+"""Type of the error that answers an update whose payload is malformed, or lacks what it needs (HTTP 422)."""
 WRONG_STATE = "WRONG_STATE"
 """Type of the error that answers an update that does not fit the run's status (HTTP 409)."""
 
 MAX_TEXT = 2_000
 MAX_VALUES_BYTES = 256 * 1024
 MAX_ID = 200
-Control = PauseRequested | ResumeRequested | CancelRequested | RetryRequested | SkipRequested | ExternalEvent
+MAX_NAMES = 1_000
+Control = (
+    PauseRequested
+    | ResumeRequested
+    | CancelRequested
+    | RetryRequested
+    | SkipRequested
+    | ExternalEvent
+    | TaskDecided
+    | TaskClaimed
+    | TaskReleased
+    | TaskDelegated
+)
 
 
 class Malformed(Exception):
@@ -39,79 +56,41 @@ class Malformed(Exception):
 
 
 @dataclass(frozen=True)
-class _Request:
-    """The fields of a payload besides operator and reason; ``values`` is the one that holds an object."""
+class Field:
+    """A field of a payload: what checks it, what the event calls it if not the same, and whether it must be there."""
 
-    make: Callable[..., Control]
-    node: bool = False
-    values: str | None = None
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        return (*(("nodeId",) if self.node else ()), *((self.values,) if self.values else ()), "operator", "reason")
-
-
-_REQUESTS: dict[type[Control], _Request] = {
-    PauseRequested: _Request(PauseRequested),
-    ResumeRequested: _Request(ResumeRequested),
-    CancelRequested: _Request(CancelRequested),
-    RetryRequested: _Request(RetryRequested, node=True, values="inputs"),
-    SkipRequested: _Request(SkipRequested, node=True, values="outputs"),
-}
+    check: Callable[[str, Any], Any]
+    name: str | None = None
+    required: bool = False
 
 
 def parse(kind: type[Control], payload: Any) -> Control:
-    """Return the event for a payload: ``{"operator": text, "reason": text}``, for a node also nodeId and its values.
+    """Return the event for a payload, an object with the fields of :data:`REQUESTS`.
 
     Raises:
         Malformed: it is anything else. Unknown fields are refused: a misspelt ``reason`` should not vanish.
     """
-    reader = READERS.get(kind)
-    if reader is not None:
-        return reader(payload)
-    request = _REQUESTS[kind]
-    payload = _fields({} if payload is None else payload, request.fields)
-    given: dict[str, Any] = {key: _text(key, payload.get(key)) for key in ("operator", "reason")}
-    if request.node:
-        given["node"] = _text("nodeId", payload.get("nodeId"))
-        if given["node"] is None:
-            raise Malformed("nodeId is missing")
-    if request.values:
-        given[request.values] = _object(request.values, payload.get(request.values))
-    return request.make(**given)
-
-
-def _external_event(payload: Any) -> ExternalEvent:
-    given = _fields(payload, ("name", "correlationKey", "payload", "eventId", "operator"))
-    name = _text("name", given.get("name"), MAX_EVENT_NAME)
-    if not name:
-        raise Malformed("name is missing")
-    return ExternalEvent(
-        name,
-        _text("correlationKey", given.get("correlationKey"), MAX_CORRELATION_KEY) or "",
-        _object("payload", given.get("payload")) or {},
-        _text("eventId", given.get("eventId"), MAX_ID),
-        _text("operator", given.get("operator")),
-    )
-
-
-READERS: dict[type[Control], Callable[[Any], Control]] = {ExternalEvent: _external_event}
-"""How the payloads are read that have fields of their own."""
-
-
-def _fields(payload: Any, names: Sequence[str]) -> dict[str, Any]:
-    known = ", ".join(names)
+    request = REQUESTS[kind]
+    known = ", ".join(request)
+    if payload is None:
+        payload = {}
     if not isinstance(payload, dict):
         raise Malformed(f"the payload is a JSON object with {known}, not {_kind(payload)}")
-    unknown = [str(key)[:50] for key in payload if key not in names]
+    unknown = [str(key)[:50] for key in payload if key not in request]
     if unknown:
         raise Malformed(f"unknown field {unknown[0]!r}; there are {known}")
-    return payload
+    given: dict[str, Any] = {}
+    for key, about in request.items():
+        value = payload.get(key)
+        if value is not None:
+            given[about.name or key] = about.check(key, value)
+        elif about.required:
+            raise Malformed(f"{key} is missing")
+    return kind(**given)
 
 
-def _text(key: str, value: Any, limit: int = MAX_TEXT) -> str | None:
-    if value is None:
-        return None
+def text(key: str, value: Any, limit: int = MAX_TEXT) -> str:
+    """Return a text that can be recorded; raises Malformed."""
     if not isinstance(value, str):
         raise Malformed(f"{key} is a text, not {_kind(value)}")
     if len(value) > limit:
@@ -122,9 +101,8 @@ def _text(key: str, value: Any, limit: int = MAX_TEXT) -> str | None:
     return value
 
 
-def _object(key: str, value: Any) -> dict[str, Any] | None:
-    if value is None:
-        return None
+def an_object(key: str, value: Any) -> dict[str, Any]:
+    """Return an object that can be recorded; raises Malformed."""
     if not isinstance(value, dict):
         raise Malformed(f"{key} is an object, not {_kind(value)}")
     unsafe = find_unsafe(value)
@@ -135,21 +113,78 @@ def _object(key: str, value: Any) -> dict[str, Any] | None:
     return value
 
 
+def name(key: str, value: Any, limit: int = MAX_ID) -> str:
+    """Return a text that names or identifies something, so that it is not empty; raises Malformed."""
+    if not text(key, value, limit):
+        raise Malformed(f"{key} is missing")
+    return str(value)
+
+
+def names(key: str, value: Any) -> tuple[str, ...]:
+    """Return a list of names; raises Malformed."""
+    if not isinstance(value, list):
+        raise Malformed(f"{key} is a list, not {_kind(value)}")
+    if len(value) > MAX_NAMES:
+        raise Malformed(f"{key} has {len(value)} entries; at most {MAX_NAMES}")
+    return tuple(name(key, one) for one in value)
+
+
+def flag(key: str, value: Any) -> bool:
+    """Return true or false; raises Malformed."""
+    if not isinstance(value, bool):
+        raise Malformed(f"{key} is true or false, not {_kind(value)}")
+    return value
+
+
 def _kind(value: Any) -> str:
-    names = {bool: "a boolean", int: "a number", float: "a number", str: "a text", list: "a list", dict: "an object"}
-    return names.get(type(value), "null" if value is None else "something else")
+    kinds = {bool: "a boolean", int: "a number", float: "a number", str: "a text", list: "a list", dict: "an object"}
+    return kinds.get(type(value), "null" if value is None else "something else")
 
 
-def check(run: Run, kind: type[Control], payload: Any) -> Control:
+_SAID = {"operator": Field(text), "reason": Field(text)}
+_TASK = {"taskId": Field(name, "task", required=True), "operator": Field(name, required=True), "groups": Field(names)}
+
+REQUESTS: dict[type[Control], Mapping[str, Field]] = {
+    PauseRequested: _SAID,
+    ResumeRequested: _SAID,
+    CancelRequested: _SAID,
+    RetryRequested: {"nodeId": Field(text, "node", required=True), "inputs": Field(an_object), **_SAID},
+    SkipRequested: {"nodeId": Field(text, "node", required=True), "outputs": Field(an_object), **_SAID},
+    ExternalEvent: {
+        "name": Field(partial(name, limit=MAX_EVENT_NAME), required=True),
+        "correlationKey": Field(partial(text, limit=MAX_CORRELATION_KEY), "correlation_key"),
+        "payload": Field(an_object),
+        "eventId": Field(partial(text, limit=MAX_ID), "event_id"),
+        "operator": Field(text),
+    },
+    TaskDecided: {
+        **_TASK,
+        "action": Field(name, required=True),
+        "digest": Field(name),
+        "values": Field(an_object),
+        "outputs": Field(an_object),
+        "inputs": Field(an_object),
+        "notes": Field(text),
+        "decisionId": Field(name, "decision_id"),
+    },
+    TaskClaimed: _TASK,
+    TaskReleased: {**_TASK, "override": Field(flag)},
+    TaskDelegated: {**_TASK, "to": Field(name), "toGroup": Field(name, "to_group"), "override": Field(flag)},
+}
+"""The fields of every request's payload."""
+
+
+def check(run: Run, kind: type[Control], payload: Any, at: int) -> Control:
     """Return the event of an update that is well formed and possible now; validator and handler both ask this.
 
     Raises:
         ApplicationError: INVALID_REQUEST or WRONG_STATE, with a sentence for the caller.
     """
     event = checked(kind, payload)
-    refusal: ImpossibleMove | None = run.refusal(event)
+    refusal: ImpossibleMove | None = run.refusal(event, at)
     if refusal is not None:
-        raise ApplicationError(str(refusal), type=WRONG_STATE, non_retryable=True)
+        kind_of_refusal = INVALID_REQUEST if isinstance(refusal, UnacceptableContent) else WRONG_STATE
+        raise ApplicationError(str(refusal), type=kind_of_refusal, non_retryable=True)
     return event
 
 

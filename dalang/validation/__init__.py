@@ -13,6 +13,7 @@ from typing import Any
 from dalang.plan import MAX_EDGES, MAX_NODES, Plan, with_derived_ids
 from dalang.validation.codes import CODES
 from dalang.validation.containers import check_containers
+from dalang.validation.human_tasks import check_human_tasks
 from dalang.validation.input_schema import check_input_schema
 from dalang.validation.node_types import check_node_types
 from dalang.validation.ports import check_ports
@@ -68,6 +69,7 @@ class _Validation:
         check_structure(draft, shape.has_nodes, problems)
         check_node_types(draft, self._node_types, problems)
         check_undo(draft, self._node_types, problems)
+        check_human_tasks(draft, problems)
         check_ports(draft, problems)
         check_references(draft, problems)
         check_timing(draft, problems)

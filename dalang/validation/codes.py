@@ -63,6 +63,11 @@ CODES: dict[str, Code] = {
     "BAD_INPUT": Code("error", "An input of a built-in node type has a value that the type refuses."),
     "ENDLESS_FINALLY": Code("error", "A `finally` node waits without a timeout: the run might never end."),
     "IGNORED_INPUT": Code("warning", "An input looks like a misspelt one: the type would ignore it."),
+    # Human nodes
+    "TASK_WITHOUT_PERSON": Code("error", "A node that is not of type human has the field `task`."),
+    "BAD_TASK": Code("error", "Fields of a human node's task contradict each other."),
+    "BAD_FORM": Code("error", "The form of a task is no JSON Schema (Draft 2020-12) that Dalang can check."),
+    "IGNORED_FIELD": Code("warning", "A field has no effect on a node of this type."),
     # Expressions and joins
     "BAD_EXPRESSION": Code("error", "An expression does not compile."),
     "WRONG_VARIABLE": Code("error", "An expression reads a variable that has no value where it stands."),

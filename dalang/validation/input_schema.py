@@ -26,12 +26,15 @@ def check_input_schema(schema: Mapping[str, Any], problems: Problems) -> None:
         problems.error("BAD_INPUT_SCHEMA", ("inputs", *steps), message)
 
 
-def schema_problems(schema: Mapping[str, Any]) -> list[tuple[Steps, str]]:
-    """Return what is wrong with ``schema``, each with its place: a bounded number of problems, none for a good one."""
+def schema_problems(schema: Mapping[str, Any], what: str = "The inputs of a run") -> list[tuple[Steps, str]]:
+    """Return what is wrong with ``schema``, each with its place: a bounded number of problems, none for a good one.
+
+    ``what`` says what is an object and has to satisfy the schema.
+    """
     size = len(compact_json(schema))
     if size > MAX_SCHEMA_BYTES:
         return [((), f"The schema has {size:,} bytes; at most {MAX_SCHEMA_BYTES:,} are read.")]
-    found = dict.fromkeys(_first(_by_meta_schema(schema)))
+    found = dict.fromkeys(_first(_by_meta_schema(schema, what)))
     if not found:
         found.update(dict.fromkeys(_first(_beyond_meta_schema(schema))))
     if not found:
@@ -47,7 +50,7 @@ def _first(found: Iterator[tuple[Steps, str]]) -> Iterator[tuple[Steps, str]]:
         yield problem
 
 
-def _by_meta_schema(schema: Mapping[str, Any]) -> Iterator[tuple[Steps, str]]:
+def _by_meta_schema(schema: Mapping[str, Any], what: str) -> Iterator[tuple[Steps, str]]:
     try:
         for error in schema_is_one(schema, Budget()):
             _, steps, text = sentence(error)
@@ -55,7 +58,7 @@ def _by_meta_schema(schema: Mapping[str, Any]) -> Iterator[tuple[Steps, str]]:
     except (TooCostly, RecursionError):
         yield (), "The schema is too large or too deep to be checked."
     if schema.get("type", "object") != "object":
-        yield ("type",), "The inputs of a run are an object, so the schema's type is `object`."
+        yield ("type",), f"{what} are an object, so the schema's type is `object`."
 
 
 def _beyond_meta_schema(schema: Mapping[str, Any]) -> Iterator[tuple[Steps, str]]:

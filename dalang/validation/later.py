@@ -11,7 +11,6 @@ from typing import Any
 from dalang.validation.report import Problems, Steps
 
 NODE_TYPES: Mapping[str, str] = {
-    "human": "a decision or an answer of a person",
     "callback": "waiting for a service to call back",
     "a2a": "agents behind the A2A protocol",
     "mcp": "tools behind the Model Context Protocol",
@@ -28,9 +27,6 @@ NODE_FIELDS: Mapping[str, str] = {
 PLAN_FIELDS: Mapping[str, str] = {
     "maxReplans": "changing the plan of a running run",
     "planner": "making plans while a run goes on",
-}
-FAILURE_POLICIES: Mapping[str, str] = {
-    "escalate": "asking a person after a failure",
 }
 
 
@@ -53,13 +49,11 @@ def take_node_fields(raw: dict[str, Any], steps: Steps, problems: Problems, node
 
 
 def take_plan_fields(raw: dict[str, Any], problems: Problems) -> dict[str, Any]:
-    """Return the plan's head without the fields and policies of later versions, each of which is a problem."""
+    """Return the plan's head without the fields of later versions, each of which is a problem."""
     kept = {}
     for name, value in raw.items():
         if name in PLAN_FIELDS:
             _refuse(problems, (name,), f"The field `{name}`", PLAN_FIELDS[name])
-        elif name in ("failurePolicy", "failure_policy") and isinstance(value, str) and value in FAILURE_POLICIES:
-            _refuse(problems, (name,), f"The failure policy `{value}`", FAILURE_POLICIES[value])
         else:
             kept[name] = value
     return kept

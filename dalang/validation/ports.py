@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dalang.errors import ErrorPayload
-from dalang.plan import ERROR_PORT, SUCCESS_PORT, Edge, Port
+from dalang.plan import ERROR_PORT, REJECTED_PORT, SUCCESS_PORT, Edge, Port
 from dalang.validation.node_types import could_be_brought
 from dalang.validation.report import Problems, Steps, kind_of
 from dalang.validation.structure import Draft, EdgeAt, NodeAt
@@ -89,20 +89,22 @@ class _Connection:
         self._source = draft.nodes[edge.source]
         self._target = draft.nodes[edge.target]
         self._outputs = _types(self._source, "outputs")
+        asks = self._source.model is not None and self._source.model.type == "human"
+        self._fixed = (SUCCESS_PORT, ERROR_PORT, REJECTED_PORT) if asks else (SUCCESS_PORT, ERROR_PORT)
         self._inputs = _types(self._target, "inputs")
 
     def check(self) -> None:
         model = self._model
-        if model.source_port not in (SUCCESS_PORT, ERROR_PORT) and not self._known_output(model.source_port):
+        if model.source_port not in self._fixed and not self._known_output(model.source_port):
             self._unknown(("sourcePort",), self._source.id, "output", model.source_port, self._outputs)
         if model.mapping is not None:
             self._mapping(model.mapping)
         elif model.target_port is not None:
             if not self._known_input(model.target_port):
                 self._unknown(("targetPort",), self._target.id, "input", model.target_port, self._inputs)
-            whole = model.source_port in (SUCCESS_PORT, ERROR_PORT)
+            whole = model.source_port in self._fixed
             carried = "object" if whole else self._outputs.get(model.source_port, "any")
-            what = "all outputs" if model.source_port == SUCCESS_PORT else model.source_port
+            what = "error" if model.source_port == ERROR_PORT else "all outputs" if whole else model.source_port
             self._meet(("targetPort",), what, carried, model.target_port)
 
     def _mapping(self, mapping: Mapping[str, str]) -> None:

@@ -14,6 +14,7 @@ from dalang.joins import parse_join
 from dalang.plan import ERROR_PORT, is_identifier
 from dalang.program import JOIN_WORDS
 from dalang.templates import compile_template
+from dalang.validation.human_tasks import TASK_TEXTS
 from dalang.validation.report import Problems, Steps
 from dalang.validation.structure import Draft, EdgeAt, NodeAt
 
@@ -63,6 +64,11 @@ def check_references(draft: Draft, problems: Problems) -> None:
             if node.model.map is not None:
                 items = _Place((*node.steps, "map", "items"), "items", _INPUT_VARIABLES, number, node=node.id)
                 checker.template(node.model.map.items, items)
+            if node.model.task is not None:
+                for field, name in TASK_TEXTS.items():
+                    steps = (*node.steps, "task", name)
+                    place = _Place(steps, "the task", ("inputs", "nodes", "run"), number, node=node.id)
+                    checker.template(getattr(node.model.task, field), place)
             _check_join(draft, node, problems)
     for edge in draft.edges:
         if edge.model is not None and edge.model.condition is not None:

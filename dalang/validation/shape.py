@@ -25,6 +25,7 @@ from dalang.plan import (
     Timeouts,
 )
 from dalang.plan_containers import LoopSpec, MapSpec
+from dalang.plan_human import Escalation, HumanTask
 from dalang.plan_undo import Compensation
 from dalang.validation import later
 from dalang.validation.report import Problems, Steps, kind_of, shown
@@ -41,6 +42,8 @@ _PARTS: Mapping[str, type[BaseModel]] = {
     "compensation": Compensation,
     "descriptor": Descriptor,
     "implementation": Implementation,
+    "task": HumanTask,
+    "escalation": Escalation,
     "inputs": Port,
     "outputs": Port,
     "map": MapSpec,

@@ -115,20 +115,28 @@ class NaiveRun:
         self.begun = True
 
     def happen_success(self, node_id: str, outputs: dict[str, Any]) -> None:
-        outputs = dict(outputs)
-        descriptor = self.node(node_id).descriptor
-        for port in descriptor.outputs if descriptor else ():
-            if port.name not in outputs:
-                if port.default_value is not None:
-                    outputs[port.name] = port.default_value
-                elif port.required:
-                    self.fail(node_id, invalid(node_id))
-                    self.settle()
-                    return
+        filled = self.filled(node_id, outputs)
+        if filled is None:
+            self.fail(node_id, invalid(node_id))
+            self.settle()
+            return
+        outputs = filled
         self.status[node_id] = "SUCCESS"
         self.outputs[node_id] = outputs
         self.light(node_id)
         self.settle()
+
+    def filled(self, node_id: str, outputs: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the outputs with the ports' defaults, or None if a required one is missing."""
+        filled = dict(outputs)
+        descriptor = self.node(node_id).descriptor
+        for port in descriptor.outputs if descriptor else ():
+            if port.name not in filled:
+                if port.default_value is not None:
+                    filled[port.name] = port.default_value
+                elif port.required:
+                    return None
+        return filled
 
     def happen_failure(self, node_id: str, error: Mapping[str, Any]) -> None:
         self.fail(node_id, error)
@@ -157,7 +165,9 @@ class NaiveRun:
             for edge in self.outgoing(node_id):
                 self.edge_state[self.id(edge)] = "dead"
         else:
-            self.outputs[node_id] = dict(outputs)
+            filled = self.filled(node_id, outputs)
+            assert filled is not None
+            self.outputs[node_id] = filled
             self.light(node_id)
         self.settle()
 
@@ -411,7 +421,7 @@ class NaiveRun:
 
     # What is possible
 
-    def possible(self, request: str, node_id: str | None = None) -> bool:
+    def possible(self, request: str, node_id: str | None = None, outputs: Mapping[str, Any] | None = None) -> bool:
         """Tell whether begin, success, failure, stopped, pause, resume, cancel, timeout or skip fits what is."""
         going = self.begun and self.end() is None
         if request == "begin":
@@ -427,4 +437,5 @@ class NaiveRun:
         if request in ("cancel", "timeout"):
             return going and not self.closing() and self.ending not in ("cancel", "timeout")
         assert request == "skip"
-        return going and self.ending is None and self.status.get(node_id or "") == "PENDING"
+        waits = going and self.ending is None and self.status.get(node_id or "") == "PENDING"
+        return waits and (outputs is None or self.filled(node_id or "", outputs) is not None)

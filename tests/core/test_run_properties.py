@@ -86,7 +86,7 @@ class Game:
             event: Event = ResumeRequested()
             if len(self.script) < most or self.model.in_flight() or not self.model.paused:
                 event = random_event(self.rnd, self.model, 12 if len(self.script) < most else 0)
-            if not self.model.possible(REQUESTS[type(event)], getattr(event, "node", None)):
+            if not self.possible(event):
                 if not self.model.in_flight():
                     self.due(checks)
                 continue
@@ -95,6 +95,10 @@ class Game:
                 self.compare()
             if chance(self.rnd, 80) or not self.model.in_flight():
                 self.due(checks)
+
+    def possible(self, event: Event) -> bool:
+        outputs = event.outputs if isinstance(event, SkipRequested) else None
+        return self.model.possible(REQUESTS[type(event)], getattr(event, "node", None), outputs)
 
     def apply(self, event: Event) -> None:
         self.script.append(event)
@@ -125,7 +129,7 @@ class Game:
         """What the model calls impossible is refused and changes nothing; what it calls possible is not refused."""
         event = any_event(self.rnd, self.model)
         refusal = self.run.refusal(event)
-        possible = self.model.possible(REQUESTS[type(event)], getattr(event, "node", None))
+        possible = self.possible(event)
         assert (refusal is None) == possible, (event, refusal)
         if refusal is not None:
             before = json.dumps(self.run.snapshot())

@@ -1,0 +1,185 @@
+"""One open human task: what it asks, who may decide it, and what a decision has to hold.
+
+The state machine (``people.py``) raises and ends tasks; here is what can be said of one by itself. Statuses and moves
+stand in ``statuses.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+from uuid import NAMESPACE_OID, UUID, uuid5
+
+from dalang.canonical import digest, find_unsafe
+from dalang.statuses import TASK_MOVES, ImpossibleMove, TaskStatus
+from dalang.validation.bounded_schema import Budget, TooCostly, schema_errors
+from dalang.validation.schema_sentences import sentence
+
+APPROVAL, FAILURE, COMPENSATION = "approval", "failure", "compensation"
+"""Kinds of tasks: of a human node, about a failed node, about an undo that failed."""
+
+ACTIONS: Mapping[str, tuple[str, ...]] = {
+    "approve": ("values",),
+    "reject": ("values",),
+    "edit": ("values", "outputs"),
+    "retry": ("inputs",),
+    "skip": ("outputs",),
+    "abort": (),
+    "resolve": (),
+    "abandon": (),
+}
+"""What a decision by each action may hold besides notes."""
+
+FORM_STEPS = 20_000
+"""The budget of checking values against a form: some tenths of a second of a workflow task at most."""
+_SHOWN_PROBLEMS = 5
+
+
+@dataclass(slots=True)
+class OpenTask:
+    """A task that waits for a person. Times are milliseconds since the epoch; ``node`` is the node's id.
+
+    ``asked`` is the assignee whom the plan or a delegation named; who claims becomes ``assignee``. ``excluded`` may not
+    decide (four eyes). ``votes`` are the approvals so far. ``error`` is what a task about a failure is about.
+    """
+
+    id: str
+    node: str
+    kind: str
+    actions: list[str]
+    title: str
+    digest: str
+    created_at: int
+    priority: int = 0
+    status: TaskStatus = TaskStatus.PENDING
+    asked: str | None = None
+    assignee: str | None = None
+    group: str | None = None
+    candidates: list[str] | None = None
+    excluded: list[str] = field(default_factory=list)
+    four_eyes: bool = False
+    quorum: int = 1
+    due_at: int | None = None
+    votes: list[dict[str, Any]] = field(default_factory=list)
+    error: Mapping[str, Any] | None = None
+
+    def move(self, to: TaskStatus, event: str) -> None:
+        """Change the status; raises ImpossibleMove."""
+        if to not in TASK_MOVES[self.status]:
+            raise ImpossibleMove(event, self.subject, self.status)
+        self.status = to
+
+    @property
+    def subject(self) -> str:
+        """What refusals call it."""
+        return f"task {self.id}"
+
+    @property
+    def voters(self) -> list[str]:
+        """Who has approved so far."""
+        return [vote["operator"] for vote in self.votes]
+
+    def objection(self, operator: str, groups: Sequence[str] | None) -> str | None:
+        """Return what the task is that ``operator`` may not decide it, or None. ``groups`` None: they are not known."""
+        if operator in self.excluded:
+            return f"closed to {operator}, who started the run or had a hand in what is decided"
+        if self.candidates is not None and operator not in self.candidates:
+            return f"reserved to {', '.join(self.candidates[:10])}"
+        is_member = groups is not None and self.group in groups
+        if self.assignee is not None and operator != self.assignee and not is_member:
+            return f"assigned to {self.assignee}"
+        if self.assignee is None and self.candidates is None and self.group and groups is not None and not is_member:
+            return f"reserved to members of {self.group}"
+        return None
+
+    def shown(self) -> dict[str, Any]:
+        """Return what a query answers about it."""
+        return {
+            "taskId": self.id,
+            "nodeId": self.node,
+            "kind": self.kind,
+            "taskStatus": str(self.status),
+            "title": self.title,
+            "actions": self.actions,
+            "assignee": self.assignee,
+            "group": self.group,
+            "priority": self.priority,
+            "createdAt": self.created_at,
+            "dueAt": self.due_at,
+            "quorum": self.quorum,
+            "approvedBy": self.voters,
+            "digest": self.digest,
+        }
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the task as JSON: what differs from the defaults."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {name: value for name, value in values.items() if value not in (None, [], False)}
+
+    @classmethod
+    def restore(cls, snapshot: Mapping[str, Any]) -> OpenTask:
+        """Return the task that :meth:`snapshot` was taken of."""
+        return cls(**{**snapshot, "status": TaskStatus(snapshot["status"])})
+
+
+def task_id(run_id: str, node_id: str, generation: int, number: int) -> str:
+    """Return the id of the ``number``-th task (from 0) of a node in a run: the same wherever it is computed."""
+    try:
+        namespace = UUID(run_id)
+    except ValueError:  # runs of tests and rehearsals
+        namespace = uuid5(NAMESPACE_OID, run_id)
+    return str(uuid5(namespace, f"{node_id}:{generation}:{number}"))
+
+
+def digest_of(shown: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of what is shown, in canonical JSON; of what has none (NaN from a foreign worker) another."""
+    if find_unsafe(shown) is None:
+        return digest(shown)
+    return hashlib.sha256(json.dumps(shown, sort_keys=True, default=str).encode("ascii")).hexdigest()
+
+
+def with_form_defaults(form: Mapping[str, Any] | None, values: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return ``values`` with the defaults of the form's top-level properties for what is not given."""
+    filled = dict(values or {})
+    properties = (form or {}).get("properties")
+    for name, schema in properties.items() if isinstance(properties, Mapping) else ():
+        if name not in filled and isinstance(schema, Mapping) and "default" in schema:
+            filled[name] = schema["default"]
+    return filled
+
+
+def form_problem(form: Mapping[str, Any] | None, values: Mapping[str, Any], *, partial: bool) -> str | None:
+    """Return what is wrong with ``values`` for ``form``, in a sentence, or None.
+
+    ``partial`` asks for nothing that is missing: who rejects need not fill in the form.
+    """
+    if form is None:
+        return None
+    schema = {key: value for key, value in form.items() if key != "required"} if partial else form
+    found = []
+    try:
+        for error in schema_errors(schema, dict(values), Budget(FORM_STEPS)):
+            _, steps, text = sentence(error)
+            found.append(f"values{''.join(f'/{step}' for step in steps)}: {text}")
+            if len(found) == _SHOWN_PROBLEMS:
+                break
+    except (TooCostly, RecursionError):
+        return "checking the values against the form takes too many steps"
+    except Exception as error:  # a form that validation would have refused: never a stuck workflow
+        return f"the form cannot be used as a schema ({type(error).__name__})"
+    return " ".join(found) or None
+
+
+def misplaced(action: str, given: Mapping[str, Any]) -> str | None:
+    """Return what a decision by ``action`` holds that it does not take, or lacks, in a sentence; or None.
+
+    ``given`` has values, outputs and inputs, None where they are not given.
+    """
+    taken = ACTIONS[action]
+    for part, value in given.items():
+        if value is not None and part not in taken:
+            return f"{action} takes no {part}"
+    return "an edit gives outputs" if action == "edit" and given["outputs"] is None else None
