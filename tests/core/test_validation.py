@@ -89,6 +89,10 @@ def port(side: str, **fields: Any) -> Change:
     return setting("nodes", 3, "descriptor", {side: [fields]})
 
 
+def asking(**task: Any) -> Change:
+    return changes(setting("nodes", 3, "type", "human"), setting("nodes", 3, "task", task))
+
+
 def edge(source: str, target: str, **fields: Any) -> Change:
     return adding("edges", {"sourceNodeId": source, "targetNodeId": target, **fields})
 
@@ -219,9 +223,34 @@ ERRORS: list[tuple[Change, str, str]] = [
     (setting("timeout", "0s"), "/timeout", "ZERO_DURATION"),
     (setting("nodes", 0, "timeouts", {"heartbeat": "0s"}), "/nodes/0/timeouts/heartbeat", "ZERO_DURATION"),
     # later versions
-    (setting("failurePolicy", "escalate"), "/failurePolicy", "FEATURE_UNAVAILABLE"),
     (setting("nodes", 0, "execution", "local"), "/nodes/0/execution", "FEATURE_UNAVAILABLE"),
-    (setting("nodes", 3, "type", "human"), "/nodes/3/type", "FEATURE_UNAVAILABLE"),
+    (setting("nodes", 3, "type", "llm"), "/nodes/3/type", "FEATURE_UNAVAILABLE"),
+    # human nodes
+    (setting("nodes", 3, "task", {"title": "x"}), "/nodes/3/task", "TASK_WITHOUT_PERSON"),
+    (setting("nodes", 3, "task", {"titel": "x"}), "/nodes/3/task/titel", "UNKNOWN_FIELD"),
+    (asking(onExpiry="approve", due="1h"), "/nodes/3/task/onExpiry", "BAD_VALUE"),
+    (asking(onExpiry="skip"), "/nodes/3/task/onExpiry", "BAD_TASK"),
+    (asking(quorum=0), "/nodes/3/task/quorum", "BAD_VALUE"),
+    (asking(quorum=3, candidates=["ann", "bob"]), "/nodes/3/task/quorum", "BAD_TASK"),
+    (asking(quorum=2, assignee="ann"), "/nodes/3/task/assignee", "BAD_TASK"),
+    (asking(candidates=["bob"], assignee="ann"), "/nodes/3/task/assignee", "BAD_TASK"),
+    (asking(candidates=["bob", "bob"]), "/nodes/3/task/candidates", "BAD_TASK"),
+    (asking(candidates=["bob", ""]), "/nodes/3/task/candidates", "BAD_TASK"),
+    (asking(candidates=[]), "/nodes/3/task/candidates", "BAD_VALUE"),
+    (asking(fourEyes="yes"), "/nodes/3/task/fourEyes", "WRONG_TYPE"),
+    (asking(due="0s"), "/nodes/3/task/due", "ZERO_DURATION"),
+    (asking(due="soon"), "/nodes/3/task/due", "BAD_DURATION"),
+    (asking(dueMs=10**15), "/nodes/3/task/due", "BAD_DURATION"),
+    (asking(reminder="1h"), "/nodes/3/task/reminder", "BAD_TASK"),
+    (asking(reminder="1h", due="1h"), "/nodes/3/task/reminder", "BAD_TASK"),
+    (asking(due="1h", escalation={"after": "1h", "to": "x"}), "/nodes/3/task/escalation/after", "BAD_TASK"),
+    (asking(escalation={"after": "1h"}), "/nodes/3/task/escalation/to", "MISSING_FIELD"),
+    (asking(form={"type": "array"}), "/nodes/3/task/form/type", "BAD_FORM"),
+    (asking(form={"properties": {"a": {"$ref": "https://example.org/x"}}}), "/nodes/3/task/form/properties/a/$ref", "BAD_FORM"),
+    (asking(title="${nodes.nobody.outputs.x}"), "/nodes/3/task/title", "UNKNOWN_NODE"),
+    (asking(description="${1 +}"), "/nodes/3/task/description", "BAD_EXPRESSION"),
+    (asking(assignee="${nodes.wait.outputs.x}"), "/nodes/3/task/assignee", "REFERENCE_NOT_UPSTREAM"),
+    (asking(candidateGroup="${error.type}"), "/nodes/3/task/candidateGroup", "WRONG_VARIABLE"),
     # undoing
     (setting("compensate", "sometimes"), "/compensate", "BAD_VALUE"),
     (setting("nodes", 0, "compensation", {}), "/nodes/0/compensation/type", "MISSING_FIELD"),
@@ -238,6 +267,8 @@ ERRORS: list[tuple[Change, str, str]] = [
 ]  # fmt: skip
 
 WARNINGS: list[tuple[Change, str, str]] = [
+    (changes(asking(), setting("nodes", 3, "retryPolicy", {})), "/nodes/3/retryPolicy", "IGNORED_FIELD"),
+    (changes(asking(), setting("nodes", 3, "timeouts", {"heartbeat": "1s"})), "/nodes/3/timeouts", "IGNORED_FIELD"),
     (adding("nodes", {"nodeId": "alone", "type": "noop"}), "/nodes/4", "ORPHAN"),
     (port("outputs", name="a", type="text"), "/nodes/3/descriptor/outputs/0/type", "UNKNOWN_PORT_TYPE"),
     (setting(*HTTP, "header", {}), "/nodes/0/inputs/header", "IGNORED_INPUT"),
@@ -354,7 +385,8 @@ def test_a_dangling_edge_is_one_problem() -> None:
         (setting("timeout", "6m"), "6m30s (fetch -> code-review -> wait), but the timeout of the run is 6m"),
         (setting("nodes", 2, "join", "code-review->wait"), "edges['a->b']"),
         (setting("failurePolicy", "failfast"), "failFast"),
-        (setting("nodes", 3, "type", "human"), "later version"),
+        (setting("nodes", 3, "type", "llm"), "later version"),
+        (asking(quorum=3, candidates=["ann"]), "lower `quorum`"),
     ],
 )
 def test_messages_say_what_to_do(change: Change, words: str) -> None:
