@@ -22,9 +22,9 @@ The end
 
 Statuses and possible moves stand in ``statuses.py``, the state and its indexes in ``run_state.py``, edges and joins in
 ``joining.py``, what edges carry in ``dataflow.py``, waits and alarms in ``waiting.py``, failures and decisions about
-them in ``deciding.py``, timers and events from outside in ``hearing.py``, people and their tasks in ``people.py``, nodes
-that hold other nodes in ``containers.py``, other plans for a run that goes on in ``revising.py``, the beginning from
-what another run came to in ``reviving.py``, compensation in ``undoing.py``; DESIGN sections 3 and 4.
+them in ``deciding.py``, timers and events from outside in ``hearing.py``, people and their tasks in ``people.py``,
+nodes that hold other nodes in ``containers.py``, other plans for a run that goes on in ``revising.py``, the beginning
+from what another run came to in ``reviving.py``, compensation in ``undoing.py``; DESIGN sections 3 and 4.
 """
 
 from __future__ import annotations
