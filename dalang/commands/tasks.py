@@ -235,7 +235,7 @@ def _decide(
     yes: bool,
 ) -> None:
     found = _read(session, task)
-    if not yes and not session.json and sys.stdin.isatty() and sys.stdout.isatty():
+    if not yes and not session.json and on_terminal():
         from dalang.commands.task_show import whole
 
         whole(session.out, found)
@@ -245,6 +245,11 @@ def _decide(
     # With a key the client may send it again when the answer was lost: it decides once.
     headers = {"Idempotency-Key": str(uuid.uuid4())}
     _tell(session, session.client.post(address, {**body, "digest": digest or found["digest"]}, headers=headers))
+
+
+def on_terminal() -> bool:
+    """Whether a person is there to be asked."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def _given(pairs: list[str] | None, file: str | None, option: str) -> dict[str, Any] | None:

@@ -51,6 +51,14 @@ def broken(ctx: NodeContext) -> dict[str, Any]:
     raise ToolError("it is broken", retryable=False)
 
 
+@node("api-test-picky")
+def picky(ctx: NodeContext, card: str) -> dict[str, Any]:
+    """Take one card only."""
+    if card != "4242":
+        raise ToolError(f"the card {card} is refused", retryable=False)
+    return {"receipt": card}
+
+
 def chain(*types: str, name: str = "chain", **more: Any) -> dict[str, Any]:
     """A plan of nodes n1, n2, ... of these types, one after the other."""
     nodes = [{"nodeId": f"n{at}", "type": kind} for at, kind in enumerate(types, 1)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,6 +10,7 @@ from uuid import UUID
 
 import pytest
 
+from dalang.commands import tasks
 from dalang.commands.tasks import Kind, Status
 from dalang.stack.supervisor import Stack
 from dalang.statuses import TaskKind, TaskStatus
@@ -127,6 +129,24 @@ def test_refusals_and_their_exit_codes(
     assert part in said.err
     as_json = dalang(*typed, "--json")
     assert as_json.code == json.loads(as_json.err)["error"]["exitCode"] == code
+
+
+@pytest.mark.parametrize(
+    ("typed", "options", "code"),
+    [("n\n", (), 130), ("", (), 130), ("y\n", (), 1), ("", ("--yes",), 1), ("", ("--json",), 1)],
+    ids=str,
+)
+def test_a_person_is_shown_the_task_and_asked(
+    dalang: Dalang, run: UUID, monkeypatch: pytest.MonkeyPatch, typed: str, options: tuple[str, ...], code: int
+) -> None:
+    """Only on a terminal; no, or the end of the input, decides nothing. (1: the run of this test has no workflow.)"""
+    monkeypatch.setattr(tasks, "on_terminal", lambda: True)
+    monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+    said = dalang("tasks", "approve", task_id(run, "deploy"), *options)
+    assert said.code == code, said.err
+    assert ("approve this?" in said.out) == (not options)
+    assert ("Approve deploy" in said.out) == (not options)
+    assert ("the run has ended" in said.err) == (code == 1)
 
 
 def test_a_token_has_groups(dalang: Dalang, store: World) -> None:
