@@ -33,9 +33,11 @@ from dalang.api.task_schemas import (
     RejectRequest,
     TaskResponse,
 )
+from dalang.canonical import pointer
 from dalang.controls import TASK_ANSWERS
 from dalang.errors import Conflict, DalangError, InvalidDocument, Problem
 from dalang.formats import load_document
+from dalang.human_task import OpenTask, form_problems
 from dalang.statuses import TASK_ENDS, RunStatus, TaskStatus
 from dalang.store.human_tasks import Task
 from dalang.temporal import TemporalUnavailable
@@ -224,6 +226,8 @@ async def _hold(
     task = await _task(who, task_id, it)
     if task.status in TASK_ENDS:
         raise Conflict(_ended(task))
+    if "override" not in more:
+        _check_person(who, task)
     await it.controls.answer_task(task.run_id, what, {**_identity(who, task), **more}, lasting=False)
     return _response(await _task(who, task_id, it), f"The task {done}.")
 
@@ -248,22 +252,44 @@ async def _check(who: Principal, task: Task, action: str, body: DecideRequest) -
         Forbidden: the task is not for this person. Conflict: it is somebody else's now, or has changed.
         InvalidDocument: it has no such action, or its form is not filled in.
     """
-    if who.subject in task.excluded:
-        raise Forbidden("Four eyes: who started the run, or had a hand in what is decided, may not decide.")
-    if task.candidates is not None and who.subject not in task.candidates:
-        raise Forbidden("Only the people named by the plan may decide this task.")
-    is_member = task.candidate_group in who.groups
-    if task.assigned_to is not None and task.assigned_to != who.subject and not is_member:
-        raise Conflict(f"The task is assigned to {task.assigned_to}.")
-    if task.assigned_to is None and task.candidates is None and task.candidate_group is not None and not is_member:
-        raise Forbidden(f"Only members of the group {task.candidate_group!r} may decide this task.")
+    _check_person(who, task)
     if body.digest != task.digest:
         raise Conflict("What the task shows has changed since you read it; read it again.")
     if action not in task.actions:
-        known = ", ".join(task.actions)
-        raise InvalidDocument(
-            [Problem(pointer="/action", code="BAD_VALUE", message=f"It has the actions {known}.")], "request"
-        )
+        message = f"The actions of this task are {', '.join(task.actions)}."
+        raise InvalidDocument([Problem(pointer="/action", code="BAD_VALUE", message=message)], "request")
+    if task.form is not None:
+        values = getattr(body, "values", None)
+        found = await asyncio.to_thread(form_problems, task.form, values, action)
+        if found:
+            problems = [Problem(pointer=pointer("values", *at), code=code, message=text) for code, at, text in found]
+            raise InvalidDocument(problems, "request")
+
+
+def _check_person(who: Principal, task: Task) -> None:
+    """Refuse a person whom the run would refuse; 403 is for who can never decide it, 409 for who has to wait."""
+    asked = OpenTask(
+        id=str(task.task_id),
+        node=task.node_id,
+        kind=task.kind,
+        actions=task.actions,
+        title=task.title,
+        digest=task.digest,
+        created_at=0,
+        assignee=task.assigned_to,
+        group=task.candidate_group,
+        candidates=task.candidates,
+        excluded=task.excluded,
+    )
+    objection = asked.objection(who.subject, who.groups)
+    if objection is None:
+        return
+    sentence = f"The task is {objection}."
+    if who.subject in task.excluded:
+        raise Forbidden(f"Four eyes: {sentence[0].lower()}{sentence[1:]}")
+    if task.assigned_to is not None and (task.candidates is None or who.subject in task.candidates):
+        raise Conflict(sentence)
+    raise Forbidden(sentence)
 
 
 def _check_key(key: str | None) -> None:

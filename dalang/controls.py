@@ -41,7 +41,12 @@ logger = logging.getLogger("dalang.controls")
 CONTROLS = (wire.UPDATE_PAUSE, wire.UPDATE_RESUME, wire.UPDATE_CANCEL)
 DECISIONS = (wire.UPDATE_RETRY_NODE, wire.UPDATE_SKIP_NODE)
 """What an operator decides about one node; an update only, since it has to be checked against the node's status."""
-TASK_ANSWERS = ("complete_human_task", "claim_human_task", "release_human_task", "delegate_human_task")
+TASK_ANSWERS = (
+    wire.UPDATE_COMPLETE_TASK,
+    wire.UPDATE_CLAIM_TASK,
+    wire.UPDATE_RELEASE_TASK,
+    wire.UPDATE_DELEGATE_TASK,
+)
 """What a person says to a human task."""
 T = TypeVar("T")
 

@@ -16,6 +16,7 @@ from uuid import NAMESPACE_OID, UUID, uuid5
 from dalang.canonical import digest, find_unsafe
 from dalang.statuses import TASK_MOVES, ImpossibleMove, TaskStatus
 from dalang.validation.bounded_schema import Budget, TooCostly, schema_errors
+from dalang.validation.report import Steps
 from dalang.validation.schema_sentences import sentence
 
 APPROVAL, FAILURE, COMPENSATION = "approval", "failure", "compensation"
@@ -151,26 +152,33 @@ def with_form_defaults(form: Mapping[str, Any] | None, values: Mapping[str, Any]
     return filled
 
 
-def form_problem(form: Mapping[str, Any] | None, values: Mapping[str, Any], *, partial: bool) -> str | None:
-    """Return what is wrong with ``values`` for ``form``, in a sentence, or None.
+def form_problems(
+    form: Mapping[str, Any] | None, values: Mapping[str, Any] | None, action: str
+) -> list[tuple[str, Steps, str]]:
+    """Return what is wrong with the ``values`` of a decision: code, place in the values, sentence; the first ones.
 
-    ``partial`` asks for nothing that is missing: who rejects need not fill in the form.
+    The form's defaults are filled in, and who rejects is asked for nothing that is missing.
     """
     if form is None:
-        return None
-    schema = {key: value for key, value in form.items() if key != "required"} if partial else form
-    found = []
+        return []
+    schema = {key: value for key, value in form.items() if key != "required"} if action == "reject" else form
+    found: list[tuple[str, Steps, str]] = []
     try:
-        for error in schema_errors(schema, dict(values), Budget(FORM_STEPS)):
-            _, steps, text = sentence(error)
-            found.append(f"values{''.join(f'/{step}' for step in steps)}: {text}")
+        for error in schema_errors(schema, with_form_defaults(form, values), Budget(FORM_STEPS)):
+            found.append(sentence(error))
             if len(found) == _SHOWN_PROBLEMS:
                 break
     except (TooCostly, RecursionError):
-        return "checking the values against the form takes too many steps"
+        return [("SCHEMA_TOO_COSTLY", (), "Checking the values against the form takes too many steps.")]
     except Exception as error:  # a form that validation would have refused: never a stuck workflow
-        return f"the form cannot be used as a schema ({type(error).__name__})"
-    return " ".join(found) or None
+        return [("BAD_FORM", (), f"The form cannot be used as a schema ({type(error).__name__}).")]
+    return found
+
+
+def form_problem(form: Mapping[str, Any] | None, values: Mapping[str, Any] | None, action: str) -> str | None:
+    """Return what :func:`form_problems` finds in a sentence, or None."""
+    found = form_problems(form, values, action)
+    return " ".join(f"values{''.join(f'/{step}' for step in steps)}: {text}" for _, steps, text in found) or None
 
 
 def misplaced(action: str, given: Mapping[str, Any]) -> str | None:

@@ -222,7 +222,7 @@ class People(Asking):
         node = self.program.index[task.node]
         if problem is None and task.kind == APPROVAL:
             form = self._spec(node).get("form")
-            problem = form_problem(form, with_form_defaults(form, event.values), partial=event.action == "reject")
+            problem = form_problem(form, event.values, event.action)
             try:
                 self._approved_outputs(task, event)
             except InvalidInputs as invalid:
@@ -242,10 +242,12 @@ class People(Asking):
         if event.action == "approve" and len(task.votes) + 1 < task.quorum:
             task.votes.append(without_none({"operator": event.operator, "values": event.values}))
             data = {"operator": event.operator, "action": "approve", "approvals": len(task.votes)}
+            data["decisionId"] = event.decision_id
             self._tell_of(task, EventType.HITL_TASK_VOTED, data, body)
             self._remember_decision(event, task)
             return
         data = {"action": event.action, "completedBy": event.operator, "approvals": len(task.votes) + 1}
+        data["decisionId"] = event.decision_id
         if task.quorum == 1 or event.action != "approve":
             del data["approvals"]
         self._end_task(task, TaskStatus.COMPLETED, EventType.HITL_TASK_COMPLETED, data, body)

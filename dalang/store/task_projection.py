@@ -16,12 +16,12 @@ from dalang.canonical import safe_text
 from dalang.statuses import TASK_ENDS, TaskStatus
 from dalang.store.chain import Transition, to_time
 from dalang.store.projection import Row
+from dalang.wire import EventType
 
 _STATUSES = tuple(TaskStatus)
 _HOLDERS = {"assignee": "assigned_to", "group": "candidate_group"}
 _TIMES = {"dueAt": "due_at", "remindAt": "remind_at", "escalateAt": "escalate_at"}
 _SHOWN = ("context", "form", "error")
-_REMINDED, _ESCALATED, _VOTED = "HITL_TASK_REMINDED", "HITL_TASK_ESCALATED", "HITL_TASK_VOTED"
 MAX_TITLE = 500
 MAX_PRIORITY = 2**31 - 1
 
@@ -45,11 +45,11 @@ def task_after(task: Row | None, run_id: UUID, tenant_id: str, epoch: int, event
     row = dict(task) if task is not None else _new_task(task_id, run_id, tenant_id, event)
     _take_data(row, event.data)
     _take_body(row, event.body or {})
-    if event.type == _REMINDED:
+    if event.type == EventType.HITL_TASK_REMINDED:
         row["reminded_at"] = event.at
-    elif event.type == _ESCALATED:
+    elif event.type == EventType.HITL_TASK_ESCALATED:
         row.update(escalated_at=event.at, candidates=None)  # those who were named had their time
-    elif event.type == _VOTED:
+    elif event.type == EventType.HITL_TASK_VOTED:
         vote = {key: event.data[key] for key in ("operator", "action", "decisionId") if key in event.data}
         row["votes"] = [*row["votes"], {**vote, "at": event.at.isoformat()}]
     ended = row["status"] in TASK_ENDS

@@ -97,7 +97,7 @@ async def test_a_form_is_filled_in_with_pointers_to_what_is_wrong(api: Api) -> N
     address = f"{TASKS}/{task['taskId']}"
     bad = decision(task, values={"days": 0, "colour": "red"})
     found = problem(await api("POST", f"{address}/approve", json=bad, as_=APPROVER), 422)
-    assert {one["pointer"] for one in found["problems"]} == {"/values", "/values/days"}
+    assert {one["pointer"] for one in found["problems"]} == {"/values", "/values/colour", "/values/days"}
     assert len(found["problems"]) == 3
     missing = problem(await api("POST", f"{address}/approve", json=decision(task), as_=APPROVER), 422)
     assert "channel" in missing["detail"]

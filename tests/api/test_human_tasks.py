@@ -151,10 +151,12 @@ TABLE: list[tuple[str, str, dict[str, Any], tuple[str, str], int, str]] = [
     ("done", "approve", APPROVE, APPROVER, 409, "bob decided approve"),
     ("done", "claim", {}, APPROVER, 409, "COMPLETED"),
     ("gone", "reject", APPROVE, APPROVER, 409, "EXPIRED"),
-    ("hers", "approve", APPROVE, APPROVER, 409, "dora"),
+    ("hers", "approve", APPROVE, APPROVER, 409, "assigned to dora"),
+    ("hers", "claim", {}, APPROVER, 409, "assigned to dora"),
+    ("own", "claim", {}, APPROVER, 403, "four eyes"),
     ("ours", "approve", APPROVE, APPROVER, 403, "managers"),
     ("own", "approve", APPROVE, APPROVER, 403, "four eyes"),
-    ("named", "approve", APPROVE, APPROVER, 403, "people named"),
+    ("named", "approve", APPROVE, APPROVER, 403, "reserved to dora"),
     ("a", "approve", APPROVE, APPROVER, 409, "the run has ended"),
 ]
 

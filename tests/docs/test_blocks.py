@@ -47,6 +47,12 @@ NOT_RUN = {
         "temporal workflow signal --workflow-id run-$RUN --name external_event \\",
         "the run is an example",
     ),
+    (
+        "docs/human-tasks.md",
+        "temporal workflow update execute --workflow-id run-$RUN --name complete_human_task --input "
+        """'{"taskId": "...", "action": "approve", "operator": "kim", "values": {"channel": "mail"}}'""",
+        "the task above is decided",
+    ),
     ("docs/benchmarks.md", "python benchmarks/interpreter.py --rounds 5", "measures for minutes"),
     ("docs/benchmarks.md", "python benchmarks/state_machine.py", "measures for half a minute"),
     ("docs/operations.md", "dalang up --node-modules my_nodes", "runs until Ctrl-C"),

@@ -25,8 +25,8 @@ OPTIONS = {path.name for path in EXAMPLES.glob("*-options.yaml")}
 PLANS = sorted(
     path.name for path in EXAMPLES.iterdir() if path.suffix in (".yaml", ".json") and path.name not in OPTIONS
 )
-WAITING = {"decisions.yaml", "event.yaml"}
-"""They wait for somebody: each has a test of its own."""
+WAITING = {"decisions.yaml", "event.yaml", "human-approval.yaml", "human-escalation.yaml"}
+"""They wait for somebody: each has a test of its own, here or in ``test_human_examples.py``."""
 
 
 @pytest.fixture
