@@ -15,6 +15,7 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
 from temporalio import activity
@@ -181,12 +182,17 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
         result: NodeResult = {"outputs": outputs, "attempt": info.attempt, "worker": recorder.worker}
         await _keep_large(task, outputs, recorder)
         return result
-    except asyncio.CancelledError:
+    except asyncio.CancelledError as cancelled:
         await checkpoints.settle(patient=False)
         _beat(ctx, checkpoints)
-        if checkpoints.record is None or not _is_wanted_to_stop():
+        stop: NodeStop = {"stopped": True}
+        if checkpoints.record is not None:
+            stop["checkpoint"] = checkpoints.record
+        if isinstance(cancelled, _StillWorking):
+            stop["until"] = cancelled.until
+        if len(stop) == 1 or not _is_wanted_to_stop():
             raise
-        return {"stopped": True, "checkpoint": checkpoints.record}
+        return stop
     except Exception as error:
         payload = completed(classify(error), ctx.node_id, ctx.run_id, info.attempt, ctx.max_attempts)
         logger.info("attempt %d of node %s failed", info.attempt, ctx.node_id, exc_info=error)
@@ -223,6 +229,8 @@ async def _within_deadline(task: NodeTask, ctx: NodeContext, handler: Handler) -
     except asyncio.CancelledError:
         left = deadline - asyncio.get_running_loop().time()
         await _stop(work, ctx, left + grace if grace else STOP_GRACE_SECONDS)
+        if not work.done():
+            raise _StillWorking(deadline - asyncio.get_running_loop().time()) from None
         raise
     if not done:
         await _stop(work, ctx, max(grace, STOP_GRACE_SECONDS))
@@ -230,6 +238,14 @@ async def _within_deadline(task: NodeTask, ctx: NodeContext, handler: Handler) -
     if work.cancelled():
         raise NodeFailure("the handler was cancelled from inside")
     return checked_outputs(work.result())
+
+
+class _StillWorking(asyncio.CancelledError):
+    """The handler was told to stop and has not; ``until`` its deadline it may be at work (milliseconds, epoch)."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.until = int((datetime.now(UTC).timestamp() + max(seconds, 0)) * 1000)
 
 
 async def _stop(work: asyncio.Future[Any], ctx: NodeContext, patience: float) -> None:

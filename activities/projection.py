@@ -88,6 +88,7 @@ class StoreRecorder(Recorder):
                     UUID(task["runId"]),
                     task["nodeId"],
                     generation=task["generation"],
+                    starts=task.get("starts", 0),
                     attempt=attempt,
                     error=error,
                     started_at=activity.info().started_time,

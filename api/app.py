@@ -32,7 +32,7 @@ from dalang.api.redrives import RedriveRequest
 from dalang.api.rehearsals import RehearseRequest
 from dalang.api.run_checkpoints import CheckpointRequest
 from dalang.api.schedule_schemas import BackfillRequest, CreateScheduleRequest, TriggerRequest, UpdateScheduleRequest
-from dalang.api.schemas import CancelRequest, ExecutePlanRequest, PauseResumeRequest, ProblemDetails
+from dalang.api.schemas import CancelRequest, ExecutePlanRequest, PauseResumeRequest, PauseRunRequest, ProblemDetails
 from dalang.api.services import Services
 from dalang.api.task_schemas import BODIES as TASK_BODIES
 from dalang.settings import Settings
@@ -57,6 +57,7 @@ _BODIES = (
     *_SCHEDULE_BODIES,
     ExecutePlanRequest,
     PauseResumeRequest,
+    PauseRunRequest,
     CancelRequest,
     RedriveRequest,
     CheckpointRequest,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Mapping
 from typing import Annotated, Any
 from urllib.parse import quote
 from uuid import UUID
@@ -24,6 +25,7 @@ from dalang.api.schemas import (
     FindingItem,
     Links,
     PauseResumeRequest,
+    PauseRunRequest,
     RunCounts,
     RunItem,
     RunPage,
@@ -36,6 +38,7 @@ from dalang.canonical import compact_json
 from dalang.embedding import with_stored_plans
 from dalang.errors import InvalidDocument, NotFound, Problem, Unavailable
 from dalang.formats import to_plan_document
+from dalang.interrupting import PauseMode
 from dalang.launch import Prepared
 from dalang.nesting import names_stored_plans
 from dalang.plan import Plan
@@ -239,18 +242,20 @@ def _control_body(model: type[Any]) -> dict[str, Any]:
 _WAITING: dict[int | str, dict[str, Any]] = {
     202: {"model": ControlResponse, "description": "No worker answers; it will be applied when one is back."}
 }
-PauseBody = Annotated[PauseResumeRequest, Depends(small_body(PauseResumeRequest, optional=True))]
+PauseBody = Annotated[PauseRunRequest, Depends(small_body(PauseRunRequest, optional=True))]
+ResumeBody = Annotated[PauseResumeRequest, Depends(small_body(PauseResumeRequest, optional=True))]
 CancelBody = Annotated[CancelRequest, Depends(small_body(CancelRequest, optional=True))]
 
 
-@router.post("/runs/{runId}/pause", responses=_WAITING, openapi_extra=_control_body(PauseResumeRequest))
+@router.post("/runs/{runId}/pause", responses=_WAITING, openapi_extra=_control_body(PauseRunRequest))
 async def pause(who: Operator, runId: UUID, body: PauseBody, response: Response, it: Service) -> ControlResponse:
-    """Pause a run: what is in flight ends, nothing new starts."""
-    return await _control("pause", "paused", who, runId, body.reason, response, it)
+    """Pause a run: nothing new starts; what is in flight ends, or is interrupted and starts again at the resume."""
+    more = {} if body.mode is PauseMode.DRAIN else {"mode": str(body.mode)}
+    return await _control("pause", "paused", who, runId, body.reason, response, it, more)
 
 
 @router.post("/runs/{runId}/resume", responses=_WAITING, openapi_extra=_control_body(PauseResumeRequest))
-async def resume(who: Operator, runId: UUID, body: PauseBody, response: Response, it: Service) -> ControlResponse:
+async def resume(who: Operator, runId: UUID, body: ResumeBody, response: Response, it: Service) -> ControlResponse:
     """End a pause."""
     return await _control("resume", "resumed", who, runId, body.reason, response, it)
 
@@ -262,11 +267,18 @@ async def cancel(who: Operator, runId: UUID, body: CancelBody, response: Respons
 
 
 async def _control(
-    control: str, done: str, who: Principal, run_id: UUID, reason: str | None, response: Response, it: Services
+    control: str,
+    done: str,
+    who: Principal,
+    run_id: UUID,
+    reason: str | None,
+    response: Response,
+    it: Services,
+    more: Mapping[str, Any] | None = None,
 ) -> ControlResponse:
     async with it.transaction(who.tenant_id) as conn:
         run = await found_run(conn, who, run_id)
-    outcome = await it.controls.send(run, control, who.subject, reason)
+    outcome = await it.controls.send(run, control, who.subject, reason, more)
     message = f"Execution {done} successfully"
     if not outcome.applied:
         response.status_code = 202

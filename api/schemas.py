@@ -13,6 +13,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 from pydantic.alias_generators import to_camel
 
+from dalang.interrupting import PauseMode
 from dalang.plan_base import Priority
 from dalang.statuses import NodeStatus, RunStatus
 
@@ -89,6 +90,16 @@ class PauseResumeRequest(RequestModel):
 
     reason: Text | None = None
     operator: Text | None = None
+
+
+class PauseRunRequest(PauseResumeRequest):
+    """Why, and what becomes of what is in flight."""
+
+    mode: PauseMode = Field(
+        PauseMode.DRAIN,
+        description="drain: what is in flight ends. interrupt: it is stopped where that is safe, and starts again from "
+        "its checkpoint when the run is resumed; also possible when the run is paused and drains.",
+    )
 
 
 class CancelRequest(RequestModel):
@@ -368,6 +379,7 @@ class AttemptItem(Answer):
 
     attempt: int
     generation: int
+    starts: int = Field(0, description="Earlier starts of the same work; each counts its attempts from 1.")
     error: dict[str, Any]
     started_at: datetime | None
     ended_at: datetime

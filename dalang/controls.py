@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -67,8 +67,10 @@ class Controls:
         self._launcher = launcher
         self.accept_seconds = accept_seconds
 
-    async def send(self, run: Run, control: str, operator: str, reason: str | None) -> Outcome:
-        """Send ``control`` (one of :data:`CONTROLS`) into ``run``.
+    async def send(
+        self, run: Run, control: str, operator: str, reason: str | None, more: Mapping[str, Any] | None = None
+    ) -> Outcome:
+        """Send ``control`` (one of :data:`CONTROLS`) into ``run``; ``more`` are fields of its own.
 
         Raises:
             Conflict: the run has ended, or its status does not allow it.
@@ -81,7 +83,7 @@ class Controls:
             raise Conflict(f"{control} is not possible: the run could not be started.")
         client = await self._link.client()
         handle = client.get_workflow_handle(run.workflow)
-        payload = {"operator": operator, "reason": reason}
+        payload = {"operator": operator, "reason": reason, **(more or {})}
         try:
             status = await self._update(handle, control, payload)
         except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):

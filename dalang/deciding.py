@@ -12,17 +12,17 @@ from typing import Any
 
 from dalang.dataflow import InvalidInputs, apply_ports
 from dalang.events import RetryRequested, SkipRequested
+from dalang.interrupting import Interrupting
 from dalang.plan import FailurePolicy
 from dalang.run_state import BLOCKED, DEAD, LIVE, PENDING
 from dalang.statuses import ImpossibleMove, NodeStatus, RunStatus, UnacceptableContent
-from dalang.waiting import Waiting
 from dalang.wire import EventType
 
 PERSON_WANTED = ("HUMAN_REVIEW", "ESCALATE")
 """Suggested actions with which a handler wants a person to decide about its failure."""
 
 
-class Deciding(Waiting):
+class Deciding(Interrupting):
     """A run's state with its failures."""
 
     @abstractmethod
@@ -170,6 +170,7 @@ class Deciding(Waiting):
             body = {"inputs": dict(event.inputs)}
         else:
             self.generations.setdefault(node, 0)
+        self._starts_again(node, as_other_work=bool(event.inputs))
         data = {"generation": self.generations[node], "operator": event.operator, "reason": event.reason}
         self._move_node(node, PENDING, EventType.NODE_RETRY_REQUESTED, data, body)
         self.errors.pop(node, None)

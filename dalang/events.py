@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dalang.program import Program
+from dalang.wire import Checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,28 +35,39 @@ class NodeFailed:
     """``node`` failed for good; ``error`` is an ErrorPayload in wire form.
 
     ``lost`` says that nobody heard its handler end: it may be at work until its own deadline.
+    ``checkpoint`` is what its handler left last. ``cut_short``: the attempt would have been repeated, had the node not
+    been interrupted.
     """
 
     node: str
     error: Mapping[str, Any]
     notes: Mapping[str, Any] = field(default_factory=dict)
     lost: bool = False
+    checkpoint: Checkpoint | None = None
+    cut_short: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class NodeStopped:
-    """``node`` acknowledged a ``Stop``."""
+    """``node`` acknowledged a ``Stop``.
+
+    ``checkpoint`` is what its handler left last. ``until`` says that the handler did not stop and may be at work until
+    then, in milliseconds since the epoch.
+    """
 
     node: str
     notes: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint: Checkpoint | None = None
+    until: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PauseRequested:
-    """An operator wants nothing new to start."""
+    """An operator wants nothing new to start; ``mode`` says what becomes of what is in flight: drain or interrupt."""
 
     operator: str | None = None
     reason: str | None = None
+    mode: str = "drain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,8 +273,9 @@ Event = (
 class Start:
     """Begin node number ``node`` with ``inputs``; it is RUNNING from now on.
 
-    ``generation`` is part of the idempotency key: the same work is asked for again under the same one. Of a container
-    ``child`` is the id of the run that is to be started below it, and ``iteration`` that of a loop.
+    ``generation`` is part of the idempotency key: the same work is asked for again under the same one. ``starts``
+    counts its earlier starts, and ``checkpoint`` is what the last of them left.
+    Of a container ``child`` is the id of the run that is to be started below it, and ``iteration`` that of a loop.
     """
 
     node: int
@@ -272,13 +285,19 @@ class Start:
     generation: int = 0
     iteration: int = 0
     child: str | None = None
+    starts: int = 0
+    checkpoint: Checkpoint | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Stop the activity or timer of a node in flight; answered by NodeStopped, or by its end if that was first."""
+    """Stop the activity or timer of a node in flight; answered by NodeStopped, or by its end if that was first.
+
+    ``interrupt``: it will start again, so an attempt that fails meanwhile is not its end.
+    """
 
     node_id: str
+    interrupt: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,10 +108,14 @@ class Joining(RunState):
     def _fail_target(self, edge: int, failure: ExpressionError) -> None:
         target = self.program.targets[edge]
         edge_id = self.program.edge_ids[edge]
-        if self.statuses[target] is PENDING:
+        if self.statuses[target] is PENDING and not self._was_at_work(target):
             self._fail(target, expression_error(f"the condition of edge {edge_id}", failure, self.program.ids[target]))
         else:
             self._emit(EventType.CONDITION_FAILED, target, {"edgeId": edge_id, "code": failure.code})
+
+    def _was_at_work(self, node: int) -> bool:
+        """Whether a PENDING node was started before and waits to go on."""
+        return False
 
     def _resolve(self, edge: int, state: int) -> None:
         program = self.program

@@ -44,7 +44,7 @@ class People(Asking):
             return
         moving = (NodeStatus.RUNNING, NodeStatus.RETRYING, NodeStatus.QUEUED)
         waits = bool(self.tasks) and not any(self.counts.get(status) for status in moving)
-        waits = waits and self._next_startable() is None
+        waits = waits and not self._working_on and self._next_startable() is None
         if waits and self.status is RunStatus.RUNNING:
             self._move_run(RunStatus.AWAITING_HITL, EventType.PLAN_AWAITING_HITL, {"tasks": len(self.tasks)})
         elif not waits and self.status is RunStatus.AWAITING_HITL:

@@ -123,6 +123,12 @@ class Node(Model):
     fallback: dict[str, Any] | None = Field(
         None, description="Outputs that stand in when the handler fails for good and suggests FALLBACK."
     )
+    interruptible: bool | None = Field(
+        None,
+        strict=True,
+        description="Whether a pause that interrupts may stop it to start it again later. Default: yes for functions "
+        "in a worker (python, agent, registered types), no for all others.",
+    )
     requirements: Requirements = Requirements()
     retry_policy: RetryPolicy | None = Field(None, description="Default: the plan's maxRetries, else 3 attempts.")
     timeouts: Timeouts = Timeouts()

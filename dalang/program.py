@@ -44,6 +44,14 @@ MIN_START_TO_CLOSE_MS = 60_000
 TASK_TEXTS = ("title", "description", "assignee", "candidateGroup")
 """Fields of a human node's task that are templates."""
 
+WAITING_TYPES = frozenset({"sleep", "timer", "event", "human", "plan", "map", "loop"})
+"""Node types without a handler: they wait, or are runs of their own."""
+DRAINED_TYPES = WAITING_TYPES.union(
+    ("noop", "http", "callback", "a2a", "mcp", "llm", "wasm", "container", "evaluator", "planner")
+)
+"""Node types that a pause lets end: their effect may be under way where nothing can stop it, they only wait, or they
+are runs that are paused themselves. All others are functions in a worker, which are told."""
+
 JOIN_WORDS = ("allLive", "all", "any", "allDone")
 
 
@@ -117,6 +125,7 @@ def _node_document(node: Node, retry: int) -> dict[str, Any]:
         "inputs": node.inputs or None,
         "fallback": node.fallback,
         "task": _task_document(node),
+        "interruptible": node.interruptible,
         "priority": node.priority,
         "pivot": node.pivot or None,
         "join": None if node.join == JOIN_WORDS[0] else node.join,
@@ -338,6 +347,11 @@ class Program:
             join = self.joins[node]
             self._join_expressions[node] = None if join in JOIN_WORDS else parse_join(join)
         return self._join_expressions[node]
+
+    def is_interruptible(self, node: int) -> bool:
+        """Tell whether a pause that interrupts may stop the node: as it says, else by its type."""
+        said: bool | None = self.nodes[node].get("interruptible")
+        return self.types[node] not in DRAINED_TYPES if said is None else said
 
     def node_priority(self, node: int) -> int:
         """Return the node's own priority, or the plan's."""

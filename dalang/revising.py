@@ -149,6 +149,7 @@ class Revising(Containers):
             node = new.index[node_id]
             self.given.pop(node, None)
             self.overrides.pop(node, None)
+            self._starts_again(node, as_other_work=True)
             # Other work than before: a service that remembers the key must not answer with the old result.
             self.generations[node] = self.generations.get(node, 0) + 1
         self._learn(event.known)

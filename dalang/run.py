@@ -21,10 +21,11 @@ The end
     Then the ``finally`` nodes run, then the end is COMPLETED, FAILED or CANCELLED.
 
 Statuses and possible moves stand in ``statuses.py``, the state and its indexes in ``run_state.py``, edges and joins in
-``joining.py``, what edges carry in ``dataflow.py``, waits and alarms in ``waiting.py``, failures and decisions about
-them in ``deciding.py``, timers and events from outside in ``hearing.py``, people and their tasks in ``people.py``,
-nodes that hold other nodes in ``containers.py``, other plans for a run that goes on in ``revising.py``, the beginning
-from what another run came to in ``reviving.py``, compensation in ``undoing.py``; DESIGN sections 3 and 4.
+``joining.py``, what edges carry in ``dataflow.py``, waits and alarms in ``waiting.py``, interrupts in
+``interrupting.py``, failures and decisions about them in ``deciding.py``, timers and events from outside in
+``hearing.py``, people and their tasks in ``people.py``, nodes that hold other nodes in ``containers.py``, other plans
+for a run that goes on in ``revising.py``, the beginning from what another run came to in ``reviving.py``, compensation
+in ``undoing.py``; DESIGN sections 3 and 4.
 """
 
 from __future__ import annotations
@@ -123,7 +124,8 @@ class Run(Undoing):
             return ImpossibleMove(name, f"node {event.node}", self.statuses[number])
         if number in self.waits:
             return ImpossibleMove(name, f"node {event.node}", "waiting for what no worker does")
-        if isinstance(event, NodeStopped) and not (self.ending and number < self.program.first_finally):
+        told = number in self.halting or (self.ending and number < self.program.first_finally)
+        if isinstance(event, NodeStopped) and not told:
             return ImpossibleMove(name, f"node {event.node}", f"{self.statuses[number]} and was not told to stop")
         return None
 
@@ -131,6 +133,8 @@ class Run(Undoing):
         return None if self.status is RunStatus.PENDING else self._wrong_status(name)
 
     def _pause_refusal(self, name: str, event: PauseRequested) -> ImpossibleMove | None:
+        if self._may_interrupt(event):
+            return None
         possible = self.status in (RunStatus.RUNNING, RunStatus.AWAITING_HITL) and not self.ending and not self.closing
         return None if possible else self._wrong_status(name)
 
@@ -174,16 +178,19 @@ class Run(Undoing):
     def _failed(self, event: NodeFailed) -> None:
         node = self.program.index[event.node]
         self._effect_unsure(node, event.error, event.lost)
+        self._keep_checkpoint(node, event.checkpoint)
+        if event.cut_short and self._goes_back(node, event.notes):
+            return
         self._fail(node, event.error, event.notes)
 
     def _stopped(self, event: NodeStopped) -> None:
         node = self.program.index[event.node]
+        self._keep_checkpoint(node, event.checkpoint)
+        if self._goes_back(node, event.notes, event.until):
+            return
         self.given.pop(node, None)
         self._move_node(node, CANCELLED, EventType.NODE_CANCELLED, event.notes)
         self._resolved.extend((edge, BLOCKED) for edge in self.program.edges_out[node])
-
-    def _pause(self, event: PauseRequested) -> None:
-        self._move_run(RunStatus.PAUSED, EventType.PLAN_PAUSED, {"operator": event.operator, "reason": event.reason})
 
     def _resume(self, event: ResumeRequested) -> None:
         self._move_run(RunStatus.RUNNING, EventType.PLAN_RESUMED, {"operator": event.operator, "reason": event.reason})
@@ -226,9 +233,10 @@ class Run(Undoing):
             else:
                 started = self._start(node)
                 if started is not None:
-                    steps.append(started)
+                    steps.append(self._with_past(started))
         self._weigh_waiting()
-        steps.extend(Stop(self.program.ids[node]) for node in self._to_stop if self.statuses[node] in IN_FLIGHT)
+        stops = [node for node in self._to_stop if self.statuses[node] in IN_FLIGHT]
+        steps.extend(Stop(self.program.ids[node], node in self.halting and not self.ending) for node in stops)
         self._to_stop = []
         return steps
 
@@ -315,7 +323,7 @@ class Run(Undoing):
                 self._cancel_wait(node)
             elif node in self.again:
                 self._cancel_between(node)
-            elif status in IN_FLIGHT:
+            elif status in IN_FLIGHT and node not in self.halting:  # those are told already
                 self._to_stop.append(node)
 
     def _end_early(self, node: int) -> None:

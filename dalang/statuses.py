@@ -19,7 +19,7 @@ class RunStatus(StrEnum):
     RUNNING = "RUNNING"
     """Nodes are being run, or stopped because the run is ending early."""
     PAUSED = "PAUSED"
-    """An operator holds it: what is in flight ends, nothing new starts."""
+    """An operator holds it: what is in flight ends or is interrupted, nothing new starts."""
     AWAITING_HITL = "AWAITING_HITL"
     """Nothing can move until a person decides."""
     REPLANNING = "REPLANNING"
@@ -114,8 +114,18 @@ RUN_MOVES: dict[RunStatus, tuple[RunStatus, ...]] = {
 NODE_MOVES: dict[NodeStatus, tuple[NodeStatus, ...]] = {
     _N.PENDING: (_N.QUEUED, _N.RUNNING, _N.AWAITING_HITL, _N.ERROR, _N.FAILED, _N.SKIPPED, _N.CANCELLED),
     _N.QUEUED: (_N.PENDING, _N.RUNNING, _N.ERROR, _N.FAILED, _N.SKIPPED, _N.CANCELLED),
-    _N.RUNNING: (_N.RETRYING, _N.QUEUED, _N.AWAITING_HITL, _N.SUCCESS, _N.ERROR, _N.FAILED, _N.SKIPPED, _N.CANCELLED),
-    _N.RETRYING: (_N.RUNNING, _N.QUEUED, _N.SUCCESS, _N.ERROR, _N.FAILED, _N.SKIPPED, _N.CANCELLED),
+    _N.RUNNING: (
+        _N.PENDING,
+        _N.RETRYING,
+        _N.QUEUED,
+        _N.AWAITING_HITL,
+        _N.SUCCESS,
+        _N.ERROR,
+        _N.FAILED,
+        _N.SKIPPED,
+        _N.CANCELLED,
+    ),
+    _N.RETRYING: (_N.PENDING, _N.RUNNING, _N.QUEUED, _N.SUCCESS, _N.ERROR, _N.FAILED, _N.SKIPPED, _N.CANCELLED),
     _N.AWAITING_HITL: (_N.RUNNING, _N.SUCCESS, _N.ERROR, _N.FAILED, _N.SKIPPED, _N.CANCELLED),
     _N.SUCCESS: (_N.COMPENSATING,),
     _N.ERROR: (_N.COMPENSATING,),

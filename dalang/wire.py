@@ -87,7 +87,8 @@ class EventType(StrEnum):
     PLAN_STARTED = "PLAN_STARTED"
     """The run is RUNNING; the body holds its inputs."""
     PLAN_PAUSED = "PLAN_PAUSED"
-    """An operator, or a failure under the policy pause, holds the run: nothing is started, what is in flight ends."""
+    """An operator, or a failure under the policy pause, holds the run: nothing is started, what is in flight ends, or
+    is interrupted (data.mode)."""
     PLAN_RESUMED = "PLAN_RESUMED"
     """An operator ended the pause, or decided about the last failed node that waited for it."""
     PLAN_AWAITING_HITL = "PLAN_AWAITING_HITL"
@@ -110,6 +111,8 @@ class EventType(StrEnum):
     """The run began with what the node had come to in another run (redrive); the body holds inputs, outputs, error."""
     NODE_RETRY_REQUESTED = "NODE_RETRY_REQUESTED"
     """An operator has a failed node run again; the node is PENDING, the body holds the inputs that were changed."""
+    NODE_INTERRUPTED = "NODE_INTERRUPTED"
+    """The node was stopped by a pause that interrupts; it is PENDING and starts again when the run goes on."""
     NODE_STARTED = "NODE_STARTED"
     """The node's activity or timer was begun; the body holds its inputs."""
     NODE_WAITING = "NODE_WAITING"
@@ -300,13 +303,15 @@ class NodeTask(TypedDict):
 
 
 class NodeStop(TypedDict):
-    """Result of the activity of a node that was cancelled and left a checkpoint.
+    """Result of the activity of a node that was cancelled and left a checkpoint, or whose handler did not stop.
 
-    It is a result, since the SDK gives a cancelled activity's error no details.
+    ``until`` is then its deadline, in milliseconds since the epoch. It is a result, since the SDK gives a cancelled
+    activity's error no details.
     """
 
     stopped: bool
-    checkpoint: Checkpoint
+    checkpoint: NotRequired[Checkpoint]
+    until: NotRequired[int]
 
 
 class NodeResult(TypedDict):

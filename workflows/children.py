@@ -33,6 +33,7 @@ with workflow.unsafe.imports_passed_through():
     from dalang import wire
     from dalang.errors import ErrorPayload, ErrorType
     from dalang.events import Event, NodeFailed, NodeStopped, NodeSucceeded, Start
+    from dalang.interrupting import PauseMode
     from dalang.program import Program
     from dalang.run import Run
     from dalang.statuses import RunStatus
@@ -57,7 +58,7 @@ class Children:
         self._state = state
         self._run_id: str = state["runId"]
         self._handles: dict[str, workflow.ChildWorkflowHandle[Any, Any]] = {}
-        self._status = run.status
+        self._status, self._mode = run.status, run.pause_mode
         self._told: set[asyncio.Task[None]] = set()
 
     def begin(self, step: Start) -> asyncio.Task[Any]:
@@ -73,7 +74,9 @@ class Children:
     def follow(self) -> None:
         """Let a pause of the run, and its end, reach every child; a cancel reaches each as the stop of its node."""
         before, self._status = self._status, self._run.status
-        if self._status is before:
+        mode, self._mode = self._mode, self._run.pause_mode
+        interrupts = self._mode is PauseMode.INTERRUPT and mode is not self._mode
+        if self._status is before and not interrupts:
             return
         if self._status is RunStatus.PAUSED:
             signal = wire.SIGNAL_PAUSE
@@ -105,8 +108,10 @@ class Children:
         reason = self._run.reason if self._run.ending is RunStatus.CANCELLED else None
         if signal == wire.SIGNAL_CANCEL and reason is None:
             reason = "the parent run is ending"
+        interrupts = signal == wire.SIGNAL_PAUSE and self._run.pause_mode is PauseMode.INTERRUPT
+        mode = {"mode": str(PauseMode.INTERRUPT)} if interrupts else {}
         with contextlib.suppress(FailureError):  # it has ended meanwhile
-            await handle.signal(signal, {"operator": OPERATOR, "reason": reason})
+            await handle.signal(signal, {"operator": OPERATOR, "reason": reason, **mode})
 
     async def _start(self, step: Start) -> workflow.ChildWorkflowHandle[Any, Any]:
         document, nodes = self._document(step)

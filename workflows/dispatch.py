@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 from temporalio import workflow
 from temporalio.common import Priority, RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError, CancelledError, TimeoutError, TimeoutType
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    CancelledError,
+    RetryState,
+    TimeoutError,
+    TimeoutType,
+)
 
 with workflow.unsafe.imports_passed_through():
+    from dalang.canonical import MAX_INTEGER
     from dalang.dataflow import validation_error
     from dalang.durations import parse_duration
     from dalang.errors import ErrorPayload, ErrorType
     from dalang.events import Event, NodeFailed, NodeStopped, NodeSucceeded, Start, Undo, UndoFailed, UndoSucceeded
     from dalang.program import Program
-    from dalang.wire import NodeTask, activity_id, idempotency_key
+    from dalang.wire import Checkpoint, NodeTask, activity_id, idempotency_key, is_checkpoint
 
 GRACE = timedelta(minutes=15)
 """How much longer than the handler Temporal waits. The wrapper stops a handler in its time and says so, and a worker
@@ -147,20 +155,31 @@ class Dispatcher:
         if "compensation" in node:
             task["undoable"] = True
         _name(task, node, ("name", "handler", "capabilities", "metadata", "implementation"))
+        if step.starts:
+            task["starts"] = step.starts
+        if step.checkpoint is not None:
+            task["checkpoint"] = step.checkpoint
         return task
 
     def invalid(self, step: Start, message: str) -> Event:
         """Return the failure of a node whose inputs are of no use."""
         return NodeFailed(step.node_id, validation_error(message, {}, step.node_id))
 
-    def failure(self, step: Start, error: BaseException, stopping: bool) -> Event:
-        """Return what the end of an activity or timer by ``error`` means; ``stopping`` says that we asked for it."""
+    def failure(self, step: Start, error: BaseException, stopping: bool, interrupted: bool = False) -> Event:
+        """Return what the end of an activity or timer by ``error`` means; ``stopping`` says that we asked for it.
+
+        An attempt that failed while it was ``interrupted`` is not the node's end if only that kept Temporal from
+        repeating it.
+        """
         cause = _cause(error)
         if stopping and isinstance(cause, (CancelledError, asyncio.CancelledError)):
             return NodeStopped(step.node_id)
         attempts = self._program.retries[self._program.nodes[step.node]["retry"]]["attempts"]
         payload, lost = self._payload(step.node_id, attempts, cause)
-        return NodeFailed(step.node_id, payload, lost=lost)
+        cut_short = isinstance(error, ActivityError) and error.retry_state is RetryState.CANCEL_REQUESTED
+        return NodeFailed(
+            step.node_id, payload, lost=lost, checkpoint=_left(cause), cut_short=interrupted and cut_short
+        )
 
     def undo_failure(self, step: Undo, error: BaseException) -> Event:
         """Return what the end of a compensation's activity by ``error`` means."""
@@ -229,6 +248,28 @@ def undone(step: Undo, result: Any) -> Event:
     notes = {"worker": answer["worker"]} if isinstance(answer.get("worker"), str) else {}
     notes.update(_undo_attempt(answer.get("attempt")))
     return UndoSucceeded(step.node_id, outputs if isinstance(outputs, dict) else {}, notes)
+
+
+def _left(cause: BaseException | None) -> Checkpoint | None:
+    """Return the checkpoint that came with a failure: as its second detail, or as that of the last heartbeat."""
+    details: Sequence[Any] = ()
+    if isinstance(cause, ApplicationError):
+        details = cause.details
+    elif isinstance(cause, TimeoutError):
+        details = cause.last_heartbeat_details
+    return details[1] if len(details) > 1 and is_checkpoint(details[1]) else None
+
+
+def stopped(step: Start, result: Any, stopping: bool) -> NodeStopped | None:
+    """Return what the result of an attempt means that was cancelled and told what it left; None: it is no such."""
+    if not stopping or not isinstance(result, dict) or result.get("stopped") is not True:
+        return None
+    checkpoint, until = result.get("checkpoint"), result.get("until")
+    return NodeStopped(
+        step.node_id,
+        checkpoint=checkpoint if is_checkpoint(checkpoint) else None,
+        until=until if type(until) is int and 0 <= until <= MAX_INTEGER else None,
+    )
 
 
 def success(step: Start, result: Any) -> Event:

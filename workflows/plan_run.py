@@ -39,7 +39,7 @@ with workflow.unsafe.imports_passed_through():
     from dalang.workflows.answering_people import AnsweringPeople
     from dalang.workflows.children import Children
     from dalang.workflows.details import current_details
-    from dalang.workflows.dispatch import Dispatcher, sleep_ms, success, undone
+    from dalang.workflows.dispatch import Dispatcher, sleep_ms, stopped, success, undone
     from dalang.workflows.hearing import HearingEvents
     from dalang.workflows.recording import FactFlow, identity_of
 
@@ -66,6 +66,7 @@ class PlanRun(AnsweringPeople, HearingEvents):
         self._inbox: deque[Event] = deque()
         self._in_flight: dict[str, tuple[Start | Undo, asyncio.Task[Any]]] = {}
         self._stopping: set[str] = set()
+        self._interrupted: set[str] = set()
         self._wakes: dict[str, int] = {}
         self._rejections = 0
         self._cancelled = False
@@ -247,6 +248,8 @@ class PlanRun(AnsweringPeople, HearingEvents):
 
     def _stop(self, step: Stop) -> None:
         self._stopping.add(step.node_id)
+        if step.interrupt:
+            self._interrupted.add(step.node_id)
         start, task = self._in_flight[step.node_id]
         if isinstance(start, Start) and start.child is not None:
             self._children.stop(step.node_id)
@@ -260,13 +263,18 @@ class PlanRun(AnsweringPeople, HearingEvents):
             self._inbox.append(self._children.ended(step, task, step.node_id in self._stopping))
             return
         woken = self._wakes.pop(step.node_id, None) is not None
+        told, interrupted = step.node_id in self._stopping, step.node_id in self._interrupted
+        if interrupted:  # it will start again, and its next end is another matter
+            self._stopping.discard(step.node_id)
+            self._interrupted.discard(step.node_id)
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is not None:
-            self._inbox.append(self._dispatcher.failure(step, error, step.node_id in self._stopping))
+            self._inbox.append(self._dispatcher.failure(step, error, told, interrupted))
         elif woken:
             self._inbox.append(NodeSucceeded(step.node_id, {}))
         else:
-            self._inbox.append(success(step, task.result()))
+            result = task.result()
+            self._inbox.append(stopped(step, result, told) or success(step, result))
 
     def _is_stored_by_worker(self, node_id: str) -> bool:
         kind = self._program.types[self._program.index[node_id]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,6 +24,7 @@ with workflow.unsafe.imports_passed_through():
         TaskDelegated,
         TaskReleased,
     )
+    from dalang.interrupting import PauseMode
     from dalang.run import Run
     from dalang.statuses import ImpossibleMove, UnacceptableContent
     from dalang.wait_inputs import MAX_CORRELATION_KEY, MAX_EVENT_NAME
@@ -89,6 +90,13 @@ def parse(kind: type[Control], payload: Any) -> Control:
     return kind(**given)
 
 
+def one_of(key: str, value: Any, words: Sequence[str]) -> str:
+    """Return one of ``words``; raises Malformed."""
+    if value not in words:
+        raise Malformed(f"{key} is {' or '.join(words)}")
+    return str(value)
+
+
 def text(key: str, value: Any, limit: int = MAX_TEXT) -> str:
     """Return a text that can be recorded; raises Malformed."""
     if not isinstance(value, str):
@@ -145,7 +153,7 @@ _SAID = {"operator": Field(text), "reason": Field(text)}
 _TASK = {"taskId": Field(name, "task", required=True), "operator": Field(name, required=True), "groups": Field(names)}
 
 REQUESTS: dict[type[Control], Mapping[str, Field]] = {
-    PauseRequested: _SAID,
+    PauseRequested: {"mode": Field(partial(one_of, words=tuple(PauseMode))), **_SAID},
     ResumeRequested: _SAID,
     CancelRequested: _SAID,
     RetryRequested: {"nodeId": Field(text, "node", required=True), "inputs": Field(an_object), **_SAID},

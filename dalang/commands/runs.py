@@ -181,9 +181,17 @@ def nodes(
 
 @app.command()
 @online
-def pause(session: Session, run: RunArgument, reason: Reason = None) -> None:
-    """Pause a run: what is in flight ends, nothing new starts."""
-    _control(session, "pause", run, reason)
+def pause(
+    session: Session,
+    run: RunArgument,
+    reason: Reason = None,
+    interrupt: Annotated[
+        bool,
+        typer.Option("--interrupt", help="Stop what is in flight where that is safe; it goes on from its checkpoint."),
+    ] = False,
+) -> None:
+    """Pause a run: nothing new starts, and what is in flight ends, or is interrupted and starts again at `resume`."""
+    _control(session, "pause", run, reason, {"mode": "interrupt"} if interrupt else {})
 
 
 @app.command()
@@ -289,9 +297,9 @@ def watch_to_end(
     return results.EXIT_CODES.get(found["status"], FAILED)
 
 
-def _control(session: Session, control: str, run: str, reason: str | None) -> None:
+def _control(session: Session, control: str, run: str, reason: str | None, more: dict[str, Any] | None = None) -> None:
     run_id = session.client.run_id(run)
-    found = session.client.post(f"/runs/{run_id}/{control}", {"reason": reason} if reason else {})
+    found = session.client.post(f"/runs/{run_id}/{control}", {**({"reason": reason} if reason else {}), **(more or {})})
     done = f"{found.get('message') or control}: run {run_id} is {found['status']}"
     session.emit(found, lambda: session.out.print(done, soft_wrap=True))
 

@@ -55,11 +55,15 @@ class NodeDetail(NodeState):
 
 @dataclass(frozen=True)
 class Attempt:
-    """A failed attempt of a node, as the worker that made it reported."""
+    """A failed attempt of a node, as the worker that made it reported.
+
+    ``starts`` counts the earlier starts of the same work, each of which counts its attempts from 1.
+    """
 
     run_id: UUID
     node_id: str
     generation: int
+    starts: int
     attempt: int
     error: dict[str, Any]
     started_at: datetime | None
@@ -132,6 +136,7 @@ async def record_attempt(
     attempt: int,
     error: Mapping[str, Any],
     ended_at: datetime,
+    starts: int = 0,
     started_at: datetime | None = None,
     worker: str = "",
 ) -> None:
@@ -142,6 +147,7 @@ async def record_attempt(
         "run_id": literal(run_id),
         "node_id": literal(node_id),
         "generation": literal(generation),
+        "starts": literal(starts),
         "attempt": literal(attempt),
         "tenant_id": literal(tenant_id),
         "error": literal(stored, JSONB),
@@ -163,7 +169,7 @@ async def list_attempts(
     query = query.where(_attempts.tenant_id == tenant_id, _attempts.run_id == run_id)
     if node_id is not None:
         query = query.where(_attempts.node_id == node_id)
-    order = (_attempts.ended_at, _attempts.node_id, _attempts.generation, _attempts.attempt)
+    order = (_attempts.ended_at, _attempts.node_id, _attempts.generation, _attempts.starts, _attempts.attempt)
     return [Attempt(*row) for row in await conn.execute(query.order_by(*order).limit(limit))]
 
 

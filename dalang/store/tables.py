@@ -382,9 +382,10 @@ node_attempts = Table(
     _time("started_at"),
     Column("ended_at", DateTime(timezone=True), nullable=False),
     Column("worker", Text, nullable=False),
-    PrimaryKeyConstraint("run_id", "node_id", "generation", "attempt"),
+    _number("starts"),
+    PrimaryKeyConstraint("run_id", "node_id", "generation", "starts", "attempt"),
     _of_run(),
-    CheckConstraint("generation >= 0 AND attempt > 0", "numbers"),
+    CheckConstraint("generation >= 0 AND starts >= 0 AND attempt > 0", "numbers"),
     comment="Failed attempts, which Temporal repeats without telling the workflow; reported by the worker itself.",
 )
 

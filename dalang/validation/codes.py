@@ -50,6 +50,7 @@ CODES: dict[str, Code] = {
     "IMMUTABLE": Code("error", "A revision changes what has started or finished in the run."),
     # Types, ports, inputs of the built-in types
     "UNKNOWN_NODE_TYPE": Code("error", "The type is neither built in nor registered."),
+    "NOT_INTERRUPTIBLE": Code("error", "`interruptible: true` on a node that only waits, or is a run of its own."),
     "UNKNOWN_HANDLER": Code("error", "A python node names a function that is not registered."),
     "DUPLICATE_PORT": Code("error", "Two inputs, or two outputs, of a node have one name."),
     "RESERVED_PORT": Code("error", "An output is called success or error, which are the names of the fixed ports."),

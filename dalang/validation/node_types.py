@@ -13,6 +13,7 @@ from typing import Any
 from dalang.durations import MAX_DURATION_MS, parse_duration
 from dalang.nodes import BUILT_IN_TYPES
 from dalang.plan import ERROR_PORT, Node
+from dalang.program import WAITING_TYPES
 from dalang.validation import later
 from dalang.validation.report import Problems, kind_of, shown
 from dalang.validation.structure import Draft, NodeAt
@@ -34,6 +35,9 @@ def check_node_types(draft: Draft, registered: frozenset[str] | None, problems: 
         if node.model is None:
             continue
         kind = node.model.type
+        if node.model.interruptible and kind in WAITING_TYPES:
+            message = f"A node of type {kind} has no handler that could be stopped; a pause leaves it as it is."
+            problems.error("NOT_INTERRUPTIBLE", (*node.steps, "interruptible"), message, node.id)
         if kind in BUILT_IN_TYPES:
             _Inputs(draft, node, node.model, problems).check()
             if kind == "python":

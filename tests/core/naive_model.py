@@ -75,6 +75,14 @@ class NaiveRun:
     event_only: list[str] = field(default_factory=list)
     """Edges whose condition raised too late to matter."""
     to_stop: list[str] = field(default_factory=list)
+    interrupts: bool = False
+    """Whether pauses that interrupt are played."""
+    halting: list[str] = field(default_factory=list)
+    """Nodes in flight that were told to stop and will start again."""
+    given: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The inputs of nodes that were interrupted and wait to start again."""
+    begun_with: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The inputs each node started with."""
 
     def __post_init__(self) -> None:
         self.plan = with_derived_ids(self.plan)
@@ -115,6 +123,7 @@ class NaiveRun:
         self.begun = True
 
     def happen_success(self, node_id: str, outputs: dict[str, Any]) -> None:
+        self.over(node_id)
         filled = self.filled(node_id, outputs)
         if filled is None:
             self.fail(node_id, invalid(node_id))
@@ -139,10 +148,20 @@ class NaiveRun:
         return filled
 
     def happen_failure(self, node_id: str, error: Mapping[str, Any]) -> None:
+        self.over(node_id)
         self.fail(node_id, error)
         self.settle()
 
+    def over(self, node_id: str) -> None:
+        self.halting = [node for node in self.halting if node != node_id]
+
     def happen_stopped(self, node_id: str) -> None:
+        again = node_id in self.halting and self.ending is None
+        self.over(node_id)
+        if again:
+            self.status[node_id] = "PENDING"
+            self.given[node_id] = self.begun_with[node_id]
+            return
         self.status[node_id] = "CANCELLED"
         for edge in self.outgoing(node_id):
             self.edge_state[self.id(edge)] = "blocked"
@@ -150,6 +169,12 @@ class NaiveRun:
 
     def happen_pause(self) -> None:
         self.paused = True
+
+    def happen_interrupt(self) -> None:
+        self.paused = True
+        told = [node for node in self.in_flight() if self.node(node).interruptible and node not in self.halting]
+        self.halting += told
+        self.to_stop += told
 
     def happen_resume(self) -> None:
         self.paused = False
@@ -174,6 +199,7 @@ class NaiveRun:
     def happen_revise(self, plan: Plan) -> None:
         """The plan is another one; edges into waiting nodes that are new or other are resolved as if always there."""
         before = {self.id(edge): edge for edge in self.plan.edges}
+        self.given = {node: inputs for node, inputs in self.given.items() if not self.is_changed(node, plan)}
         self.plan = with_derived_ids(plan)
         self.status = {node.node_id: self.status.get(node.node_id, "PENDING") for node in self.plan.all_nodes()}
         fresh = [edge for edge in self.plan.edges if before.get(self.id(edge)) != edge]
@@ -184,6 +210,12 @@ class NaiveRun:
                 self.relight(edge)
         self.settle()
 
+    def is_changed(self, node_id: str, plan: Plan) -> bool:
+        """Whether a node, or what leads into it, is another in ``plan``."""
+        new = with_derived_ids(plan)
+        theirs = [edge for edge in new.edges if edge.target_node_id == node_id]
+        return self.node(node_id) not in new.all_nodes() or theirs != self.incoming(node_id)
+
     def may_revise(self, plan: Plan) -> bool:
         """Whether nothing that has started or ended is another in ``plan``, nor what leads into it."""
         if not self.begun or self.ending or self.end() is not None or self.closed_as is not None:
@@ -192,7 +224,7 @@ class NaiveRun:
         kept = {node.node_id: node for node in new.all_nodes()}
         last = {node.node_id for node in new.finally_}
         for node_id, status in self.status.items():
-            if status == "PENDING":
+            if status == "PENDING" and (node_id not in self.begun_with or node_id in kept):
                 continue
             if kept.get(node_id) != self.node(node_id) or (node_id in last) != (node_id in self.last()):
                 return False
@@ -263,7 +295,7 @@ class NaiveRun:
             edge_id = self.raised.pop(0)
             target = next(edge.target_node_id for edge in self.plan.edges if edge.edge_id == edge_id)
             self.edge_state[edge_id] = "blocked"
-            if self.status[target] == "PENDING":
+            if self.status[target] == "PENDING" and target not in self.given:
                 self.fail(target, invalid(target))
             else:
                 self.event_only.append(edge_id)
@@ -292,7 +324,7 @@ class NaiveRun:
         for node in self.main():
             if self.status[node] == "PENDING":
                 self.status[node] = "CANCELLED"
-        self.to_stop += [node for node in self.main() if self.status[node] == "RUNNING"]
+        self.to_stop += [node for node in self.main() if self.status[node] == "RUNNING" and node not in self.halting]
 
     def verdict(self, node_id: str) -> str:
         """Return start, skip or wait."""
@@ -351,12 +383,13 @@ class NaiveRun:
         while startable := [node for node in self.ready() if self.slot_free(node)]:
             node = startable[0]
             try:
-                inputs = self.render(node)
+                inputs = self.given.pop(node) if node in self.given else self.render(node)
             except (ExpressionError, Raised):
                 self.fail(node, invalid(node))
                 self.settle()
                 continue
             self.status[node] = "RUNNING"
+            self.begun_with[node] = inputs
             starts.append((node, inputs))
         stops, self.to_stop = [node for node in self.to_stop if self.status[node] == "RUNNING"], []
         return stops, starts
@@ -422,14 +455,17 @@ class NaiveRun:
     # What is possible
 
     def possible(self, request: str, node_id: str | None = None, outputs: Mapping[str, Any] | None = None) -> bool:
-        """Tell whether begin, success, failure, stopped, pause, resume, cancel, timeout or skip fits what is."""
+        """Tell whether begin, success, failure, stopped, pause, interrupt, resume, cancel, timeout or skip fits."""
         going = self.begun and self.end() is None
         if request == "begin":
             return not self.begun
         if request in ("success", "failure"):
             return node_id in self.in_flight()
         if request == "stopped":
-            return node_id in self.in_flight() and node_id in self.main() and self.ending is not None
+            told = node_id in self.halting or (node_id in self.main() and self.ending is not None)
+            return node_id in self.in_flight() and told
+        if request == "interrupt":
+            return going and self.ending is None and not self.closing()
         if request == "pause":
             return going and not self.paused and self.ending is None and not self.closing()
         if request == "resume":

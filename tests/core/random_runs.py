@@ -155,6 +155,7 @@ def random_event(rnd: Random, model: NaiveRun, troubles: int = 12) -> Event:
         return NodeSucceeded(node, random_outputs(rnd))
     waiting = [node for node, status in model.status.items() if status == "PENDING"]
     options: list[Event] = [ResumeRequested()] * 3 if model.paused else [PauseRequested()] * 2
+    options += [PauseRequested(mode="interrupt")] * 6 if model.interrupts else []
     options += [CancelRequested("op", "enough"), TimedOut()]
     if waiting:
         last = [node for node in waiting if node in model.last()]
@@ -173,6 +174,7 @@ def any_event(rnd: Random, model: NaiveRun) -> Event:
             NodeFailed(node, {"type": "TIMEOUT"}),
             NodeStopped(node),
             PauseRequested(),
+            PauseRequested(mode="interrupt"),
             ResumeRequested(),
             CancelRequested(),
             TimedOut(),

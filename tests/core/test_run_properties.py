@@ -61,6 +61,12 @@ REQUESTS = {
 }
 
 
+def request(event: Event) -> str:
+    """Return what the model calls the event."""
+    interrupts = isinstance(event, PauseRequested) and event.mode == "interrupt"
+    return "interrupt" if interrupts else REQUESTS[type(event)]
+
+
 class Game:
     """A run and its model, played against each other from Begin to the end; ``script`` is what was played."""
 
@@ -98,7 +104,7 @@ class Game:
 
     def possible(self, event: Event) -> bool:
         outputs = event.outputs if isinstance(event, SkipRequested) else None
-        return self.model.possible(REQUESTS[type(event)], getattr(event, "node", None), outputs)
+        return self.model.possible(request(event), getattr(event, "node", None), outputs)
 
     def apply(self, event: Event) -> None:
         self.script.append(event)
@@ -169,7 +175,10 @@ def tell(model: NaiveRun, event: Event) -> None:
     elif isinstance(event, NodeStopped):
         model.happen_stopped(event.node)
     elif isinstance(event, PauseRequested):
-        model.happen_pause()
+        if event.mode == "interrupt":
+            model.happen_interrupt()
+        else:
+            model.happen_pause()
     elif isinstance(event, ResumeRequested):
         model.happen_resume()
     elif isinstance(event, CancelRequested):
@@ -214,7 +223,7 @@ def check_indexes(run: Run, model: NaiveRun) -> None:
         assert [run._waiting[number], run._live[number], run._blocked[number]] == [states.count(s) for s in (0, 1, 3)]
     readers = [0] * len(program.ids)
     for number in numbers:
-        if run.statuses[number] is NodeStatus.PENDING:
+        if run.statuses[number] is NodeStatus.PENDING and number not in run.given:
             for source in program.reads[number]:
                 readers[source] += 1
     for edge, sources in program.edge_reads.items():

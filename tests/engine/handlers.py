@@ -204,6 +204,34 @@ def steps_in_thread(ctx: NodeContext, path: str, count: int = 5, fail_at: int = 
     return {"begun": begun, "attempt": ctx.attempt}
 
 
+@node("t-deaf")
+def deaf(ctx: NodeContext, path: str) -> dict[str, Any]:
+    """Work in a thread that never looks whether it should stop, until there is a file ``path``."""
+    with Path(f"{path}.log").open("a") as log:
+        log.write(f"begin {ctx.restored}\n")
+    ctx.checkpoint("begun")
+    while not Path(path).exists():
+        time.sleep(0.02)
+    with Path(f"{path}.log").open("a") as log:
+        log.write("end\n")
+    return {"restored": ctx.restored}
+
+
+@node("t-saves")
+async def saves(ctx: NodeContext, failing: bool = False) -> dict[str, Any]:
+    """Hang at its first start and save its work when it is stopped, or fail over and over with a checkpoint."""
+    if ctx.restored is not None and not (failing and ctx.attempt < 3):
+        return {"restored": ctx.restored, "attempt": ctx.attempt, "key": ctx.idempotency_key}
+    if failing:
+        ctx.checkpoint({"failed": ctx.attempt})
+        raise NodeFailure("not yet", type="NETWORK_ERROR")
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        ctx.checkpoint({"saved": True})
+    return {}
+
+
 @node("t-bad-checkpoint")
 async def bad_checkpoint(ctx: NodeContext) -> None:
     """Leave what is not JSON."""

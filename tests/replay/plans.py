@@ -89,6 +89,28 @@ async def _cancel_twice(started: Started) -> None:
     await started.handle.cancel()
 
 
+_INTERRUPT = {"operator": "ann", "mode": "interrupt"}
+
+
+async def _interrupt_and_resume(started: Started) -> None:
+    await started.until("NODE_STARTED", "a")
+    await started.handle.execute_update("pause", _INTERRUPT)
+    await started.until("NODE_INTERRUPTED", "a")
+    await started.handle.execute_update("resume", {})
+
+
+async def _interrupt_and_cancel(started: Started) -> None:
+    await started.until("NODE_STARTED", "a")
+    await started.handle.signal("pause", _INTERRUPT)
+    await started.handle.signal("cancel", {"reason": "enough"})
+
+
+async def _interrupt_between_attempts(started: Started) -> None:
+    while not (await started.stored())["attempts"]:
+        await started.until("NODE_STARTED", "a")
+    await _interrupt_and_resume(started)
+
+
 PLANS: dict[str, Recorded] = {
     "chain": Recorded(noop_chain(5)),
     "data": Recorded(
@@ -142,6 +164,27 @@ PLANS: dict[str, Recorded] = {
     ),
     "python": Recorded({"nodes": [_node("a", "python", handler="t-value", inputs={"x": 1})]}),
     "time-out": Recorded({"nodes": [_node("a", "t-hang", timeouts={"startToClose": "100ms"}, **_FLAKY)]}),
+    "interrupt": Recorded(
+        {
+            "nodes": [_node("a", "t-saves"), _node("b"), _node("s", "sleep", inputs={"duration": "1s"})],
+            "edges": [_edge("a", "b")],
+        },
+        _interrupt_and_resume,
+    ),
+    "interrupt-cancel": Recorded({"nodes": [_node("a", "t-saves"), _node("b", "t-hang")]}, _interrupt_and_cancel),
+    "interrupt-retrying": Recorded(
+        {
+            "nodes": [
+                _node(
+                    "a",
+                    "t-saves",
+                    inputs={"failing": True},
+                    retryPolicy={"backoffStrategy": "FIXED", "initialDelayMs": 1_000, "maxAttempts": 5},
+                )
+            ]
+        },
+        _interrupt_between_attempts,
+    ),
     "run-time-out": Recorded({"timeout": "200ms", "nodes": [_node("a", "t-hang")]}),
     "pause": Recorded({"nodes": [_node("a", "sleep", inputs={"duration": "1s"}), _node("b")]}, _pause_and_resume),
     "cancel-signal": Recorded({"nodes": [_node("a", "t-hang")]}, _cancel_by_signal),
