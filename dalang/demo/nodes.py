@@ -1,7 +1,8 @@
-"""Demo functions for nodes of type ``python``: ones that fail, to see retries, error edges and the undo at work."""
+"""Demo functions for nodes of type ``python``: they fail, undo, or work for long, to see what becomes of that."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from dalang.nodes import NetworkError, NodeContext, ToolError, node
@@ -48,3 +49,16 @@ async def demo_refund(ctx: NodeContext, receipt: str | None = None) -> dict[str,
     """Pay back what was charged: by its receipt or, where nobody heard of one, by the key it was charged under."""
     assert ctx.undoes is not None, "it is the compensation of demo-charge"
     return {"refunded": receipt or ctx.undoes.idempotency_key, "key": ctx.idempotency_key}
+
+
+@node("demo-import")
+async def demo_import(ctx: NodeContext, rows: int, batch: int = 10, seconds: float = 0.05) -> dict[str, Any]:
+    """Import rows in batches, each of which takes a while; another attempt begins with the batch that is due."""
+    done = ctx.restored["done"] if ctx.restored else 0
+    begun = done
+    while done < rows:
+        await asyncio.sleep(seconds)
+        done = min(done + batch, rows)
+        ctx.progress(f"{done} of {rows} rows", done / rows)
+        await ctx.checkpoint({"done": done})
+    return {"rows": rows, "here": rows - begun}
