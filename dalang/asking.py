@@ -88,6 +88,8 @@ class Asking(Hearing):
             "kind": kind,
             "priority": task.priority,
             "dueAt": task.due_at,
+            "remindAt": task.remind_at,
+            "escalateAt": task.escalate_at,
             "quorum": task.quorum,
             "fourEyes": task.four_eyes,
             "candidates": task.candidates,

@@ -64,6 +64,8 @@ class OpenTask:
     four_eyes: bool = False
     quorum: int = 1
     due_at: int | None = None
+    remind_at: int | None = None
+    escalate_at: int | None = None
     votes: list[dict[str, Any]] = field(default_factory=list)
     error: Mapping[str, Any] | None = None
 

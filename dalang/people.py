@@ -96,7 +96,7 @@ class People(Asking):
                 self._fail(node, self._error(node, ErrorType.POLICY_VIOLATION, message))
                 return
         assignee = None if words["assignee"] in excluded else words["assignee"]
-        due = spec.get("due")
+        due = self._at + spec["due"] if "due" in spec else None
         task = self._raise_task(
             node,
             APPROVAL,
@@ -112,15 +112,14 @@ class People(Asking):
             excluded=excluded,
             four_eyes=four_eyes,
             quorum=quorum,
-            due_at=None if due is None else self._at + due,
+            due_at=due,
+            remind_at=due - spec["reminder"] if due is not None and "reminder" in spec else None,
+            escalate_at=self._at + spec["escalation"]["after"] if "escalation" in spec else None,
             **({"priority": spec["priority"]} if "priority" in spec else {}),
         )
-        if due is not None:
-            self._set_alarm(self._at + due, DUE, task.id)
-            if "reminder" in spec:
-                self._set_alarm(self._at + due - spec["reminder"], REMINDER, task.id)
-        if "escalation" in spec:
-            self._set_alarm(self._at + spec["escalation"]["after"], ESCALATION, task.id)
+        for at, kind in ((task.due_at, DUE), (task.remind_at, REMINDER), (task.escalate_at, ESCALATION)):
+            if at is not None:
+                self._set_alarm(at, kind, task.id)
 
     def _cancel_wait(self, node: int) -> None:
         self._withdraw_question(node)

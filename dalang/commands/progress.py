@@ -95,12 +95,16 @@ def note_of(event: Mapping[str, Any]) -> str:
     """Return what is worth saying of an event beside its type: an error, a reason, repeated attempts."""
     data = event.get("data") or {}
     body = event.get("body")
+    if event.get("type") == "HITL_TASK_CREATED":
+        return f"dalang tasks show {str(data.get('task'))[:8]}"
     error = body.get("error") if isinstance(body, Mapping) else None
     if isinstance(error, Mapping):
         return f"{error.get('type', 'ERROR')}: {error.get('message', '')}"
-    parts = [str(data[key]) for key in ("errorType", "skipReason", "reason", "request") if data.get(key)]
+    parts = [str(data[key]) for key in ("errorType", "skipReason", "reason", "request", "action") if data.get(key)]
     if data.get("operator") and not data.get("nodeId"):
         parts.append(f"by {data['operator']}")
+    if data.get("completedBy"):
+        parts.append(f"by {data['completedBy']}")
     if isinstance(data.get("attempt"), int) and data["attempt"] > 1:
         parts.append(f"attempt {data['attempt']}")
     return ", ".join(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -268,3 +269,49 @@ async def test_a_decision_made_while_no_worker_answers_counts_when_one_is_back(
         events = (await api.get(f"/orchestrator/runs/{run_id}/events"))["items"]
     assert run["outputs"]["said"]["decidedBy"] == "approver@acme"
     assert [one["type"] for one in events].count("HITL_TASK_COMPLETED") == 1
+
+
+@pytest.mark.usefixtures("working")
+async def test_a_person_is_asked_within_a_plan_within_a_plan(api: Api) -> None:
+    """The task is the inner run's; deciding it lets the outer one go on."""
+    inner = review(title="Inner")
+    node = {"nodeId": "sub", "type": "plan", "plan": {key: inner[key] for key in ("name", "nodes", "edges", "outputs")}}
+    run_id = await api.execute(
+        {"name": "outer", "nodes": [node], "outputs": {"by": "${nodes.sub.outputs.said.decidedBy}"}}
+    )
+    async with asyncio.timeout(30):
+        while not (tasks := (await api.get(TASKS, params={"open": True}))["items"]):
+            await asyncio.sleep(0.05)
+    [task] = tasks
+    assert (task["title"], task["planName"]) == ("Inner", "review")
+    assert task["runId"] != run_id
+    done = await api("POST", f"{TASKS}/{task['taskId']}/approve", json=decision(task), as_=APPROVER)
+    assert done.status_code == 200, done.text
+    assert (await api.ended(run_id))["outputs"] == {"by": "approver@acme"}
+
+
+@pytest.mark.usefixtures("working")
+async def test_large_things_are_shown_and_edited(api: Api) -> None:
+    """What is proposed may be larger than what events hold themselves; so may what a person makes of it."""
+    plan = review()
+    plan["nodes"][0]["inputs"] = {"text": "x" * 150_000}
+    run_id, task = await asked(api, plan)
+    shown = await api.get(f"{TASKS}/{task['taskId']}")
+    assert len(shown["context"]["text"]) == 150_000
+    body = decision(task, outputs={"text": "y" * 200_000})
+    done = await api("POST", f"{TASKS}/{task['taskId']}/edit", json=body, as_=APPROVER)
+    assert done.status_code == 200, done.text
+    assert (await api.ended(run_id))["outputs"]["said"]["text"] == "y" * 200_000
+    too_large = {**decision(task), "outputs": {"text": "z" * 700_000}}
+    problem(await api("POST", f"{TASKS}/{task['taskId']}/edit", json=too_large, as_=APPROVER), 413)
+
+
+@pytest.mark.usefixtures("working")
+async def test_times_are_shown_before_they_come(api: Api) -> None:
+    """When it is due, when somebody is reminded, when another group is asked."""
+    task = review(due="2d", reminder="1d", escalation={"after": "3h", "to": "managers"})
+    run_id, item = await asked(api, task)
+    made = datetime.fromisoformat(item["createdAt"])
+    after = {name: datetime.fromisoformat(item[name]) - made for name in ("dueAt", "remindAt", "escalateAt")}
+    assert after == {"dueAt": timedelta(days=2), "remindAt": timedelta(days=1), "escalateAt": timedelta(hours=3)}
+    assert (await api("POST", f"/orchestrator/runs/{run_id}/cancel")).status_code == 200
