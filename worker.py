@@ -20,6 +20,7 @@ from dalang.activities.catalogue import load_node_modules, node_activities
 from dalang.activities.execution import HandlerLoop
 from dalang.activities.http import Http
 from dalang.activities.projection import Projection, StoreRecorder
+from dalang.activities.revisions import Revisions
 from dalang.activities.scheduled_run import ScheduledRuns
 from dalang.errors import DalangError
 from dalang.launch import Launcher, TemporalLink
@@ -50,13 +51,14 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
     await link.identify(client)
     scheduled = ScheduledRuns(engine, client, Launcher(settings, engine, link), Schedules(client, settings))
     loop, http = HandlerLoop(settings.max_concurrent_activities), Http()
+    revisions = Revisions(engine)
     activities = node_activities(StoreRecorder(engine, identity), loop, http)
     running = Worker(
         client,
         task_queue=settings.task_queue,
         identity=identity,
         workflows=[PlanRun, ScheduledRun],
-        activities=[projection.record, scheduled.start, scheduled.wait, *activities],
+        activities=[projection.record, scheduled.start, scheduled.wait, revisions.prepare, *activities],
         interceptors=[GuardInterceptor()],
         # Unsandboxed for speed; the import contract and the replay tests guard determinism (TEMPORAL.md, "Cost").
         workflow_runner=UnsandboxedWorkflowRunner(),

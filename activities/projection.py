@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID
@@ -31,8 +32,17 @@ AWAY_SECONDS = 1.0
 T = TypeVar("T")
 
 
-async def _beat() -> None:
+@asynccontextmanager
+async def beating() -> AsyncIterator[None]:
     """Tell Temporal that this worker is alive; without it a killed one is noticed only at the end of the activity."""
+    alive = asyncio.create_task(_beat())
+    try:
+        yield
+    finally:
+        alive.cancel()
+
+
+async def _beat() -> None:
     while True:
         await asyncio.sleep(BEAT_SECONDS)
         activity.heartbeat()
@@ -58,16 +68,14 @@ class Projection:
             latest = await self._client.get_workflow_handle(workflow_id).describe()
             return latest.run_id == execution
 
-        alive = asyncio.create_task(_beat())
         try:
-            head = await record(
-                self._engine, batch, temporal_run_id=execution, workflow_id=workflow_id, is_current=is_current
-            )
+            async with beating():
+                head = await record(
+                    self._engine, batch, temporal_run_id=execution, workflow_id=workflow_id, is_current=is_current
+                )
         except (NotCurrentExecution, MalformedBatch, NotFound) as error:
             # Trying again cannot help: the execution was replaced, its run was deleted, or the workflow has a defect.
             raise ApplicationError(str(error), type=type(error).__name__, non_retryable=True) from error
-        finally:
-            alive.cancel()
         return dict(head)
 
 

@@ -68,10 +68,11 @@ def apply_patch(document: Mapping[str, Any], patch: Any) -> Patched:
     edges = {edge["edgeId"]: edge for edge in document.get("edges", ())}
     nodes = {node["nodeId"]: node for node in document.get("nodes", ())}
     last = {node["nodeId"]: node for node in document.get("finally", ())}
-    _remove(edges, patch.get("removeEdges", ()), "removeEdges", "edge", result)
+    _remove_edges(edges, patch.get("removeEdges", ()), result)
     for number, node_id in enumerate(patch.get("removeNodes", ())):
         if nodes.pop(node_id, None) is None and last.pop(node_id, None) is None:
             result._problem("UNKNOWN_NODE", ("removeNodes", number), f"The plan has no node `{node_id}`.")
+        result.places["nodes", node_id] = pointer("removeNodes", number)
     for number, node in enumerate(patch.get("replaceNodes", ())):
         node_id = node.get("nodeId")
         group = nodes if node_id in nodes else last
@@ -145,10 +146,12 @@ def _set(values: Mapping[str, Any], result: Patched) -> None:
             result.places["set", name] = pointer("set", name)
 
 
-def _remove(known: dict[str, Any], ids: list[str], operation: str, what: str, result: Patched) -> None:
-    for number, one in enumerate(ids):
-        if known.pop(one, None) is None:
-            result._problem("UNKNOWN_EDGE", (operation, number), f"The plan has no {what} `{one}`.", edge_id=one)
+def _remove_edges(edges: dict[str, Any], ids: list[str], result: Patched) -> None:
+    for number, edge_id in enumerate(ids):
+        if edges.pop(edge_id, None) is None:
+            message = f"The plan has no edge `{edge_id}`."
+            result._problem("UNKNOWN_EDGE", ("removeEdges", number), message, edge_id=edge_id)
+        result.places["edges", edge_id] = pointer("removeEdges", number)
 
 
 def _add_node(

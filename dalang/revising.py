@@ -35,7 +35,7 @@ class RevisionRefused(ImpossibleMove):
     def __init__(self, event: str, clashes: list[Clash]) -> None:
         first = clashes[0]
         subject = f"node {first['nodeId']}" if "nodeId" in first else f"edge {first['edgeId']}"
-        super().__init__(event, subject, first["message"])
+        super().__init__(event, subject, first["message"].removeprefix("is "))
         self.clashes = clashes
 
 
@@ -107,16 +107,19 @@ class Revising(Containers):
             target = old.targets[edge]
             if edge not in kept and not waits[target] and old.ids[target] in new.index:
                 seen.add(edge_id)
-                yield {"edgeId": edge_id, "message": f"fixed: its target {old.ids[target]} {self._said(target)}"}
+                yield {"edgeId": edge_id, "message": f"is fixed: its target {old.ids[target]} {self._said(target)}"}
         for edge in change.fresh:
             target_id, edge_id = new.ids[new.targets[edge]], new.edge_ids[edge]
             number = old.index.get(target_id)
             if number is not None and not waits[number] and edge_id not in seen:
-                yield {"edgeId": edge_id, "message": f"too late: its target {target_id} {self._said(number)}"}
+                yield {"edgeId": edge_id, "message": f"is too late: its target {target_id} {self._said(number)}"}
         for node_id in change.needed():
             node = old.index[node_id]
             if not self._is_known(node, event.known.get(node_id, {})):
-                yield {"nodeId": node_id, "message": "read by the revision, but what it put out is not kept any more"}
+                yield {
+                    "nodeId": node_id,
+                    "message": "is read by the revision, but what it put out is not kept any more",
+                }
 
     def _has_started(self, node: int) -> bool:
         """Whether the node ever started: one that waits to be run again did."""
@@ -124,7 +127,7 @@ class Revising(Containers):
 
     def _said(self, node: int) -> str:
         status = self.statuses[node]
-        return "was started before" if status is PENDING else f"is {status}"
+        return "is one that was started before" if status is PENDING else f"is {status}"
 
     def _is_known(self, node: int, known: Mapping[str, Any]) -> bool:
         status = self.statuses[node]

@@ -26,6 +26,8 @@ PLAN_RUN = "PlanRun"
 """The type of the one generic workflow."""
 RECORD = "record"
 """The activity that stores transitions (``activities/projection.py``)."""
+PREPARE_REVISION = "prepare_revision"
+"""The activity that makes the next revision of a run's plan (``activities/revisions.py``)."""
 WORKFLOW_ID_PREFIX = "run-"
 
 SCHEDULED_RUN = "ScheduledRun"
@@ -40,6 +42,7 @@ SIGNAL_CANCEL = UPDATE_CANCEL = "cancel"
 SIGNAL_EXTERNAL_EVENT = UPDATE_EXTERNAL_EVENT = "external_event"
 SIGNAL_LEASES = "leases"
 """News of what was granted: ``{"leases": [...]}``, from whoever ran the grant pass."""
+SIGNAL_REPLAN = UPDATE_REPLAN = "replan"
 UPDATE_RETRY_NODE = "retry_node"
 UPDATE_SKIP_NODE = "skip_node"
 SIGNAL_COMPLETE_TASK = UPDATE_COMPLETE_TASK = "complete_human_task"
@@ -51,6 +54,7 @@ SIGNALS = (
     SIGNAL_RESUME,
     SIGNAL_CANCEL,
     SIGNAL_EXTERNAL_EVENT,
+    SIGNAL_REPLAN,
     SIGNAL_COMPLETE_TASK,
     SIGNAL_CLAIM_TASK,
     SIGNAL_RELEASE_TASK,
@@ -267,6 +271,39 @@ class Undoes(TypedDict):
 def idempotency_key(root: str, node_id: str, iteration: int, generation: int) -> str:
     """Return the key that a node's work is done under; ``root`` is the run's id, or what stands for it."""
     return f"{root}:{node_id}:{iteration}:{generation}"
+
+
+class RevisionRequest(TypedDict):
+    """Input of ``prepare_revision``: the plan's revision that ``change`` (``patch`` or ``plan``) is made of.
+
+    ``plan`` is its digest, None for the plan the run was started with; ``priority`` is the run's. With ``dryRun``
+    nothing is stored.
+    """
+
+    runId: str
+    tenantId: str
+    revision: int
+    plan: str | None
+    priority: int
+    change: dict[str, Any]
+    dryRun: bool
+
+
+class PreparedRevision(TypedDict):
+    """Result of ``prepare_revision``: the new program and what it changes, or only the ``problems`` of the request.
+
+    ``known`` holds outputs and errors of ended nodes that the new program reads and the old did not; ``places`` leads
+    from ``nodes/<id>`` and ``edges/<id>`` to where the request has them.
+    """
+
+    problems: NotRequired[list[dict[str, Any]]]
+    program: NotRequired[dict[str, Any]]
+    digest: NotRequired[str]
+    diff: NotRequired[dict[str, Any]]
+    counts: NotRequired[dict[str, int]]
+    known: NotRequired[dict[str, dict[str, Any]]]
+    places: NotRequired[dict[str, str]]
+    warnings: NotRequired[list[dict[str, Any]]]
 
 
 class NodeTask(TypedDict):

@@ -171,6 +171,7 @@ class Answering:
             "ending": None if self._run.ending is None else str(self._run.ending),
             "awaiting": [self._program.ids[node] for node in self._run.awaiting[:100]],
             "openTasks": len(self._run.tasks),
+            "revision": self._run.revision,
             "lastEvent": self._run.seq,
             "stored": self._flow.head["seq"],
             "rejectedRequests": self._rejections,
@@ -204,6 +205,7 @@ class Answering:
         return {
             **{key: document[key] for key in ("planId", "name", "version", "priority", "policy", "timeout")},
             "program": self._digest,
+            "revision": self._run.revision,
             "nodes": len(self._program.ids),
             "edges": len(self._program.edge_ids),
         }

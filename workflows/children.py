@@ -52,14 +52,21 @@ _PRIORITY = SearchAttributeKey.for_int("DalangPriority")
 class Children:
     """The children of one run that are under way."""
 
-    def __init__(self, program: Program, run: Run, state: Mapping[str, Any]) -> None:
-        self._program = program
+    def __init__(self, run: Run, state: Mapping[str, Any]) -> None:
         self._run = run
         self._state = state
         self._run_id: str = state["runId"]
         self._handles: dict[str, workflow.ChildWorkflowHandle[Any, Any]] = {}
         self._status, self._mode = run.status, run.pause_mode
         self._told: set[asyncio.Task[None]] = set()
+
+    @property
+    def _program(self) -> Program:
+        """The program as it is now; nodes are found in it by their ids, since a revision numbers them anew."""
+        return self._run.program
+
+    def _number(self, step: Start) -> int:
+        return self._program.index[step.node_id]
 
     def begin(self, step: Start) -> asyncio.Task[Any]:
         """Start the run below a node and return what ends with it."""
@@ -90,7 +97,7 @@ class Children:
     async def _through(self, step: Start) -> Any:
         handle = await self._start(step)
         self._handles[step.node_id] = handle
-        if self._run.ending is not None and step.node < self._program.first_finally:
+        if self._run.ending is not None and self._number(step) < self._program.first_finally:
             self._tell(handle, wire.SIGNAL_CANCEL)
         elif self._run.status is RunStatus.PAUSED:
             self._tell(handle, wire.SIGNAL_PAUSE)
@@ -140,13 +147,14 @@ class Children:
         )
 
     def _name(self, step: Start) -> str:
-        name: str = self._program.nodes[step.node].get("name", step.node_id)
+        name: str = self._program.nodes[self._number(step)].get("name", step.node_id)
         return f"{name}, iteration {step.iteration}" if step.type == "loop" else name
 
     def _document(self, step: Start) -> tuple[dict[str, Any], int]:
         """Return the child's program, and how many nodes it has."""
-        container = self._program.nodes[step.node]["container"]
-        document = {**container["body"], "priority": self._program.node_priority(step.node)}
+        node = self._number(step)
+        container = self._program.nodes[node]["container"]
+        document = {**container["body"], "priority": self._program.node_priority(node)}
         if step.type != "map":
             return document, len(document["nodes"])
         count = len(step.inputs["items"])
@@ -162,7 +170,7 @@ class Children:
             "topRunId": parent.get("child", {}).get("topRunId", self._run_id),
             "iteration": step.iteration,
             "generation": step.generation,
-            "planDigest": self._program.nodes[step.node]["container"]["digest"],
+            "planDigest": self._program.nodes[self._number(step)]["container"]["digest"],
             "totalNodes": nodes,
             "elements": nodes if step.type == "map" else None,
         }

@@ -174,7 +174,9 @@ class Dispatcher:
         cause = _cause(error)
         if stopping and isinstance(cause, (CancelledError, asyncio.CancelledError)):
             return NodeStopped(step.node_id)
-        attempts = self._program.retries[self._program.nodes[step.node]["retry"]]["attempts"]
+        # By its id: a revision of the plan may have given the node another number since it was begun.
+        node = self._program.nodes[self._program.index[step.node_id]]
+        attempts = self._program.retries[node["retry"]]["attempts"]
         payload, lost = self._payload(step.node_id, attempts, cause)
         cut_short = isinstance(error, ActivityError) and error.retry_state is RetryState.CANCEL_REQUESTED
         return NodeFailed(

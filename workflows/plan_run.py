@@ -40,8 +40,8 @@ with workflow.unsafe.imports_passed_through():
     from dalang.workflows.children import Children
     from dalang.workflows.details import current_details
     from dalang.workflows.dispatch import Dispatcher, sleep_ms, stopped, success, undone
-    from dalang.workflows.hearing import HearingEvents
     from dalang.workflows.recording import FactFlow, identity_of
+    from dalang.workflows.replanning import Replanning
 
 DRAIN_SECONDS = 10
 """How long a run waits for a quiet point before it starts nodes again, while its history may still grow."""
@@ -53,7 +53,7 @@ _programs = ProgramCache()
 
 
 @workflow.defn(name=wire.PLAN_RUN)
-class PlanRun(AnsweringPeople, HearingEvents):
+class PlanRun(Replanning, AnsweringPeople):
     """Drives one run of a plan; see the module's text.
 
     Arguments: the program document (``program.compile_plan``), and the run's state: runId, tenantId, inputs, about,
@@ -74,6 +74,7 @@ class PlanRun(AnsweringPeople, HearingEvents):
         self._was_full = False
         self._drain_until: float | None = None
         self._drain_again_at = 0
+        self._deadline: tuple[int, asyncio.Task[None]] | None = None
         self._alarm_at: int | None = None
         self._alarm: asyncio.Task[None] | None = None
         self._invalid: str | None = None
@@ -86,12 +87,10 @@ class PlanRun(AnsweringPeople, HearingEvents):
     def _set_up(self, document: Any, state: Any) -> None:
         if state["engine"] not in wire.ENGINE_VERSIONS:
             raise ValueError("another engine version")
-        self._document = document
-        self._digest = body_reference(compact_json(document))["$ref"]
-        self._program: Program = _programs.get(self._digest, document)
         self._state: dict[str, Any] = state
         self._run_id: str = state["runId"]
         self._tenant_id: str = state["tenantId"]
+        self._take_program(document)
         snapshot = state["seed"]["snapshot"] if self._seed() else state.get("snapshot")
         if snapshot is None:
             self._run = Run(self._program, state["inputs"], state["about"], state["maxInFlight"])
@@ -99,15 +98,24 @@ class PlanRun(AnsweringPeople, HearingEvents):
             self._run = Run.restore(self._program, state["inputs"], snapshot, state["maxInFlight"])
         self._run.key_root = state.get("keyRoot") or self._run_id
         self._run.engine = state["engine"]
+        self._children = Children(self._run, state)
         self._wakes = dict(state.get("wakes", {}))
         self._rejections = state.get("rejections", 0)
         self._shown = self._run.status
         head: wire.Head = state.get("head", {"epoch": 0, "seq": 0, "hash": ""})
         self._flow = FactFlow(self._run_id, self._tenant_id, head, self._summary, identity_of(state))
+
+    def _program_of(self, document: Any) -> Program:
+        return _programs.get(body_reference(compact_json(document))["$ref"], document)
+
+    def _take_program(self, document: Any) -> None:
+        """Go by this program from now on."""
+        self._document = document
+        self._digest = body_reference(compact_json(document))["$ref"]
+        self._program = self._program_of(document)
         self._dispatcher = Dispatcher(
-            self._program, self._run_id, self._tenant_id, state["about"], state.get("keyRoot")
+            self._program, self._run_id, self._tenant_id, self._state["about"], self._state.get("keyRoot")
         )
-        self._children = Children(self._program, self._run, state)
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
@@ -121,33 +129,42 @@ class PlanRun(AnsweringPeople, HearingEvents):
         if self._invalid is not None:
             raise ApplicationError(self._invalid, type="INVALID_INPUT", non_retryable=True)
         storing = asyncio.create_task(self._flow.flow())
-        deadline = self._begin_or_go_on()
+        self._begin_or_go_on()
         while True:
             self._pass()
             if self._run.status in RUN_ENDS:
                 self._flow.close()
                 break
             if self._may_continue_as_new():
-                self._continue_as_new(deadline[0] if deadline else None)
+                self._continue_as_new()
             await self._wait()
-        for timer in (deadline[1] if deadline else None, self._alarm):
+        for timer in (self._deadline[1] if self._deadline else None, self._alarm):
             if timer is not None:
                 timer.cancel()
         await self._unless_cancelled(storing)
         await workflow.wait_condition(workflow.all_handlers_finished)
         return self._conclude()
 
-    def _begin_or_go_on(self) -> tuple[int, asyncio.Task[None]] | None:
+    def _begin_or_go_on(self) -> None:
         if self._state.get("snapshot") is None:
             self._inbox.append(Begin(self._seed()))
         for node_id in self._wakes:
             node = self._program.index[node_id]
             self._sleep(Start(node, node_id, "sleep", {}), max(self._wakes[node_id] - self._now(), 0))
         timeout = self._program.timeout_ms
-        if timeout is None:
-            return None
-        at = self._state.get("deadline") or self._now() + timeout
-        return at, asyncio.create_task(self._time_out(at - self._now()))
+        deadline = self._state.get("deadline")
+        self._began: int = self._state.get("began") or (deadline - timeout if deadline and timeout else self._now())
+        self._keep_deadline()
+
+    def _keep_deadline(self) -> None:
+        """Keep one timer for the run's timeout, which counts from the run's beginning."""
+        timeout = self._program.timeout_ms
+        at = None if timeout is None else self._began + timeout
+        if self._deadline is not None:
+            if self._deadline[0] == at:
+                return
+            self._deadline[1].cancel()
+        self._deadline = None if at is None else (at, asyncio.create_task(self._time_out(at - self._now())))
 
     def _seed(self) -> dict[str, Any] | None:
         """Return what the run begins with, before it has begun."""
@@ -335,13 +352,14 @@ class PlanRun(AnsweringPeople, HearingEvents):
             and not self._run.facts
         )
 
-    def _continue_as_new(self, deadline: int | None) -> NoReturn:
+    def _continue_as_new(self) -> NoReturn:
         state = {
             **{key: self._state[key] for key in _CARRIED if key in self._state},
             "snapshot": self._run.snapshot(),
             "head": self._flow.head,
             "wakes": self._wakes,
-            "deadline": deadline,
+            "deadline": self._deadline[0] if self._deadline else None,
+            "began": self._began,
             "rejections": self._rejections,
         }
         workflow.continue_as_new(args=[self._document, state])

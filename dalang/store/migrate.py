@@ -31,6 +31,7 @@ PRIVILEGES = {
     "plans": "SELECT, INSERT",
     "execution_runs": "SELECT, INSERT, UPDATE",
     "node_executions": "SELECT, INSERT, UPDATE, DELETE",
+    "run_revisions": "SELECT, INSERT, UPDATE, DELETE",
     "human_tasks": "SELECT, INSERT, UPDATE, DELETE",
     "run_events": "SELECT, INSERT, UPDATE (superseded)",
     "event_bodies": "SELECT, INSERT, DELETE",

@@ -32,6 +32,7 @@ from dalang.store.chain import Transition
 from dalang.store.children import row_of_child
 from dalang.store.engine import is_connection_error, is_refused_value, transaction
 from dalang.store.projection import Row
+from dalang.store.revisions import drop_superseded_revisions, note_revisions
 from dalang.store.tables import event_bodies, execution_runs, node_executions, retired_runs, run_events
 from dalang.store.task_rows import Tasks, fold_tasks_again, folded_tasks, save_tasks
 from dalang.wire import Head, RecordInput, RunIdentity
@@ -156,6 +157,7 @@ class _Flush:
         await references.add_references(self.conn, self.tenant_id, self.run_id, refs)
         await self._save(nodes)
         await save_tasks(self.conn, tasks)
+        await note_revisions(self.conn, self.tenant_id, self.run_id, epoch, events)
         self.head = {"epoch": epoch, "seq": events[-1].seq, "hash": previous}
         self.run, self.retries, self.last_at = run, self.retries + retries, events[-1].at
         self.nodes.update(nodes)
@@ -253,6 +255,7 @@ class _Flush:
         await self._save(nodes)
         self.nodes.update(nodes)
         self.tasks = await fold_tasks_again(self.conn, self.tenant_id, self.run_id)
+        await drop_superseded_revisions(self.conn, self.tenant_id, self.run_id)
 
 
 async def _locked_run(

@@ -295,6 +295,29 @@ human_tasks = Table(
     "the workflow's. Goes with its run.",
 )
 
+run_revisions = Table(
+    "run_revisions",
+    metadata,
+    _tenant(),
+    Column("run_id", Uuid, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("plan_digest", Text, nullable=False),
+    Column("operator", Text),
+    Column("reason", Text),
+    _json("changes", "{}"),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("epoch", Integer),
+    Column("seq", BigInteger),
+    PrimaryKeyConstraint("tenant_id", "run_id", "revision"),
+    ForeignKeyConstraint(
+        ["tenant_id", "run_id"], ["execution_runs.tenant_id", "execution_runs.run_id"], ondelete="CASCADE"
+    ),
+    CheckConstraint("revision > 0", "revision"),
+    CheckConstraint("(revision = 1) = (seq IS NULL) AND (seq IS NULL) = (epoch IS NULL)", "event"),
+    comment="The plans of a run whose plan changed while it went on, the first one included: what the events "
+    "PLAN_REVISED say. Goes with its run.",
+)
+
 run_events = Table(
     "run_events",
     metadata,
