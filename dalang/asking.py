@@ -50,13 +50,14 @@ class Asking(Hearing):
         title: str,
         description: str | None = None,
         form: Mapping[str, Any] | None = None,
+        context: Mapping[str, Any] | None = None,
         **terms: Any,
     ) -> OpenTask:
         """Ask a person about ``node``, which has no other open task, and return the task.
 
         ``kind`` is a key of :attr:`task_deciders`, whose function is called as ``(self, task, event)`` when the task is
-        decided: ``task`` has ended then, ``event.action`` is one of ``actions``. Shown are the node's inputs, ``error``
-        and the texts. ``terms`` are further fields of :class:`~dalang.human_task.OpenTask`. A task about a node in
+        decided: ``task`` has ended then, ``event.action`` is one of ``actions``. Shown are the node's inputs (or ``context``),
+        ``error`` and the texts. ``terms`` are further fields of :class:`~dalang.human_task.OpenTask`. A task about a node in
         flight makes it AWAITING_HITL. To withdraw it: :meth:`_withdraw_question`.
         """
         node_id = self.program.ids[node]
@@ -65,7 +66,7 @@ class Asking(Hearing):
             "kind": kind,
             "title": title,
             "description": description,
-            "context": self.given.get(node, {}),
+            "context": self.given.get(node, {}) if context is None else context,
             "form": form,
             "error": error,
             "actions": list(actions),

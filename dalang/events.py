@@ -170,21 +170,6 @@ class UndoFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class UndoDecided:
-    """A person decided about a compensation that failed for good.
-
-    ``action``: ``retry`` it, with ``inputs`` replacing its inputs key by key; ``resolve``: it was done by hand;
-    ``abandon``: the effect stays, and so does that of everything the node depends on.
-    """
-
-    node: str
-    action: str
-    inputs: Mapping[str, Any] | None = None
-    operator: str | None = None
-    reason: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class TaskDecided:
     """A person decides a human task by one of its actions.
 
@@ -260,7 +245,6 @@ Event = (
     | PlanRevised
     | UndoSucceeded
     | UndoFailed
-    | UndoDecided
     | TaskDecided
     | TaskClaimed
     | TaskReleased

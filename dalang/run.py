@@ -59,7 +59,6 @@ from dalang.events import (
     TaskDelegated,
     TaskReleased,
     TimedOut,
-    UndoDecided,
     UndoFailed,
     UndoSucceeded,
 )
@@ -411,7 +410,6 @@ RULES: dict[type, Rule] = {
     PlanRevised: Rule("replan", Run._revise_refusal, Run._revise),
     UndoSucceeded: Rule("undo succeeded", Run._undo_refusal, Run._undo_succeeded),
     UndoFailed: Rule("undo failed", Run._undo_refusal, Run._undo_failed),
-    UndoDecided: Rule("decision about an undo", Run._undo_decision_refusal, Run._undo_decided),
     TaskDecided: Rule("decide", Run._decide_refusal, Run._decide_task),
     TaskClaimed: Rule("claim", Run._claim_refusal, Run._claim_task),
     TaskReleased: Rule("release", Run._release_refusal, Run._release_task),

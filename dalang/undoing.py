@@ -16,9 +16,13 @@ from collections.abc import Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Any, NotRequired, TypedDict
 
+from dalang.asking import without_none
+from dalang.canonical import safe_text
 from dalang.dataflow import expression_error
-from dalang.events import Undo, UndoDecided, UndoFailed, UndoSucceeded
+from dalang.events import TaskDecided, Undo, UndoFailed, UndoSucceeded
 from dalang.expressions import ExpressionError
+from dalang.human_task import COMPENSATION, OpenTask
+from dalang.people import MAX_DESCRIPTION, MAX_TITLE
 from dalang.plan import FailurePolicy
 from dalang.plan_undo import Compensate
 from dalang.program import Program
@@ -50,7 +54,8 @@ class Effect(TypedDict):
     """What a node may have done under one key: the inputs it started with, and how it ended as far as that is known.
 
     ``unsure`` counts the starts that did not declare to have had no effect. ``state`` is there while the effect is
-    being undone: ``begun``, ``failed`` (a person has to decide), ``again`` (he wants another try), ``abandoned``.
+    being undone: ``begun`` (with what was ``given`` to it), ``failed`` (a person has to decide), ``again`` (he wants
+    another try, where ``undoInputs`` replace inputs), ``abandoned``.
     ``by`` is the compensation of the node as it was then, when a revision of the plan gave it another one.
     """
 
@@ -62,6 +67,7 @@ class Effect(TypedDict):
     quietAt: NotRequired[int]
     state: NotRequired[str]
     undoInputs: NotRequired[Mapping[str, Any]]
+    given: NotRequired[Mapping[str, Any]]
     by: NotRequired[Mapping[str, Any]]
 
 
@@ -242,7 +248,7 @@ class Undoing(Reviving):
             self._emit(EventType.NODE_COMPENSATING, node, {"status": str(COMPENSATING), **data}, body)
         else:
             self._move_node(node, COMPENSATING, EventType.NODE_COMPENSATING, data, body)
-        effect["state"] = "begun"
+        effect["state"], effect["given"] = "begun", inputs
         if failure is not None and "undoInputs" not in effect:
             place = f"compensation/inputs{failure.pointer or ''} of node {program.ids[node]}"
             self._undo_failed(UndoFailed(program.ids[node], expression_error(place, failure, program.ids[node])))
@@ -263,21 +269,13 @@ class Undoing(Reviving):
 
     def _undo_refusal(self, name: str, event: UndoSucceeded | UndoFailed) -> ImpossibleMove | None:
         """Return why this cannot be how an undo ended, or None."""
-        return self._refused_in(name, event.node, "begun", "not being undone")
-
-    def _undo_decision_refusal(self, name: str, event: UndoDecided) -> ImpossibleMove | None:
-        if event.action not in ("retry", "resolve", "abandon"):
-            return ImpossibleMove(name, f"the action {event.action}", "none of retry, resolve, abandon")
-        return self._refused_in(name, event.node, "failed", "not waiting for a decision about its undo")
-
-    def _refused_in(self, name: str, node_id: str, state: str, otherwise: str) -> ImpossibleMove | None:
-        node = self.program.index.get(node_id)
+        node = self.program.index.get(event.node)
         if node is None:
-            return ImpossibleMove(name, f"node {node_id}", "not in the plan")
+            return ImpossibleMove(name, f"node {event.node}", "not in the plan")
         undoing = self.status is RunStatus.COMPENSATING and node in self.effects
-        if undoing and self.effects[node][-1].get("state") == state:
+        if undoing and self.effects[node][-1].get("state") == "begun":
             return None
-        return ImpossibleMove(name, f"node {node_id}", f"{self.statuses[node]} and {otherwise}")
+        return ImpossibleMove(name, f"node {event.node}", f"{self.statuses[node]} and not being undone")
 
     def _undo_succeeded(self, event: UndoSucceeded) -> None:
         node = self.program.index[event.node]
@@ -306,15 +304,30 @@ class Undoing(Reviving):
         data = {"undoes": effect["generation"], "errorType": event.error.get("type"), **event.notes}
         kind = EventType.NODE_COMPENSATION_FAILED
         self._move_node(node, COMPENSATION_FAILED, kind, data, {"error": dict(event.error)})
-        self._ask_about_undo(node, event.error)
+        self._ask_about_undo(node, effect.pop("given", {}), event.error)
 
-    def _ask_about_undo(self, node: int, error: Mapping[str, Any]) -> None:
+    def _ask_about_undo(self, node: int, inputs: Mapping[str, Any], error: Mapping[str, Any]) -> None:
         """Ask a person what to do about an undo that failed for good."""
+        name = self.program.nodes[node].get("name", self.program.ids[node])
+        self._raise_task(
+            node,
+            COMPENSATION,
+            ("retry", "resolve", "abandon"),
+            error,
+            title=safe_text(f"{name} could not be undone", MAX_TITLE),
+            description=safe_text(error.get("message") or "", MAX_DESCRIPTION) or None,
+            context=inputs,
+        )
 
-    def _undo_decided(self, event: UndoDecided) -> None:
-        node = self.program.index[event.node]
+    def _undo_decided(self, task: OpenTask, event: TaskDecided) -> None:
+        """Somebody decided about an undo that failed for good.
+
+        ``retry`` it, under the same key, with ``inputs`` replacing its inputs key by key; ``resolve``: it was done by
+        hand; ``abandon``: the effect stays, and so does that of everything the node depends on.
+        """
+        node = self.program.index[task.node]
         effect = self.effects[node][-1]
-        data: dict[str, Any] = {"operator": event.operator, "reason": event.reason}
+        data = {"operator": event.operator, "reason": event.notes, "undoes": effect["generation"]}
         if event.action == "resolve":
             self._undone(node, {**data, "resolved": True})
         elif event.action == "retry":
@@ -325,9 +338,8 @@ class Undoing(Reviving):
         else:
             effect["state"] = "abandoned"
             self._open_turns -= 1
-            data = {"status": str(self.statuses[node]), "undoes": effect["generation"], "abandoned": True, **data}
-            known = {key: value for key, value in data.items() if value is not None}
-            self._emit(EventType.NODE_COMPENSATION_FAILED, node, known)
+            data = without_none({"status": str(self.statuses[node]), **data, "abandoned": True})
+            self._emit(EventType.NODE_COMPENSATION_FAILED, node, data)
 
     def _undo_summary(self) -> dict[str, Any]:
         """Return what the event of the run's end says about the undo; nothing when there was none."""
@@ -369,3 +381,4 @@ def compensation_of(program: Program, node: int) -> dict[str, Any]:
 
 
 Undoing.alarm_handlers[ALARM] = Undoing._quiet
+Undoing.task_deciders[COMPENSATION] = Undoing._undo_decided

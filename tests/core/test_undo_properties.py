@@ -30,9 +30,9 @@ from dalang.events import (
     Start,
     Step,
     Stop,
+    TaskDecided,
     TimedOut,
     Undo,
-    UndoDecided,
     UndoFailed,
     UndoSucceeded,
 )
@@ -224,7 +224,8 @@ class Game:
         elif action == "abandon":
             self.world.abandoned.add(node)
         inputs = {"y": 2} if self.rnd.random() < 0.5 else None
-        self.happen(UndoDecided(node, action, inputs if action == "retry" else None))
+        task = self.failed_undos()[node]
+        self.happen(TaskDecided(task, action, "ann", inputs=inputs if action == "retry" else None))
 
     def decide_node(self) -> None:
         self.decisions += 1
@@ -241,12 +242,14 @@ class Game:
         else:
             assert self.run.refusal(event) is not None
 
-    def failed_undos(self) -> list[str]:
-        ids = self.program.ids
-        failed = [
-            ids[node] for node, status in enumerate(self.run.statuses) if status is NodeStatus.COMPENSATION_FAILED
-        ]
-        return [node for node in failed if self.run.refusal(UndoDecided(node, "retry")) is None]
+    def failed_undos(self) -> dict[str, str]:
+        """The open tasks about undos that failed, by node."""
+        tasks = {task.node: task.id for task in self.run.tasks.values() if task.kind == "compensation"}
+        failed = {
+            self.program.ids[n] for n, status in enumerate(self.run.statuses) if str(status) == "COMPENSATION_FAILED"
+        }
+        assert tasks.keys() <= failed
+        return tasks
 
     def play(self) -> None:
         self.happen(Begin())
@@ -262,7 +265,7 @@ class Game:
                 choices += [self.end_undo] * 6
             if self.run.awaiting:
                 choices.append(self.decide_node)
-            choices += [lambda node=node: self.decide_undo(node) for node in self.failed_undos()]
+            choices += [lambda node=node: self.decide_undo(node) for node in sorted(self.failed_undos())]
             if self.run.next_alarm is not None:
                 choices.append(self.ring)
             if self.run.status is RunStatus.PAUSED and self.run.refusal(ResumeRequested()) is None:
@@ -300,6 +303,7 @@ def check_rule(rnd: Random) -> None:
     when = None if world.plan.compensate is None else str(world.plan.compensate)
     wanted = str(run.status) in WANTED[when]
     assert set(run.statuses) <= NODE_ENDS
+    assert not run.tasks
     left = {node for node, _ in world.to_undo() - set(world.undone)} if wanted else set()
     assert wanted or not world.undone
     for node in left:

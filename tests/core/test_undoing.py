@@ -20,9 +20,9 @@ from dalang.events import (
     RetryRequested,
     SkipRequested,
     Start,
+    TaskDecided,
     TimedOut,
     Undo,
-    UndoDecided,
     UndoFailed,
     UndoSucceeded,
 )
@@ -88,6 +88,12 @@ class Play:
 
     def undone(self, node: str) -> list[str]:
         return self.happen(UndoSucceeded(node))
+
+    def decide(self, node: str, action: str, inputs: dict[str, Any] | None = None) -> list[str]:
+        """Let a person decide about a failed undo."""
+        (task,) = [task for task in self.run.tasks.values() if task.node == node]
+        assert task.kind == "compensation"
+        return self.happen(TaskDecided(task.id, action, "ann", task.digest, inputs=inputs))
 
     @property
     def status(self) -> str:
@@ -298,7 +304,7 @@ def test_a_failed_undo_stops_only_what_its_node_depends_on() -> None:
     assert play.undone("c") == ["-x"]
     play.undone("x")
     assert play.status == "COMPENSATING"
-    play.happen(UndoDecided("b", "abandon", operator="ann"))
+    play.decide("b", "abandon")
     assert play.status == "FAILED"
     assert [play.of(node) for node in "abcx"] == ["SUCCESS", "COMPENSATION_FAILED", "COMPENSATED", "COMPENSATED"]
     assert play.run.facts[-1]["data"]["notUndone"] == ["a", "b"]
@@ -311,11 +317,11 @@ def test_a_person_may_retry_or_resolve_a_failed_undo() -> None:
     play.fails("d")
     play.happen(UndoFailed("b", ERROR))
     first = play.undos["b"]
-    assert play.happen(UndoDecided("b", "retry", {"x": 2})) == ["-b"]
+    assert play.decide("b", "retry", {"x": 2}) == ["-b"]
     assert (play.undos["b"].generation, play.undos["b"].inputs) == (first.generation, {"x": 2})
     assert play.of("b") == "COMPENSATING"
     play.happen(UndoFailed("b", ERROR))
-    assert play.happen(UndoDecided("b", "resolve")) == ["-a"]
+    assert play.decide("b", "resolve") == ["-a"]
     assert play.of("b") == "COMPENSATED"
 
 
@@ -324,8 +330,8 @@ def test_inputs_without_a_value_fail_the_undo_and_a_retry_with_inputs_helps() ->
     play = Play({"a": {"compensation": {"type": "noop", "inputs": {"id": "${outputs.id}"}}}})
     assert play.fails("a") == []
     assert play.of("a") == "COMPENSATION_FAILED"
-    assert play.happen(UndoDecided("a", "retry")) == []
-    assert play.happen(UndoDecided("a", "retry", {"id": 3})) == ["-a"]
+    assert play.decide("a", "retry") == []
+    assert play.decide("a", "retry", {"id": 3}) == ["-a"]
     assert play.undos["a"].inputs == {"id": 3}
 
 
@@ -337,7 +343,7 @@ def test_nothing_disturbs_a_run_that_is_being_undone() -> None:
     before = json.dumps(play.run.snapshot())
     events = [CancelRequested(), TimedOut(), PauseRequested(), RetryRequested("d"), SkipRequested("a")]
     events += [UndoSucceeded("a"), UndoFailed("d", ERROR), UndoSucceeded("nope"), NodeStopped("c"), NodeFailed("c", {})]
-    events += [UndoDecided("c", "retry"), UndoDecided("c", "forget"), UndoDecided("zz", "retry")]
+    events += [TaskDecided("none", "retry", "ann")]
     for event in events:
         with pytest.raises(ImpossibleMove):
             play.happen(event)

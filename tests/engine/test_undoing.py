@@ -194,3 +194,60 @@ async def test_continue_as_new_in_the_middle_of_an_undo(shared_engine: Engine, t
     ).describe()
     assert first.status is not None
     assert first.status.name == "CONTINUED_AS_NEW"
+
+
+async def _task(started: Started, node: str) -> dict[str, Any]:
+    """Wait until a person is asked about an undo, and return the task as the event tells it."""
+    await started.until("HITL_TASK_CREATED", node)
+    rows = [row for row in (await started.stored())["events"] if row["type"] == "HITL_TASK_CREATED"]
+    return {**rows[-1]["data"], **rows[-1]["body"]}
+
+
+async def _decide(started: Started, task: dict[str, Any], action: str, **more: Any) -> None:
+    decision = {"taskId": task["task"], "action": action, "operator": "ann", "digest": task["digest"], **more}
+    await started.handle.execute_update("complete_human_task", decision)
+
+
+async def test_a_person_repeats_an_undo_that_failed_for_good(shared_engine: Engine, tmp_path: Path) -> None:
+    """The run stays COMPENSATING; a retry with other inputs has the same key, and then the rest is undone."""
+    plan = _chain(tmp_path, FAIL, failures=100)
+    plan["nodes"][1]["compensation"]["retryPolicy"] = {"maxAttempts": 1}
+    started = await shared_engine.start(plan)
+    task = await _task(started, "b")
+    assert (task["kind"], task["actions"]) == ("compensation", ["retry", "resolve", "abandon"])
+    assert (task["context"]["failures"], task["error"]["message"]) == (100, "attempt 1")
+    held = await started.stored()
+    assert (held["run"]["status"], held["nodes"]["b"]["status"]) == ("COMPENSATING", "COMPENSATION_FAILED")
+    assert undone(tmp_path) == []
+    await _decide(started, task, "retry", inputs={"failures": 0})
+    end = await started.end()
+    assert undone(tmp_path) == [f"{started.run_id}:b:0:0:undo", f"{started.run_id}:a:0:0:undo"]
+    assert {node: row["status"] for node, row in end["nodes"].items()}["b"] == "COMPENSATED"
+    assert await shared_engine.chain_problem(started.run_id) is None
+
+
+@pytest.mark.parametrize(("action", "statuses"), [("resolve", "COMPENSATED"), ("abandon", "SUCCESS")])
+async def test_a_person_ends_an_undo_that_failed_for_good(
+    shared_engine: Engine, tmp_path: Path, action: str, statuses: str
+) -> None:
+    """Resolved it was done by hand and what it depends on is undone; abandoned that stays."""
+    plan = _chain(tmp_path, FAIL, failures=100)
+    plan["nodes"][1]["compensation"]["retryPolicy"] = {"maxAttempts": 1}
+    started = await shared_engine.start(plan)
+    await _decide(started, await _task(started, "b"), action, notes="called them")
+    end = await started.end()
+    assert end["run"]["status"] == "FAILED"
+    assert end["nodes"]["a"]["status"] == statuses
+    told = end["events"][-1]["data"]
+    assert told.get("notUndone") == (None if action == "resolve" else ["a", "b"])
+
+
+async def test_after_a_pivot_failures_wait_for_an_operator(shared_engine: Engine, tmp_path: Path) -> None:
+    """Nothing it depends on is undone any more: the run is held, and goes on as an operator decides."""
+    nodes = _chain(tmp_path, {"nodeId": "p", "type": "noop", "pivot": True}, {**FAIL, **_undo(tmp_path)})
+    started = await shared_engine.start(nodes)
+    await started.until("PLAN_PAUSED")
+    await started.handle.execute_update("cancel", {})
+    end = await started.end()
+    assert [key.split(":")[1] for key in undone(tmp_path)] == ["c"]
+    assert [end["nodes"][node]["status"] for node in "abpc"] == ["SUCCESS", "SUCCESS", "SUCCESS", "COMPENSATED"]

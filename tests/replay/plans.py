@@ -111,6 +111,17 @@ async def _interrupt_between_attempts(started: Started) -> None:
     await _interrupt_and_resume(started)
 
 
+async def _retry_and_resolve_the_undo(started: Started) -> None:
+    for number, more in enumerate(({"action": "retry", "inputs": {"x": 0}}, {"action": "resolve"})):
+        tasks: list[str] = []
+        while len(tasks) <= number:
+            await started.until("HITL_TASK_CREATED", "a")
+            rows = (await started.stored())["events"]
+            tasks = [row["data"]["task"] for row in rows if row["type"] == "HITL_TASK_CREATED"]
+        decision = {"taskId": tasks[number], "operator": "ann", **more}
+        await started.handle.execute_update("complete_human_task", decision)
+
+
 PLANS: dict[str, Recorded] = {
     "chain": Recorded(noop_chain(5)),
     "data": Recorded(
@@ -266,6 +277,16 @@ PLANS: dict[str, Recorded] = {
             "edges": [*noop_chain(12)["edges"], _edge("n11", "c")],
         },
         state={"historyLimit": 40},
+    ),
+    "undo-task": Recorded(
+        {
+            "nodes": [
+                _node("a", compensation={"type": "t-needs", "inputs": {"x": 1}}),
+                _node("b", "t-fail"),
+            ],
+            "edges": [_edge("a", "b")],
+        },
+        _retry_and_resolve_the_undo,
     ),
     "invalid-condition": Recorded(
         {"nodes": [_node("a"), _node("b")], "edges": [_edge("a", "b", condition="outputs.missing > 1")]}
