@@ -56,9 +56,10 @@ class Asking(Hearing):
         """Ask a person about ``node``, which has no other open task, and return the task.
 
         ``kind`` is a key of :attr:`task_deciders`, whose function is called as ``(self, task, event)`` when the task is
-        decided: ``task`` has ended then, ``event.action`` is one of ``actions``. Shown are the node's inputs (or ``context``),
-        ``error`` and the texts. ``terms`` are further fields of :class:`~dalang.human_task.OpenTask`. A task about a node in
-        flight makes it AWAITING_HITL. To withdraw it: :meth:`_withdraw_question`.
+        decided: ``task`` has ended then, ``event.action`` is one of ``actions``. Shown are the texts, ``error`` and
+        ``context``, by default the node's inputs. ``terms`` are further fields of
+        :class:`~dalang.human_task.OpenTask`. A task about a node in flight makes it AWAITING_HITL. To withdraw it:
+        :meth:`_withdraw_question`.
         """
         node_id = self.program.ids[node]
         number = self._task_counts[node_id] = self._task_counts.get(node_id, -1) + 1
