@@ -30,6 +30,8 @@ logger = logging.getLogger("dalang.activities")
 
 Handler = Callable[[NodeContext], Awaitable[Any]]
 MAX_OUTPUT_BYTES = 16 * 1024 * 1024
+INPUTS_SECONDS = 5.0
+"""How long a failed attempt waits until its large inputs are stored."""
 STOP_GRACE_SECONDS = 2.0
 """How long a cancelled handler may take to clean up before its end is no longer waited for."""
 BEAT_PAUSE_SECONDS = 0.2
@@ -176,13 +178,17 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
     ctx = context_of(task, info.attempt, checkpoints)
     patience = info.heartbeat_timeout.total_seconds() if info.heartbeat_timeout else 5.0
     heartbeat = asyncio.create_task(_keep_beating(ctx, checkpoints, patience / 3))
+    # Beside the handler, and not after it: events refer to large inputs of nodes that fail or are cut off, too.
+    inputs_kept = asyncio.create_task(_keep_large(task["tenantId"], task["inputs"], recorder))
     try:
         ctx.restored = await checkpoints.restore()
         outputs = await _within_deadline(task, ctx, handler)
         result: NodeResult = {"outputs": outputs, "attempt": info.attempt, "worker": recorder.worker}
-        await _keep_large(task, outputs, recorder)
+        await inputs_kept
+        await _keep_large(task["tenantId"], outputs, recorder)
         return result
     except asyncio.CancelledError as cancelled:
+        await asyncio.wait({inputs_kept}, timeout=STOP_GRACE_SECONDS)
         await checkpoints.settle(patient=False)
         _beat(ctx, checkpoints)
         stop: NodeStop = {"stopped": True}
@@ -198,6 +204,7 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
         logger.info("attempt %d of node %s failed", info.attempt, ctx.node_id, exc_info=error)
         if ctx.undoes is None:  # of an undo the event tells; rows of attempts are about the work
             await recorder.failed_attempt(task, info.attempt, payload)
+        await asyncio.wait({inputs_kept}, timeout=INPUTS_SECONDS)
         await checkpoints.settle(patient=True)
         _beat(ctx, checkpoints)
         # Without its cause: the SDK would send that one's text too, which may be what no payload can hold.
@@ -205,6 +212,7 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
     finally:
         ctx._stop.set()
         heartbeat.cancel()
+        inputs_kept.cancel()
         checkpoints.close()
 
 
@@ -284,10 +292,9 @@ def checked_outputs(value: Any) -> dict[str, Any]:
     return outputs
 
 
-async def _keep_large(task: NodeTask, outputs: dict[str, Any], recorder: Recorder) -> None:
-    for value in (task["inputs"], outputs):
-        encoded = compact_json(value)
-        if len(encoded) > MAX_OUTPUT_BYTES:
-            raise InvalidInput(f"the outputs have {len(encoded):,} bytes; at most {MAX_OUTPUT_BYTES:,} are carried")
-        if len(encoded) >= INLINE_BODY_BYTES:
-            await recorder.large_body(task["tenantId"], encoded)
+async def _keep_large(tenant_id: str, value: dict[str, Any], recorder: Recorder) -> None:
+    encoded = compact_json(value)
+    if len(encoded) > MAX_OUTPUT_BYTES:
+        raise InvalidInput(f"the outputs have {len(encoded):,} bytes; at most {MAX_OUTPUT_BYTES:,} are carried")
+    if len(encoded) >= INLINE_BODY_BYTES:
+        await recorder.large_body(tenant_id, encoded)

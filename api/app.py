@@ -26,6 +26,7 @@ from dalang.api import (
     runs,
     schedules,
     task_decisions,
+    terminations,
 )
 from dalang.api.middleware import Metrics, RequestContext
 from dalang.api.redrives import RedriveRequest
@@ -35,6 +36,7 @@ from dalang.api.schedule_schemas import BackfillRequest, CreateScheduleRequest, 
 from dalang.api.schemas import CancelRequest, ExecutePlanRequest, PauseResumeRequest, PauseRunRequest, ProblemDetails
 from dalang.api.services import Services
 from dalang.api.task_schemas import BODIES as TASK_BODIES
+from dalang.api.terminations import TerminateRequest
 from dalang.settings import Settings
 
 _TAGS = [
@@ -61,6 +63,7 @@ _BODIES = (
     CancelRequest,
     RedriveRequest,
     CheckpointRequest,
+    TerminateRequest,
     RehearseRequest,
     ProblemDetails,
 )
@@ -96,6 +99,7 @@ def create_app(settings: Settings) -> FastAPI:
         runs,
         redrives,
         run_checkpoints,
+        terminations,
         events,
         decisions,
         nodes,

@@ -36,7 +36,7 @@ class Services:
         self.launcher = Launcher(settings, self.engine, self.temporal)
         self.controls = Controls(self.temporal, self.launcher)
         self.redrives = Redrives(self.engine, self.launcher)
-        self.reaper = Reaper(self.temporal, self.engine, settings.temporal_namespace)
+        self.reaper = Reaper(self.temporal, self.engine, self.launcher, settings.temporal_namespace)
         self.tokens = Tokens(self.engine)
         self.indexes = PlanIndexes()
         self.feed = EventFeed(settings.require_database_url())

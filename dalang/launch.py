@@ -45,6 +45,7 @@ from dalang.store.blobs import PostgresBlobDriver
 from dalang.store.engine import is_connection_error, transaction
 from dalang.store.plans import get_document, put_document
 from dalang.store.runs import NewRun, Run, create_run, list_not_started, mark_start_failed, mark_started
+from dalang.undo_seeding import undo_seed
 from dalang.validation import Report, validate
 from dalang.workflows.dispatch import task_timeout, temporal_priority
 
@@ -234,7 +235,7 @@ class Launcher:
         if run.temporal_run_id is not None or run.status != RunStatus.PENDING:
             return True
         if prepared is None:
-            prepared = await self._prepared_of(run)
+            prepared = await self.prepared_of(run.tenant_id, run.plan_digest)
         client = await self._link.client()
         state = await self.state_of(run, prepared) if state is None else state
         try:
@@ -264,12 +265,16 @@ class Launcher:
             Conflict, InvalidDocument: it cannot begin with what it takes over from another run.
         """
         state = initial_state(run, self._settings)
-        if run.redrive_of is None:
+        if run.redrive_of is None and run.undo_of is None:
             return state
         if run.origin is None or run.inputs is None:
             raise Conflict("What the run begins with was erased.")
         program = await asyncio.to_thread(Program, prepared.program)
-        seed = await redrive_seed(self._engine, run, program, state["about"], run.origin)
+        if run.redrive_of is not None:
+            seed = await redrive_seed(self._engine, run, program, state["about"], run.origin)
+        else:
+            client = await self._link.client()
+            seed = await undo_seed(self._engine, client, run, program, state["about"], run.origin)
         return {**state, "seed": seed, "keyRoot": str(run.root_run_id)}
 
     async def _start_workflow(self, client: Client, run: Run, prepared: Prepared, state: dict[str, Any]) -> str:
@@ -318,13 +323,18 @@ class Launcher:
             if await mark_start_failed(conn, run.tenant_id, run.run_id, error.wire()):
                 logger.warning("run %s cannot be started: %s", run.run_id, message)
 
-    async def _prepared_of(self, run: Run) -> Prepared:
-        async with transaction(self._engine, run.tenant_id) as conn:
-            document = await get_document(conn, run.tenant_id, run.plan_digest)
+    async def prepared_of(self, tenant_id: str, digest: str) -> Prepared:
+        """Prepare the plan that a run was made of.
+
+        Raises:
+            NotFound: it is not stored.
+        """
+        async with transaction(self._engine, tenant_id) as conn:
+            document = await get_document(conn, tenant_id, digest)
         if document is None:
-            raise NotFound(f"The plan {run.plan_digest} of run {run.run_id} is not stored.")
-        # It was accepted; that this process lacks a module of node types must not end it.
-        return await self.preparations.of_document(run.plan_digest, document, known_types=False)
+            raise NotFound(f"The plan {digest} is not stored.")
+        # It was accepted; that this process lacks a module of node types must not end a run of it.
+        return await self.preparations.of_document(digest, document, known_types=False)
 
     async def reconcile(self, older_than_seconds: float = LEFT_SECONDS) -> int:
         """Start what was left PENDING without an execution for so long; return how many were started.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from dalang.errors import Conflict, NotFound, Unavailable
 from dalang.launch import Launcher
 from dalang.statuses import RUN_ENDS
 from dalang.store.engine import transaction
-from dalang.store.plans import get_document
+from dalang.store.outcomes import current_plan_digest
 from dalang.store.run_checkpoints import get_checkpoint, is_on_current_chain
 from dalang.store.runs import LinkedRuns, NewRun, Run, get_run, linked_runs
 
@@ -57,11 +57,10 @@ class Redrives:
             links = await linked_runs(conn, tenant_id, run_id)
             base = await _base(conn, old, links)
             point = await _point(conn, old, base, wanted.checkpoint)
-            document = await get_document(conn, tenant_id, old.plan_digest)
-        if document is None:
-            raise NotFound(f"The plan of run {run_id} is not stored.")
-        prepared = await self._launcher.preparations.of_document(old.plan_digest, document)
+            digest = await current_plan_digest(conn, old)
+        prepared = await self._launcher.prepared_of(tenant_id, digest)
         new = _new_run(old, base, wanted, point)
+        new = replace(new, plan_digest=digest, total_nodes=prepared.nodes)
         # Before the row: what is refused leaves no trace, and does not count as the run's one redrive.
         repeated = links.redriven_by is not None
         state = None if repeated else await self._launcher.state_of(new, prepared)

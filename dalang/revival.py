@@ -23,7 +23,7 @@ from typing import Any
 from dalang.program import Program
 from dalang.run import Run
 from dalang.run_state import BLOCKED, DEAD
-from dalang.statuses import NodeStatus
+from dalang.statuses import NodeStatus, RunStatus
 from dalang.undoing import Effect
 from dalang.wire import EventType
 
@@ -144,7 +144,7 @@ def needed(program: Program, outcomes: Sequence[Outcome], choice: Choice) -> lis
     again, given = choice.again, choice.given
     read = set(program.kept)
     for node, sources in enumerate(program.reads):
-        if again[node] and node not in given:
+        if again[node]:  # also where its recorded inputs should do: they may be gone
             read.update(sources)
     for references in program.edge_reads.values():
         read.update(references)
@@ -171,13 +171,26 @@ def revive(
     choice: Choice,
     values: Mapping[int, Values],
     told: Iterable[Told] = (),
+    ending: Ending | None = None,
 ) -> Revived:
     """Return the state in which the new run begins; ``values`` holds by node what :func:`needed` asks for."""
     run = _Revived(program, inputs, about)
     run.recall(told)
+    if ending is not None:
+        run.begin_ending(ending)
     run.keep(outcomes, choice, values)
     raised = run.light(outcomes, choice, values)
     return Revived(run.snapshot(), raised, run.effects)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The end in which a run begins that only undoes; ``quiet`` says by node until when its handler may be at work."""
+
+    status: RunStatus
+    error: Mapping[str, Any] | None = None
+    reason: str | None = None
+    quiet: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -191,6 +204,12 @@ class Revived:
 
 class _Revived(Run):
     """A run under construction; it is never begun."""
+
+    _recalled = False
+
+    def _took_effect(self, node: int, outputs: Mapping[str, Any]) -> None:
+        if not self._recalled:  # when its edges are lit, its outputs may not have been read: they were not needed
+            super()._took_effect(node, outputs)
 
     def recall(self, told: Iterable[Told]) -> None:
         """Remember what may have taken effect and was not undone, as it happened."""
@@ -211,12 +230,22 @@ class _Revived(Run):
                 self._effect_unsure(node, one.body["error"], False)
             if not self.effects.get(node):
                 self.effects.pop(node, None)
+        self._recalled = True
+
+    def begin_ending(self, ending: Ending) -> None:
+        """Let the run begin in its end, with what may be at work still."""
+        self.ending, self.reason = ending.status, ending.reason
+        if ending.error is not None:
+            self.error = ending.error
+        for node, at in ending.quiet.items():
+            if node in self.effects:
+                self.effects[node][-1]["quietAt"] = at
 
     def keep(self, outcomes: Sequence[Outcome], choice: Choice, values: Mapping[int, Values]) -> None:
         for node, one in enumerate(outcomes):
             own = values.get(node, {})
             if choice.again[node]:
-                if node in choice.given:
+                if node in choice.given and "inputs" in own:
                     self.given[node] = own["inputs"]
                 continue
             self.statuses[node] = one.status

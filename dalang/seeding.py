@@ -64,10 +64,12 @@ class Past:
     """What the nodes of a run have come to, read from the store as far as a new run needs it.
 
     ``values`` holds by node what it is made from, ``bodies`` by node what its facts tell, larger values by reference.
+    ``lenient``: what is gone is left out; who reads knows it from elsewhere.
     """
 
     def __init__(self, tenant_id: str, run_id: UUID, program: Program, stored: Mapping[str, StoredOutcome]) -> None:
         self.tenant_id, self.run_id, self.program, self.stored = tenant_id, run_id, program, stored
+        self.lenient = False
         self.values: dict[int, dict[str, Any]] = {}
         self.bodies: dict[int, dict[str, Any]] = {}
 
@@ -91,7 +93,10 @@ class Past:
                 ids[node]: {part: value for part, value in raw[ids[node]].items() if part in parts[node]}
                 for node in nodes
             }
-            whole = await resolved_values(conn, self.tenant_id, read)
+            # A node that runs again makes its inputs anew where the recorded ones are gone.
+            kept = {name: own for name, own in read.items() if not choice.again[self.program.index[name]]}
+            whole = await resolved_values(conn, self.tenant_id, read, lenient=True)
+            whole |= await resolved_values(conn, self.tenant_id, kept, lenient=self.lenient)
             self.values.update((node, whole[ids[node]]) for node in nodes)
 
     async def told(self, conn: AsyncConnection) -> list[Told]:
@@ -101,7 +106,8 @@ class Past:
         found: list[Told] = []
         for first in range(0, len(undoable), NODES_AT_ONCE):
             events = await list_told(conn, self.tenant_id, self.run_id, undoable[first : first + NODES_AT_ONCE])
-            whole = await resolved_values(conn, self.tenant_id, {str(at): one.body for at, one in enumerate(events)})
+            bodies = {str(at): one.body for at, one in enumerate(events)}
+            whole = await resolved_values(conn, self.tenant_id, bodies, lenient=self.lenient)
             found += [
                 Told(program.index[one.node_id], one.type, one.data, whole[str(at)]) for at, one in enumerate(events)
             ]

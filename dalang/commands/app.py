@@ -61,7 +61,14 @@ def _root(
 _PANELS = {
     RUN: (demo.app, ("demo",), runs.app, ("run", "start", "watch")),
     LOOK: (runs.app, ("list", "status", "nodes"), events.app, ("events",)),
-    DO: (runs.app, ("pause", "resume", "cancel"), decisions.app, ("retry", "skip"), redrives.app, ("redrive",)),
+    DO: (
+        runs.app,
+        ("pause", "resume", "cancel"),
+        decisions.app,
+        ("retry", "skip"),
+        redrives.app,
+        ("redrive", "terminate"),
+    ),
     SERVE: (services.app, ("up", "worker", "api")),
 }
 

@@ -1,4 +1,4 @@
-"""Starting finished runs again."""
+"""Starting finished runs again, and ending runs by force."""
 
 from __future__ import annotations
 
@@ -49,6 +49,16 @@ def redrive(
         raise typer.Exit(watch_to_end(session, begun["runId"], None))
     session.emit(begun, lambda: session.out.print(begun["runId"], soft_wrap=True))
     session.note(f"`dalang watch {begun['runId'][:8]}` follows it.")
+
+
+@app.command()
+@online
+def terminate(session: Session, run: RunArgument, reason: Reason = None) -> None:
+    """End a run by force when a cancel is not taken; what it did is undone by another run."""
+    run_id = session.client.run_id(run)
+    found = session.client.post(f"/runs/{run_id}/terminate", {"reason": reason} if reason else {})
+    done = f"{found['message']}: run {run_id} is {found['status']}"
+    session.emit(found, lambda: session.out.print(done, soft_wrap=True))
 
 
 def _changes(pairs: dict[str, Any], file: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -43,3 +43,11 @@ async def children_of_node(
     )
     query = query.order_by(_runs.created_at, _runs.run_id).limit(limit)
     return list((await conn.execute(query)).scalars())
+
+
+async def open_below(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> bool:
+    """Has a run right below this one not ended?"""
+    query = select(_runs.run_id).where(
+        _runs.tenant_id == tenant_id, _runs.parent_run_id == run_id, _runs.completed_at.is_(None)
+    )
+    return (await conn.execute(query.limit(1))).first() is not None

@@ -19,7 +19,9 @@ from dalang.store.bulk import arguments, insert_all
 from dalang.store.chain import REFUSED
 from dalang.store.projection import body_part
 from dalang.store.references import get_bodies, references, replaced
+from dalang.store.runs import RunSummary
 from dalang.store.tables import bodies, event_bodies, execution_runs, node_executions, run_events
+from dalang.wire import EventType
 
 _nodes = node_executions.c
 UNDONE = (NodeStatus.COMPENSATING, NodeStatus.COMPENSATED, NodeStatus.COMPENSATION_FAILED)
@@ -122,6 +124,19 @@ async def list_told(conn: AsyncConnection, tenant_id: str, run_id: UUID, node_id
     return found
 
 
+async def current_plan_digest(conn: AsyncConnection, run: RunSummary) -> str:
+    """Which plan did the run go by in the end? That of its last revision."""
+    events = run_events.c
+    query = select(events.data["plan"].as_string()).where(
+        events.tenant_id == run.tenant_id,
+        events.run_id == run.run_id,
+        events.type == EventType.PLAN_REVISED.value,
+        ~events.superseded,
+    )
+    last = (await conn.execute(query.order_by(events.seq.desc()).limit(1))).scalar()
+    return run.plan_digest if last is None else str(last)
+
+
 async def undone_below(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> set[str]:
     """Which nodes have a run below them, at any depth, that has undone something?"""
     runs = execution_runs.c
@@ -136,16 +151,26 @@ async def undone_below(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> s
     return set((await conn.execute(select(below.c.node_id).where(undone).distinct())).scalars())
 
 
-async def resolved_values(conn: AsyncConnection, tenant_id: str, values: Mapping[str, Any]) -> dict[str, Any]:
+async def resolved_values(
+    conn: AsyncConnection, tenant_id: str, values: Mapping[str, Any], *, lenient: bool = False
+) -> dict[str, Any]:
     """Return ``values`` with every reference replaced by what it refers to.
+
+    ``lenient``: where something is gone, the part of the value that refers to it is left out.
 
     Raises:
         Conflict: a body is gone.
     """
     wanted = references(dict(values))
     found = await get_bodies(conn, tenant_id, wanted)
-    if wanted - found.keys():
+    gone = wanted - found.keys()
+    if gone and not lenient:
         raise Conflict("A large value of the run was deleted; what its nodes came to cannot be taken over.")
+    if gone:
+        values = {
+            name: {part: value for part, value in own.items() if not references(value) & gone}
+            for name, own in values.items()
+        }
     whole: dict[str, Any] = replaced(dict(values), found)
     return whole
 
