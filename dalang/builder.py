@@ -177,6 +177,11 @@ class NodeBuilder:
         self._data["pivot"] = True
         return self
 
+    def holding(self, field: str, spec: Mapping[str, Any]) -> Self:
+        """Say what a plan, map or loop node holds; ``builder_containers`` makes such nodes."""
+        self._data[field] = dict(spec)
+        return self
+
     def join(self, join: str) -> Self:
         """Say what the node waits for: allLive, all, any, allDone, or a boolean over edge ids."""
         self._data["join"] = join

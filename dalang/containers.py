@@ -87,7 +87,7 @@ class Containers(People):
 
     def _step(self, node: int, inputs: Mapping[str, Any]) -> Start:
         """Return the step that starts ``node``, with the inputs and the id of the run below a container."""
-        program, node_id, generation = self.program, self.program.ids[node], self.generations.get(node, 0)
+        program, node_id, generation = self.program, self.program.ids[node], self._generation(node)
         if program.container(node) is None:
             return Start(node, node_id, program.types[node], inputs, generation)
         iteration, previous = self.loops.get(node, (0, {}))
@@ -95,6 +95,9 @@ class Containers(People):
             inputs = {**inputs, "iteration": iteration, "previous": previous}
         child = child_run_id(str(self.about.get("id", "")), node_id, iteration, generation)
         return Start(node, node_id, program.types[node], inputs, generation, iteration, child)
+
+    def _generation(self, node: int) -> int:
+        return self.generations.get(node, 0)
 
     # -- iterations ------------------------------------------------------------------------------------------------
 
@@ -123,7 +126,8 @@ class Containers(People):
             return None
         self.loops[node] = (iteration + 1, outputs)
         self.again.append(node)
-        data = {"status": str(NodeStatus.RUNNING), "iteration": iteration + 1}
+        child = child_run_id(str(self.about.get("id", "")), self.program.ids[node], iteration, self._generation(node))
+        data = {"status": str(NodeStatus.RUNNING), "iteration": iteration + 1, "endedRunId": child}
         self._emit(EventType.NODE_ITERATED, node, data, {"outputs": outputs})
         return None
 

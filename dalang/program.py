@@ -18,6 +18,7 @@ from typing import Any
 
 from dalang.expressions import Expression
 from dalang.expressions import compile as compile_expression
+from dalang.graph import critical_path
 from dalang.joins import JoinExpression, parse_join
 from dalang.nesting import CONTAINER_TYPES, body_plan, is_node
 from dalang.plan import (
@@ -68,6 +69,8 @@ def compile_plan(plan: Plan) -> dict[str, Any]:
         node_document = _node_document(node, _number(node.retry_policy or once, plan, retries, retry_documents))
         if node.type in CONTAINER_TYPES:
             node_document["container"] = _container_document(plan, node)
+            if "estimate" not in node_document and (estimate := _estimate(node_document["container"].get("body"))):
+                node_document["estimate"] = estimate
         if node.compensation is not None:
             undo = node.compensation
             number = _number(undo.retry_policy, plan, retries, retry_documents)
@@ -185,6 +188,15 @@ def _task_document(node: Node) -> dict[str, Any] | None:
     if task.escalation is not None:
         document["escalation"] = {"after": task.escalation.after, "to": task.escalation.to}
     return document or None
+
+
+def _estimate(body: Mapping[str, Any] | None) -> int:
+    """Return how long a body takes at least, once: its longest chain of estimates."""
+    if body is None:
+        return 0
+    numbers = range(body["finally"])
+    edges = [(edge[1], edge[3]) for edge in body["edges"] if edge[1] in numbers]
+    return round(critical_path(numbers, edges, lambda number: body["nodes"][number].get("estimate") or 0).length)
 
 
 def _timeouts(timeouts: Timeouts, estimate: int | None) -> list[int | None]:
@@ -349,7 +361,12 @@ class Program:
         return self._join_expressions[node]
 
     def is_interruptible(self, node: int) -> bool:
-        """Tell whether a pause that interrupts may stop the node: as it says, else by its type."""
+        """Tell whether a pause that interrupts may stop the node: as it says, else by its type.
+
+        The run below a container is told itself: stopped it would have ended.
+        """
+        if self.container(node) is not None:
+            return False
         said: bool | None = self.nodes[node].get("interruptible")
         return self.types[node] not in DRAINED_TYPES if said is None else said
 

@@ -269,6 +269,7 @@ class Run(Undoing):
                 "maxAttempts": attempts,
                 "generation": generation,
                 "iteration": step.iteration or None,
+                "childRunId": step.child,
             }
             self._move_node(node, RUNNING, EventType.NODE_STARTED, data, {"inputs": inputs})
             if not again:

@@ -202,6 +202,7 @@ class ChildLink(TypedDict):
     topRunId: str
     iteration: int
     generation: int
+    keyRoot: str
     planDigest: str
     totalNodes: int
     elements: int | None

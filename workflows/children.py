@@ -170,6 +170,7 @@ class Children:
             "topRunId": parent.get("child", {}).get("topRunId", self._run_id),
             "iteration": step.iteration,
             "generation": step.generation,
+            "keyRoot": f"{key_root}/{step.node_id}:{step.iteration}:{step.generation}",
             "planDigest": self._program.nodes[self._number(step)]["container"]["digest"],
             "totalNodes": nodes,
             "elements": nodes if step.type == "map" else None,
@@ -191,7 +192,7 @@ class Children:
             },
             "maxInFlight": parent["maxInFlight"],
             "historyLimit": parent["historyLimit"],
-            "keyRoot": f"{key_root}/{step.node_id}:{step.iteration}:{step.generation}",
+            "keyRoot": link["keyRoot"],
             "child": link,
         }
 

@@ -53,6 +53,7 @@ def identity_of(state: Mapping[str, Any]) -> RunIdentity | None:
         "topRunId": link["topRunId"],
         "iteration": link["iteration"],
         "generation": link["generation"],
+        "keyRoot": link.get("keyRoot", ""),
         "planDigest": link["planDigest"],
         "totalNodes": link["totalNodes"],
         "elements": link["elements"],

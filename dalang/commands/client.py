@@ -123,7 +123,8 @@ class ApiClient:
         start = text.lower()
         if not start or set(start) - set("0123456789abcdef-"):
             raise Usage(f"{text!r} is no run id: a UUID, the beginning of one, or `{LATEST}`.", hint=hint)
-        found = [run for run in self.pages("/runs", limit=MAX_SEARCHED)["items"] if run["runId"].startswith(start)]
+        known = self.pages("/runs", limit=MAX_SEARCHED, children="true")["items"]
+        found = [run for run in known if run["runId"].startswith(start)]
         if len(found) == 1:
             return str(found[0]["runId"])
         if not found:

@@ -101,6 +101,10 @@ def note_of(event: Mapping[str, Any]) -> str:
     if isinstance(error, Mapping):
         return f"{error.get('type', 'ERROR')}: {error.get('message', '')}"
     parts = [str(data[key]) for key in ("errorType", "skipReason", "reason", "request", "action") if data.get(key)]
+    if data.get("childRunId"):
+        parts.append(f"run {str(data['childRunId'])[:8]}")
+    if data.get("iteration"):
+        parts.append(f"iteration {data['iteration']}")
     if data.get("operator") and not data.get("nodeId"):
         parts.append(f"by {data['operator']}")
     if data.get("completedBy"):

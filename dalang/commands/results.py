@@ -17,6 +17,10 @@ MAX_OUTPUT_LINES = 40
 MAX_FAILED = 10
 
 
+SHOWN_CHILDREN = 10
+"""Runs below nodes that `dalang status` names."""
+
+
 def outcome(out: Console, client: ApiClient, run: dict[str, Any]) -> None:
     """Print how a run ended: outputs, or what failed and where to look."""
     from rich.text import Text
@@ -97,6 +101,13 @@ def status(out: Console, client: ApiClient, run: dict[str, Any]) -> None:
         facts.append(("reason", safe(run["reason"])))
     names = {"redriveOf": "redrives", "redrivenBy": "redriven", "undoOf": "undoes", "undoneBy": "undone"}
     facts += [(name, f"{'by ' if key.endswith('By') else ''}{run[key]}") for key, name in names.items() if run.get(key)]
+    if run.get("parentRunId"):
+        facts.append(("below", _place_below(run)))
+    below = client.get("/runs", parentRunId=run["runId"], limit=SHOWN_CHILDREN + 1)["items"]
+    if below:
+        more = " ..." if len(below) > SHOWN_CHILDREN else ""
+        shown = [f"{one['runId'][:8]} {safe(one['status'])}" for one in reversed(below[:SHOWN_CHILDREN])]
+        facts.append(("runs", ", ".join(shown) + more))
     temporal = (run.get("links") or {}).get("temporal")
     if temporal:
         facts.append(("temporal", safe(temporal)))
@@ -106,6 +117,12 @@ def status(out: Console, client: ApiClient, run: dict[str, Any]) -> None:
     if run["status"] == "FAILED":
         failed(out, client, run)
     outputs(out, run.get("outputs"), run["runId"])
+
+
+def _place_below(run: dict[str, Any]) -> str:
+    """Return where a run is that a node of another run started."""
+    iteration = f", iteration {run['iteration']}" if run.get("iteration") else ""
+    return f"node {safe(run.get('parentNodeId') or '')} of run {run['parentRunId']}{iteration}"
 
 
 def nodes(out: Console, items: list[dict[str, Any]]) -> None:
@@ -143,6 +160,7 @@ def node(out: Console, found: dict[str, Any]) -> None:
         ("skipped", safe(found.get("skipReason") or "")),
         ("progress", safe(to_json(live["progress"], indent=None)) if live.get("progress") is not None else ""),
         ("next try", moment(live.get("nextAttemptAt"))),
+        ("runs", ", ".join(found.get("childRunIds") or ())),
     ]
     for name, value in facts:
         if str(value) not in ("-", "", "0 of ?"):

@@ -118,6 +118,8 @@ def list_(
         str | None, typer.Option("--since", help="Created since: 2h, 7d, or a date or time (RFC 3339).")
     ] = None,
     until: Annotated[str | None, typer.Option("--until", help="Created before, in the same forms.")] = None,
+    parent: Annotated[str | None, typer.Option("--parent", help="Only runs below nodes of this run.")] = None,
+    children: Annotated[bool, typer.Option("--children", help="With the runs below nodes of other runs.")] = False,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="At most so many.")] = 20,
     cursor: Annotated[str | None, typer.Option("--cursor", help="`next` of the list before (see --json).")] = None,
 ) -> None:
@@ -131,6 +133,8 @@ def list_(
         status=[str(one) for one in status] if status else None,
         **{"planId" if _is_uuid(plan) else "plan": plan},
         createdBy=created_by,
+        parentRunId=None if parent is None else session.client.run_id(parent),
+        children="true" if children else None,
         active=None if active is None else str(active).lower(),
         **{"from": point_in_time(since, "--since"), "to": point_in_time(until, "--until")},
     )
@@ -250,6 +254,15 @@ def begin(
         raise
 
 
+def _plan_of(client: Any, run_id: str) -> dict[str, Any]:
+    """Return the plan of a run; of the run below a map with its one node once for each element."""
+    plan: dict[str, Any] = client.get(f"/runs/{run_id}/plan")["plan"]
+    elements = client.get(f"/runs/{run_id}").get("elements")
+    if elements is not None:
+        plan["nodes"] = [{**plan["nodes"][0], "nodeId": str(number), "name": str(number)} for number in range(elements)]
+    return plan
+
+
 def watch_to_end(
     session: Session, run_id: str, document: dict[str, Any] | None, *, into: dict[str, Any] | None = None
 ) -> int:
@@ -269,7 +282,7 @@ def watch_to_end(
             for _ in follow(client, run_id):
                 pass
         else:
-            progress = RunProgress(document or client.get(f"/runs/{run_id}/plan")["plan"])
+            progress = RunProgress(document or _plan_of(client, run_id))
 
             def say(text: str | None) -> None:
                 if not session.out.is_terminal and text != progress.away:

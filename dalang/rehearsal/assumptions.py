@@ -60,6 +60,10 @@ class RehearsedProgram(Program):
             found = self._compiled[edge] = compile_expression(source)
         return found
 
+    def container(self, node: int) -> dict[str, Any] | None:
+        """Return None: a plan, map or loop node is rehearsed as one piece of work, with assumed outputs."""
+        return None
+
     def inputs_template(self, node: int) -> Template | None:
         """Return the template, unless it reads what nobody knows."""
         return None if node in self.unread else super().inputs_template(node)

@@ -9,6 +9,7 @@ from typing import Any
 from dalang.admission import Admission, Agent
 from dalang.canonical import pointer
 from dalang.errors import InvalidDocument, Problem
+from dalang.nesting import CONTAINER_TYPES
 from dalang.plan import Plan, with_derived_ids
 from dalang.program import compile_plan
 from dalang.rehearsal.assumptions import (
@@ -242,14 +243,19 @@ def _behaviour(
     crashing = _given(options, node_id, kind, "crashes")
     crashes = (crashing.crashes if crashing is not None else None) or 0.0
     start_to_close, schedule_to_close, heartbeat = document["timeouts"]
-    demand = None if waits else admission.demand(_capabilities(document), _amounts(document, options, node_id, kind))
+    holds = kind in CONTAINER_TYPES  # no lease: what runs in it has its own
+    demand = (
+        None
+        if waits or holds
+        else admission.demand(_capabilities(document), _amounts(document, options, node_id, kind))
+    )
     return Behaviour(
         duration=duration,
         outcomes=outcomes,
         echoes=kind == "noop" and _given(options, node_id, kind, "outputs", "outcomes") is None,
         # A wait is the workflow's own: it is not lost and does not fail by a fault.
         faults=() if waits or failing is None else failing.failures or (),
-        crashes=0.0 if waits else crashes if crashing is not None else options.crashes,
+        crashes=0.0 if waits or holds else crashes if crashing is not None else options.crashes,
         retry=program.retries[document["retry"]],
         start_to_close=start_to_close,
         schedule_to_close=schedule_to_close,

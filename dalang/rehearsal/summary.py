@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
+from dalang.nesting import CONTAINER_TYPES
 from dalang.rehearsal.scenario import Scenario
 from dalang.rehearsal.simulation import SLOTS, Trace
 from dalang.rehearsal.waits import NEVER_FAIL
 from dalang.statuses import NodeStatus
 
 MAX_CAUSES = 20
+_FREE = NEVER_FAIL.union(CONTAINER_TYPES)
+"""Node types that hold no slot of the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +239,7 @@ class Tally:
         self._undone: Counter[int] = Counter()
         self._undoing: Counter[int] = Counter()
         program = self.scenario.program
-        self._slotted = [program.max_in_flight is not None or kind not in NEVER_FAIL for kind in program.types]
+        self._slotted = [program.max_in_flight is not None or kind not in _FREE for kind in program.types]
 
     def add(self, trace: Trace) -> None:
         """Count one rehearsal."""

@@ -30,6 +30,7 @@ def row_of_child(identity: RunIdentity) -> dict[str, Any]:
         "parent_node_id": identity["parentNodeId"],
         "top_run_id": UUID(identity["topRunId"]),
         "iteration": identity["iteration"],
+        "key_root": safe_text(identity["keyRoot"]) if identity.get("keyRoot") else None,
         "elements": identity["elements"],
     }
 

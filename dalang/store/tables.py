@@ -171,6 +171,7 @@ execution_runs = Table(
     Column("top_run_id", Uuid),
     Column("iteration", Integer),
     Column("elements", Integer),
+    Column("key_root", Text),
     UniqueConstraint("tenant_id", "run_id"),
     UniqueConstraint("tenant_id", "idempotency_key"),
     UniqueConstraint("tenant_id", "redrive_of"),

@@ -50,6 +50,8 @@ class Recorded:
     act: Callable[[Started], Awaitable[None]] = _nothing
     inputs: dict[str, Any] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
+    below: str | None = None
+    """A node below which a run is kept, too."""
 
 
 def _node(node_id: str, kind: str = "noop", **more: Any) -> dict[str, Any]:
@@ -88,6 +90,8 @@ async def _cancel_twice(started: Started) -> None:
     await started.handle.signal("cancel", {"reason": "again"})
     await started.handle.cancel()
 
+
+_SUB = {"nodes": [_node("i", "t-value", inputs={"x": "${inputs.?x.orValue(0)}"})]}
 
 _INTERRUPT = {"operator": "ann", "mode": "interrupt"}
 
@@ -290,6 +294,61 @@ PLANS: dict[str, Recorded] = {
     ),
     "invalid-condition": Recorded(
         {"nodes": [_node("a"), _node("b")], "edges": [_edge("a", "b", condition="outputs.missing > 1")]}
+    ),
+    "sub-plan": Recorded(
+        {
+            "nodes": [_node("a", "plan", plan={**_SUB, "outputs": {"x": "${nodes.i.outputs.x}"}}, inputs={"x": 1})],
+            "outputs": {"x": "${nodes.a.outputs.x}"},
+        },
+        below="a",
+    ),
+    "sub-plan-failed": Recorded({"nodes": [_node("a", "plan", plan={"nodes": [_node("i", "t-fail")]})]}, below="a"),
+    "sub-plan-cancel": Recorded(
+        {"nodes": [_node("a", "plan", plan={"nodes": [_node("i", "t-hang")]})]}, _cancel_by_signal, below="a"
+    ),
+    "sub-plan-pause": Recorded(
+        {
+            "nodes": [
+                _node("a", "plan", plan={"nodes": [_node("i", "sleep", inputs={"duration": "1s"})]}),
+            ]
+        },
+        _pause_and_resume,
+        below="a",
+    ),
+    "map": Recorded(
+        {
+            "nodes": [
+                _node(
+                    "a",
+                    "map",
+                    map={
+                        "items": "${inputs.numbers}",
+                        "toleratedFailures": 1,
+                        "maxConcurrency": 2,
+                        "body": {"type": "t-needs", "inputs": {"x": "${inputs.item}"}},
+                    },
+                )
+            ]
+        },
+        inputs={"numbers": [2, 3, 1, 4]},
+        below="a",
+    ),
+    "map-of-plans": Recorded({"nodes": [_node("a", "map", map={"items": [1, 2], "body": _SUB})]}, below="a"),
+    "loop": Recorded(
+        {
+            "nodes": [
+                _node(
+                    "a",
+                    "loop",
+                    loop={
+                        "body": {"type": "t-value", "inputs": {"n": "${inputs.iteration}"}},
+                        "until": "outputs.n == 2",
+                        "maxIterations": 5,
+                    },
+                )
+            ]
+        },
+        below="a",
     ),
 }
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from temporalio.client import ScheduleActionExecutionStartWorkflow, WorkflowFailureError
 
+from dalang.nesting import child_run_id
 from dalang.plan import Plan
 from dalang.scheduling import Schedules, identity
 from dalang.settings import Settings
@@ -20,6 +21,7 @@ from dalang.stack.supervisor import on_free_ports, stack
 from dalang.store.engine import transaction
 from dalang.store.plans import put_plan
 from dalang.store.schedules import NewSchedule, create_schedule
+from dalang.wire import WORKFLOW_ID_PREFIX
 from tests.engine.kit import TENANT, Engine, engine
 from tests.replay.plans import PLANS, SCHEDULED, Recorded, Scheduled
 
@@ -46,6 +48,9 @@ async def _record(running: Engine, name: str, recorded: Recorded) -> None:
     with contextlib.suppress(WorkflowFailureError):  # how it ended is in the history
         await started.handle.result()
     await _keep(running, name, started.handle.id)
+    if recorded.below is not None:
+        child = child_run_id(started.run_id, recorded.below, 0, 0)
+        await _keep(running, f"{name}.child", f"{WORKFLOW_ID_PREFIX}{child}")
 
 
 async def _record_scheduled(running: Engine, name: str, recorded: Scheduled) -> None:

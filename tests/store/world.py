@@ -14,7 +14,7 @@ from dalang.store.chain import EMPTY_HEAD
 from dalang.store.engine import transaction
 from dalang.store.recording import record
 from dalang.store.runs import NewRun, Run, create_run, get_run
-from dalang.wire import Fact, Head, RecordInput
+from dalang.wire import Fact, Head, RecordInput, RunIdentity
 
 TENANT = "acme"
 START = 1_800_000_000_000
@@ -95,6 +95,7 @@ class World:
         counts: dict[str, int] | None = None,
         current: bool | None = None,
         execution: str = "first",
+        identity: RunIdentity | None = None,
     ) -> Head:
         """Flush as the execution ``execution``; ``current`` None: Temporal must not be asked."""
         request: RecordInput = {
@@ -106,6 +107,8 @@ class World:
             "counts": counts or {},
             "final": False,
         }
+        if identity is not None:
+            request["identity"] = identity
 
         async def is_current() -> bool:
             await asyncio.sleep(0)
