@@ -20,7 +20,7 @@ from dalang.formats import dump_json
 from dalang.nodes import BUILT_IN_TYPES
 from dalang.plan import MAX_BYTES, MAX_EDGES, MAX_ID_LENGTH, MAX_NODES
 from dalang.plan_schema import plan_schema
-from dalang.statuses import IN_FLIGHT, NODE_MOVES, RUN_MOVES, mermaid
+from dalang.statuses import IN_FLIGHT, NODE_MOVES, RUN_MOVES, TASK_MOVES, mermaid
 from dalang.validation import CODES, MAX_PROBLEMS, later
 from dalang.validation.run_inputs import MAX_INPUT_BYTES
 
@@ -159,10 +159,11 @@ def _cell(text: str) -> str:
 
 
 def state_diagrams() -> str:
-    """Return the moves of runs and nodes as Markdown: a diagram and a table of each."""
+    """Return the moves of runs, nodes and human tasks as Markdown: a diagram and a table of each."""
     runs = _states("RunStatus", RUN_MOVES, mermaid(RUN_MOVES), frozenset())
     nodes = _states("NodeStatus", NODE_MOVES, mermaid(NODE_MOVES), IN_FLIGHT)
-    return "\n".join([_STATES, "## Runs\n", *runs, "## Nodes\n", *nodes])
+    tasks = _states("TaskStatus", TASK_MOVES, mermaid(TASK_MOVES), frozenset())
+    return "\n".join([_STATES, "## Runs\n", *runs, "## Nodes\n", *nodes, "## Human tasks\n", *tasks])
 
 
 def _states(kind: str, moves: Mapping[Any, tuple[Any, ...]], diagram: str, in_flight: frozenset[Any]) -> Iterator[str]:

@@ -6,7 +6,11 @@ names as CHECK constraints, and the diagrams of the docs are drawn from them. DE
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import TypeVar
+
+S = TypeVar("S", bound=StrEnum)
 
 
 class RunStatus(StrEnum):
@@ -69,9 +73,9 @@ class TaskStatus(StrEnum):
     """Where a human task is in its life."""
 
     PENDING = "PENDING"
-    """Nobody has taken it on; whoever may, can decide."""
+    """Nobody has claimed it; it may be assigned to somebody."""
     IN_PROGRESS = "IN_PROGRESS"
-    """Somebody claimed it, or was given it by somebody else."""
+    """Somebody claimed it: whoever else may decide leaves it alone."""
     COMPLETED = "COMPLETED"
     """It was decided."""
     CANCELLED = "CANCELLED"
@@ -183,7 +187,7 @@ class UnacceptableContent(ImpossibleMove):
         self.args = (f"{event} is not possible: {message}",)
 
 
-def mermaid(moves: dict[RunStatus, tuple[RunStatus, ...]] | dict[NodeStatus, tuple[NodeStatus, ...]]) -> str:
+def mermaid(moves: Mapping[S, tuple[S, ...]]) -> str:
     """Return a table of moves as a Mermaid state diagram."""
     lines = ["stateDiagram-v2", "    [*] --> PENDING"]
     for source, targets in moves.items():
