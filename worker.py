@@ -52,7 +52,7 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
     scheduled = ScheduledRuns(engine, client, Launcher(settings, engine, link), Schedules(client, settings))
     loop, http = HandlerLoop(settings.max_concurrent_activities), Http()
     revisions = Revisions(engine)
-    activities = node_activities(StoreRecorder(engine, identity), loop, http)
+    activities = node_activities(StoreRecorder(engine, identity, settings.public_url), loop, http)
     running = Worker(
         client,
         task_queue=settings.task_queue,

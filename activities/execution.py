@@ -20,6 +20,7 @@ from typing import Any
 
 from temporalio import activity
 
+from dalang.activities.callbacks import hidden
 from dalang.activities.checkpoints import Checkpoints
 from dalang.activities.failures import classify, completed, to_temporal
 from dalang.canonical import compact_json, find_unsafe
@@ -63,6 +64,10 @@ class Recorder:
     async def load_checkpoint(self, task: NodeTask) -> tuple[Checkpoint, bytes] | None:
         """Return the state that is kept for the node; waits while the store is away."""
         return None
+
+    async def callback_url(self, task: NodeTask, attempt: int) -> str:
+        """Make the address at which this attempt's answer is taken; waits while the store is away."""
+        raise NodeFailure("this worker has no store that could take a callback")
 
 
 class HandlerLoop:
@@ -182,7 +187,9 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
     inputs_kept = asyncio.create_task(_keep_large(task["tenantId"], task["inputs"], recorder))
     try:
         ctx.restored = await checkpoints.restore()
-        outputs = await _within_deadline(task, ctx, handler)
+        if task.get("callback"):
+            ctx.callback_url = await recorder.callback_url(task, info.attempt)
+        outputs = hidden(await _within_deadline(task, ctx, handler), ctx.callback_url)
         result: NodeResult = {"outputs": outputs, "attempt": info.attempt, "worker": recorder.worker}
         await inputs_kept
         await _keep_large(task["tenantId"], outputs, recorder)
@@ -201,6 +208,7 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
         return stop
     except Exception as error:
         payload = completed(classify(error), ctx.node_id, ctx.run_id, info.attempt, ctx.max_attempts)
+        payload = hidden(payload, ctx.callback_url)
         logger.info("attempt %d of node %s failed", info.attempt, ctx.node_id, exc_info=error)
         if ctx.undoes is None:  # of an undo the event tells; rows of attempts are about the work
             await recorder.failed_attempt(task, info.attempt, payload)

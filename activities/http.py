@@ -5,7 +5,8 @@ is), ``expectedStatuses`` (default: 200 to 299; numbers, or classes such as "2xx
 ``timeout``. Outputs: ``status``, ``responseHeaders`` (lower-case names) and ``response``, what was answered; they are
 named so that they do not become headers and body of the next request when one ``http`` node follows another. The
 request carries the node's idempotency key in ``Idempotency-Key``, so that a service that honours it does the work once
-however often it is asked.
+however often it is asked. With the field ``callback`` it also carries the callback URL, in ``Dalang-Callback-Url`` and
+wherever the inputs say ``{{callbackUrl}}``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from dalang.activities.callbacks import HEADER, filled_in
 from dalang.durations import Duration
 from dalang.nodes import InvalidInput, NetworkError, NodeContext, ResourceExhausted, TimedOut, ToolError
 
@@ -59,7 +61,7 @@ class Http:
                 Where there was no connection it declares ``no_effect``.
         """
         try:
-            request = HttpRequest.model_validate(dict(ctx.inputs))
+            request = HttpRequest.model_validate(filled_in(dict(ctx.inputs), ctx.callback_url))
         except ValidationError as error:
             problems = "; ".join(f"{'/'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             raise InvalidInput(f"the inputs of an http node: {problems}", no_effect=True) from None
@@ -75,6 +77,8 @@ class Http:
 
     async def _send(self, request: HttpRequest, ctx: NodeContext) -> tuple[httpx.Response, bytes]:
         headers = {"Idempotency-Key": ctx.idempotency_key, **request.headers}
+        if ctx.callback_url is not None:
+            headers.setdefault(HEADER, ctx.callback_url)
         body: dict[str, Any] = {}
         if isinstance(request.body, str):
             body["content"] = request.body.encode()

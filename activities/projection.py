@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from temporalio import activity
 from temporalio.client import Client
@@ -17,8 +18,9 @@ from temporalio.exceptions import ApplicationError
 
 from dalang.activities.execution import Recorder
 from dalang.errors import NotFound
+from dalang.store.callbacks import Asked, create_callback, new_token
 from dalang.store.checkpoints import StoredCheckpoint, Work, get_checkpoint, put_checkpoint
-from dalang.store.engine import is_connection_error, transaction
+from dalang.store.engine import is_connection_error, sql_state, transaction
 from dalang.store.nodes import record_attempt
 from dalang.store.recording import MalformedBatch, NotCurrentExecution, record
 from dalang.store.references import put_body
@@ -29,6 +31,7 @@ logger = logging.getLogger("dalang.projection")
 BEAT_SECONDS = 1.5
 AWAY_SECONDS = 1.0
 """Pause before a large body, or a checkpoint, is stored again while Postgres is away."""
+_FOREIGN_KEY = "23503"
 T = TypeVar("T")
 
 
@@ -82,9 +85,10 @@ class Projection:
 class StoreRecorder(Recorder):
     """Keeps failed attempts, large bodies and checkpoints in Postgres."""
 
-    def __init__(self, engine: AsyncEngine, worker: str) -> None:
+    def __init__(self, engine: AsyncEngine, worker: str, public_url: str = "") -> None:
         super().__init__(worker)
         self._engine = engine
+        self._public_url = public_url
 
     async def failed_attempt(self, task: NodeTask, attempt: int, error: Mapping[str, Any]) -> None:
         """Record one failed attempt; without Postgres it is only logged, since Temporal's history has it as well."""
@@ -137,6 +141,19 @@ class StoreRecorder(Recorder):
             "size": found.size,
         }
         return record, found.state.encode()
+
+    async def callback_url(self, task: NodeTask, attempt: int) -> str:
+        """Make the address at which this attempt's answer is taken, before anybody can be told of it."""
+        asked = Asked(task["tenantId"], UUID(task["runId"]), task["nodeId"], task["generation"], attempt)
+        token = new_token()
+        while True:
+            try:
+                await self._patiently(asked.tenant_id, lambda conn: create_callback(conn, asked, token))
+                return f"{self._public_url}/orchestrator/callbacks/{token}"
+            except IntegrityError as error:
+                if sql_state(error.orig or error) != _FOREIGN_KEY:
+                    raise
+                await asyncio.sleep(AWAY_SECONDS)  # the row of a run that another run made comes with its first events
 
     async def _patiently(self, tenant_id: str, query: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Run ``query`` in a transaction, waiting while Postgres is away: that is no failure of the node."""

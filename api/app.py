@@ -17,6 +17,7 @@ from dalang.api import (
     events,
     health,
     human_tasks,
+    inbound,
     nodes,
     plans,
     problems,
@@ -28,6 +29,7 @@ from dalang.api import (
     task_decisions,
     terminations,
 )
+from dalang.api.inbound_schemas import BODIES as INBOUND_BODIES
 from dalang.api.middleware import Metrics, RequestContext
 from dalang.api.redrives import RedriveRequest
 from dalang.api.rehearsals import RehearseRequest
@@ -43,6 +45,7 @@ _TAGS = [
     {"name": "runs", "description": "Start plans, look at their runs, pause, resume and cancel them."},
     {"name": "nodes", "description": "The nodes of a run: inputs, outputs, attempts, errors."},
     {"name": "events", "description": "What happened in a run, as a list and as Server-Sent Events."},
+    {"name": "waiting", "description": "Events and answers from outside, for nodes that wait for them."},
     {"name": "plans", "description": "Plans and their versions, which never change."},
     {"name": "human tasks", "description": "What people are asked, and what they decide."},
     {"name": "schedules", "description": "Start runs of stored plans by cron, interval and calendar."},
@@ -56,6 +59,7 @@ _DESCRIPTION = (
 _SCHEDULE_BODIES = (CreateScheduleRequest, UpdateScheduleRequest, TriggerRequest, BackfillRequest)
 _BODIES = (
     *TASK_BODIES,
+    *INBOUND_BODIES,
     *_SCHEDULE_BODIES,
     ExecutePlanRequest,
     PauseResumeRequest,
@@ -94,6 +98,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     # The stream before the list's sibling addresses: nodes take any path that is left.
     resources = (
+        inbound,
         plans,
         rehearsals,
         runs,

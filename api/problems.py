@@ -20,7 +20,7 @@ from starlette.routing import compile_path
 from starlette.types import ASGIApp, Scope
 
 from dalang.canonical import pointer, safe_text
-from dalang.errors import Conflict, DalangError, InvalidDocument, NotFound, Problem, Unavailable
+from dalang.errors import Conflict, DalangError, Gone, InvalidDocument, NotFound, Problem, Unavailable
 from dalang.graph import GraphError
 from dalang.store.engine import is_connection_error, is_refused_value
 from dalang.store.paging import InvalidCursor
@@ -160,6 +160,7 @@ _ANSWERS: tuple[tuple[type[Exception], Answer], ...] = (
     (Forbidden, _forbidden),
     (NotFound, _simple(404, "not-found")),
     (Conflict, _simple(409, "conflict")),
+    (Gone, _simple(410, "gone")),
     (TooLarge, _simple(413, "too-large")),
     (UnsupportedMedia, _simple(415, "unsupported-media-type")),
     (InvalidCursor, _simple(422, "invalid-cursor")),

@@ -15,6 +15,7 @@ from dalang.api.feed import EventFeed
 from dalang.api.middleware import Metrics
 from dalang.api.plan_index import PlanIndexes
 from dalang.controls import Controls
+from dalang.deliveries import Deliveries
 from dalang.launch import Launcher, TemporalLink
 from dalang.reaper import Reaper
 from dalang.redriving import Redrives
@@ -37,6 +38,7 @@ class Services:
         self.controls = Controls(self.temporal, self.launcher)
         self.redrives = Redrives(self.engine, self.launcher)
         self.reaper = Reaper(self.temporal, self.engine, self.launcher, settings.temporal_namespace)
+        self.deliveries = Deliveries(self.temporal, self.engine, settings.require_database_url())
         self.tokens = Tokens(self.engine)
         self.indexes = PlanIndexes()
         self.feed = EventFeed(settings.require_database_url())
@@ -48,6 +50,7 @@ class Services:
             asyncio.create_task(self.launcher.reconcile_for_ever(), name="reconciler"),
             asyncio.create_task(self.reaper.reap_for_ever(), name="reaper"),
             asyncio.create_task(self.feed.listen(), name="listener"),
+            asyncio.create_task(self.deliveries.deliver_for_ever(), name="deliveries"),
         ]
         try:
             yield

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from dalang.callbacks import Callbacks
 from dalang.events import Event, TaskClaimed, TaskDecided, TaskDelegated, TaskReleased
-from dalang.hearing import Hearing
 from dalang.human_task import OpenTask, digest_of, task_id
 from dalang.program import Program
 from dalang.statuses import ImpossibleMove, NodeStatus, TaskStatus, UnacceptableContent
@@ -23,7 +23,7 @@ MAX_REMEMBERED = 1_000
 TaskEvent = TaskDecided | TaskClaimed | TaskReleased | TaskDelegated
 
 
-class Asking(Hearing):
+class Asking(Callbacks):
     """A run's state with its open tasks. ``task_deciders`` says by kind of task what a decision does."""
 
     task_deciders: ClassVar[dict[str, Callable[[Any, OpenTask, TaskDecided], None]]] = {}

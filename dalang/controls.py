@@ -77,13 +77,20 @@ class Controls:
             InvalidDocument: the workflow finds the request malformed.
             Unavailable: Temporal is away.
         """
+        return await self.tell(run, control, {"operator": operator, "reason": reason, **(more or {})})
+
+    async def tell(self, run: Run, control: str, payload: dict[str, Any]) -> Outcome:
+        """Send ``payload`` into ``run`` by the update ``control``, or as the signal of this name when nobody answers.
+
+        Raises:
+            Conflict, InvalidDocument, Unavailable: as :meth:`send`.
+        """
         if run.status in RUN_ENDS:
             raise Conflict(f"{control} is not possible: the run is {run.status}.")
         if not await self._launcher.start(run):
             raise Conflict(f"{control} is not possible: the run could not be started.")
         client = await self._link.client()
         handle = client.get_workflow_handle(run.workflow)
-        payload = {"operator": operator, "reason": reason, **(more or {})}
         try:
             status = await self._update(handle, control, payload)
         except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):

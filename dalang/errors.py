@@ -122,5 +122,9 @@ class Conflict(DalangError):
     """The request is well formed, but what it is about is in another state than it needs."""
 
 
+class Gone(DalangError):
+    """It was there, and has ended for good."""
+
+
 class Unavailable(DalangError):
     """A part this request needs (Temporal, Postgres) does not answer at the moment; try again."""

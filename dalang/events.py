@@ -111,6 +111,20 @@ class ExternalEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class CallbackReceived:
+    """Somebody called back about the work of ``generation`` of ``node``: it succeeded with ``outputs``, or ``error``.
+
+    ``callback_id`` says which call it is: the same call may be told more than once.
+    """
+
+    node: str
+    callback_id: str
+    generation: int = 0
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+    error: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RetryRequested:
     """An operator has a failed node that waits for a decision run again; ``inputs`` replace its inputs key by key."""
 
@@ -240,6 +254,7 @@ Event = (
     | TimedOut
     | AlarmRang
     | ExternalEvent
+    | CallbackReceived
     | RetryRequested
     | SkipRequested
     | PlanRevised

@@ -36,15 +36,26 @@ class Joining(RunState):
     def _fail(self, node: int, error: Mapping[str, Any], notes: Mapping[str, Any] | None = None) -> None:
         """Let ``node`` fail for good."""
 
-    def _succeed(self, node: int, outputs: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-        """Let ``node`` succeed with ``outputs`` and what its output ports add to them."""
+    def _succeed(
+        self, node: int, outputs: Mapping[str, Any], data: Mapping[str, Any], shown: Mapping[str, Any] | None = None
+    ) -> None:
+        """Let ``node`` succeed with ``outputs`` and what its output ports add to them.
+
+        ``shown`` are references that stand for outputs in the fact: of large ones that somebody has stored.
+        """
         try:
             outputs = apply_ports(self.program.nodes[node].get("outputPorts"), dict(outputs), "output")
         except InvalidInputs as invalid:
             self._fail(node, validation_error(invalid.message, invalid.details, self.program.ids[node]))
             return
         self.given.pop(node, None)
-        self._move_node(node, NodeStatus.SUCCESS, EventType.NODE_COMPLETED, data, {"outputs": outputs})
+        self._move_node(
+            node,
+            NodeStatus.SUCCESS,
+            EventType.NODE_COMPLETED,
+            data,
+            {"outputs": {**outputs, **shown} if shown else outputs},
+        )
         self._light(node, outputs)
 
     @abstractmethod

@@ -157,6 +157,8 @@ class NodeContext:
     restored: Any = None
     _keep: Callable[[bytes], Awaitable[None]] = field(default=lambda encoded: _KeptNowhere(), repr=False)
     undoes: Undoes | None = None
+    callback_url: str | None = None
+    """Of a node with ``callback``: the address at which somebody ends it; whoever has it may, so it is a secret."""
     _stop: threading.Event = field(default_factory=threading.Event)
     _progress: dict[str, Any] = field(default_factory=dict)
 

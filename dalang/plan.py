@@ -103,6 +103,16 @@ class Descriptor(Model):
     implementation: Implementation | None = None
 
 
+class Callback(Model):
+    """That a node ends when somebody calls back, after its activity has handed out the address."""
+
+    duration_fields = frozenset({"timeout"})
+
+    timeout: Duration | None = Field(
+        None, description="How long to wait after the activity has ended; then the node fails with TIMEOUT."
+    )
+
+
 class Node(Model):
     """One step of a plan: an activity, or a wait."""
 
@@ -140,6 +150,9 @@ class Node(Model):
         strict=True,
         description="The point of no return: once it succeeded, neither it nor what it depends on is undone, and later"
         " failures wait for an operator.",
+    )
+    callback: Callback | None = Field(
+        None, description="The node ends when somebody calls its callback URL; of http, agent, python and own types."
     )
     priority: Priority | None = Field(None, description="Among ready nodes, larger first; default: the plan's.")
     join: str = Field(

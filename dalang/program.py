@@ -129,6 +129,7 @@ def _node_document(node: Node, retry: int) -> dict[str, Any]:
         "fallback": node.fallback,
         "task": _task_document(node),
         "interruptible": node.interruptible,
+        "callback": {"timeout": node.callback.timeout} if node.callback else None,
         "priority": node.priority,
         "pivot": node.pivot or None,
         "join": None if node.join == JOIN_WORDS[0] else node.join,

@@ -22,10 +22,10 @@ The end
 
 Statuses and possible moves stand in ``statuses.py``, the state and its indexes in ``run_state.py``, edges and joins in
 ``joining.py``, what edges carry in ``dataflow.py``, waits and alarms in ``waiting.py``, interrupts in
-``interrupting.py``, failures and decisions about them in ``deciding.py``, timers and events from outside in
-``hearing.py``, people and their tasks in ``people.py``, nodes that hold other nodes in ``containers.py``, other plans
-for a run that goes on in ``revising.py``, the beginning from what another run came to in ``reviving.py``, compensation
-in ``undoing.py``; DESIGN sections 3 and 4.
+``interrupting.py``, failures and decisions about them in ``deciding.py``, timers and what comes from outside in
+``hearing.py`` and ``callbacks.py``, people and their tasks in ``people.py``, nodes that hold other nodes in
+``containers.py``, other plans for a run that goes on in ``revising.py``, the beginning from what another run came to in
+``reviving.py``, compensation in ``undoing.py``; DESIGN sections 3 and 4.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from dalang.dataflow import InvalidInputs, edge_values, expression_error, render
 from dalang.events import (
     AlarmRang,
     Begin,
+    CallbackReceived,
     CancelRequested,
     Event,
     ExternalEvent,
@@ -167,20 +168,26 @@ class Run(Undoing):
 
     def _succeeded(self, event: NodeSucceeded) -> None:
         node, outputs = self.program.index[event.node], event.outputs
+        data = {"attempt": event.attempt, **event.notes}
+        if self._calls_back(node):
+            self._acknowledge(node, outputs, data)
+            return
         if self.program.types[node] == "loop":
             iterated = self._iterated(node, outputs)
             if iterated is None:
                 return
             outputs = iterated
-        self._succeed(node, outputs, {"attempt": event.attempt, **event.notes})
+        self._succeed(node, outputs, data)
 
     def _failed(self, event: NodeFailed) -> None:
         node = self.program.index[event.node]
-        self._effect_unsure(node, event.error, event.lost)
+        answered = self._is_answered(node)
+        self._effect_unsure(node, {**event.error, "noEffect": False} if answered else event.error, event.lost)
         self._keep_checkpoint(node, event.checkpoint)
-        if event.cut_short and self._goes_back(node, event.notes):
-            return
-        self._fail(node, event.error, event.notes)
+        if answered:
+            self._use_answer(node, {"error": dict(event.error)}, event.notes)
+        elif not (event.cut_short and self._goes_back(node, event.notes)):
+            self._fail(node, event.error, event.notes)
 
     def _stopped(self, event: NodeStopped) -> None:
         node = self.program.index[event.node]
@@ -188,6 +195,7 @@ class Run(Undoing):
         if self._goes_back(node, event.notes, event.until):
             return
         self.given.pop(node, None)
+        self.answers.pop(node, None)
         self._move_node(node, CANCELLED, EventType.NODE_CANCELLED, event.notes)
         self._resolved.extend((edge, BLOCKED) for edge in self.program.edges_out[node])
 
@@ -234,7 +242,7 @@ class Run(Undoing):
                 if started is not None:
                     steps.append(self._with_past(started))
         self._weigh_waiting()
-        stops = [node for node in self._to_stop if self.statuses[node] in IN_FLIGHT]
+        stops = [node for node in self._to_stop if self.statuses[node] in IN_FLIGHT and node not in self.waits]
         steps.extend(Stop(self.program.ids[node], node in self.halting and not self.ending) for node in stops)
         self._to_stop = []
         return steps
@@ -415,6 +423,7 @@ RULES: dict[type, Rule] = {
     TaskClaimed: Rule("claim", Run._claim_refusal, Run._claim_task),
     TaskReleased: Rule("release", Run._release_refusal, Run._release_task),
     TaskDelegated: Rule("delegate", Run._delegate_refusal, Run._delegate_task),
+    CallbackReceived: Rule("callback", Run._callback_refusal, Run._called_back),
     Rejected: Rule("reject", Run._never_refused, Run._reject),
 }
 """Every event: the one place that says what can happen to a run."""

@@ -85,6 +85,10 @@ class Settings(BaseModel):
         default="",
         description="Address of the API that the command line talks to. Default: from `api_host` and `api_port`.",
     )
+    public_url: str = Field(
+        default="",
+        description="Address of the API as services reach it that call back (`callback`). Default: `api_url`.",
+    )
     token: str = Field(
         default="", repr=False, description="API token of the command line. Default: the content of `<home>/token`."
     )
@@ -206,7 +210,7 @@ class Settings(BaseModel):
             raise ValueError("must look like host:port, such as 127.0.0.1:7233")
         return value
 
-    @field_validator("api_url", "temporal_ui_url")
+    @field_validator("api_url", "public_url", "temporal_ui_url")
     @classmethod
     def _web_address(cls, value: str) -> str:
         if value and not value.startswith(("http://", "https://")):
@@ -227,6 +231,8 @@ class Settings(BaseModel):
         if not values.get("api_url"):
             host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(str(value("api_host")), value("api_host"))  # noqa: S104 - the listening wildcard is no address to call
             values["api_url"] = f"http://{host}:{value('api_port')}"
+        if not values.get("public_url"):
+            values["public_url"] = values["api_url"]
         return values
 
     def require_database_url(self) -> str:

@@ -105,9 +105,11 @@ class Undoing(Reviving):
             self.effects[node][-1]["outputs"] = outputs
             self.effects[node][-1].pop("error", None)
 
-    def _succeed(self, node: int, outputs: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+    def _succeed(
+        self, node: int, outputs: Mapping[str, Any], data: Mapping[str, Any], shown: Mapping[str, Any] | None = None
+    ) -> None:
         self._took_effect(node, outputs)
-        super()._succeed(node, outputs, data)
+        super()._succeed(node, outputs, data, shown)
 
     def _light(self, node: int, outputs: Mapping[str, Any]) -> None:
         if self.statuses[node] is NodeStatus.SUCCESS:  # and with what its output ports add

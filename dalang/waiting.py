@@ -43,11 +43,16 @@ class Waiting(Joining):
         self.waits: dict[int, dict[str, Any]] = {}
 
     def _wait(
-        self, node: int, wait: dict[str, Any], until: int | None = None, body: dict[str, Any] | None = None
+        self,
+        node: int,
+        wait: dict[str, Any],
+        until: int | None = None,
+        notes: Mapping[str, Any] | None = None,
+        body: dict[str, Any] | None = None,
     ) -> None:
         """Let a RUNNING ``node`` wait: ``wait["waitsFor"]`` is what for, and the kind of the alarm at ``until``."""
         self.waits[node] = wait
-        data = {"status": str(NodeStatus.RUNNING), **wait}
+        data = {"status": str(NodeStatus.RUNNING), **wait, **(notes or {})}
         if until is not None:
             self._set_alarm(until, wait["waitsFor"], node)
             data["until"] = format_instant(until)
@@ -104,7 +109,7 @@ class Waiting(Joining):
         return {**super().snapshot(), **own}
 
     def _load(self, snapshot: Mapping[str, Any]) -> None:
-        super()._load(snapshot)
         self.waits = {node: wait for node, wait in snapshot.get("waits", ())}
+        super()._load(snapshot)
         self._alarms = [list(alarm) for alarm in snapshot.get("alarms", ())]
         heapify(self._alarms)

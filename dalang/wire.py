@@ -43,6 +43,7 @@ SIGNAL_EXTERNAL_EVENT = UPDATE_EXTERNAL_EVENT = "external_event"
 SIGNAL_LEASES = "leases"
 """News of what was granted: ``{"leases": [...]}``, from whoever ran the grant pass."""
 SIGNAL_REPLAN = UPDATE_REPLAN = "replan"
+SIGNAL_CALLBACK = UPDATE_CALLBACK = "callback"
 UPDATE_RETRY_NODE = "retry_node"
 UPDATE_SKIP_NODE = "skip_node"
 SIGNAL_COMPLETE_TASK = UPDATE_COMPLETE_TASK = "complete_human_task"
@@ -54,6 +55,7 @@ SIGNALS = (
     SIGNAL_RESUME,
     SIGNAL_CANCEL,
     SIGNAL_EXTERNAL_EVENT,
+    SIGNAL_CALLBACK,
     SIGNAL_REPLAN,
     SIGNAL_COMPLETE_TASK,
     SIGNAL_CLAIM_TASK,
@@ -161,6 +163,8 @@ class EventType(StrEnum):
     """The due date passed without a decision; data.action says what follows. It is never approval."""
     CONDITION_FAILED = "CONDITION_FAILED"
     """A condition of an edge into a node that has already started could not be evaluated; nothing else follows."""
+    CALLBACK_RECEIVED = "CALLBACK_RECEIVED"
+    """Somebody called back before the node's activity had ended; the answer is kept until then."""
     EVENT_RECEIVED = "EVENT_RECEIVED"
     """An external event came that no node waits for yet; it is kept, the body holds its payload."""
     EVENT_DROPPED = "EVENT_DROPPED"
@@ -331,6 +335,8 @@ class NodeTask(TypedDict):
     capabilities: NotRequired[list[str]]
     metadata: NotRequired[dict[str, Any]]
     implementation: NotRequired[dict[str, Any]]
+    callback: NotRequired[bool]
+    """The node ends when somebody calls the address that its worker makes for it."""
     iteration: NotRequired[int]
     starts: NotRequired[int]
     checkpoint: NotRequired[Checkpoint]

@@ -154,6 +154,8 @@ class Dispatcher:
         }
         if "compensation" in node:
             task["undoable"] = True
+        if "callback" in node:
+            task["callback"] = True
         _name(task, node, ("name", "handler", "capabilities", "metadata", "implementation"))
         if step.starts:
             task["starts"] = step.starts

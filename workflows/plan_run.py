@@ -293,8 +293,11 @@ class PlanRun(Replanning, AnsweringPeople):
             result = task.result()
             self._inbox.append(stopped(step, result, told) or success(step, result))
 
-    def _is_stored_by_worker(self, node_id: str) -> bool:
-        kind = self._program.types[self._program.index[node_id]]
+    def _is_stored_by_worker(self, fact: wire.Fact) -> bool:
+        node = self._program.index[fact["nodeId"]]
+        kind = self._program.types[node]
+        if fact["type"] == wire.EventType.NODE_COMPLETED and "callback" in self._program.nodes[node]:
+            return False  # what the answer brought, no worker has seen
         return kind != "sleep" and kind not in CORE_WAITS and kind not in CONTAINER_TYPES
 
     def _keep_alarm(self) -> None:

@@ -30,6 +30,7 @@ MAX_WAITING_FACTS = 5_000
 FACT_OVERHEAD_BYTES = 160
 _SEEN_BY_WORKER = (
     EventType.NODE_STARTED,
+    EventType.NODE_WAITING,
     EventType.NODE_COMPLETED,
     EventType.NODE_COMPENSATING,
     EventType.NODE_COMPENSATED,
@@ -93,13 +94,13 @@ class FactFlow:
         self._closed = False
         self._busy = False
 
-    def add(self, facts: list[Fact], stored_by_worker: Callable[[str], bool]) -> None:
-        """Take facts in order; ``stored_by_worker`` says of a node whether its worker keeps large bodies."""
+    def add(self, facts: list[Fact], stored_by_worker: Callable[[Fact], bool]) -> None:
+        """Take facts in order; ``stored_by_worker`` says of a node's fact whether its worker has kept large bodies."""
         for fact in facts:
             size = FACT_OVERHEAD_BYTES
             body = fact.get("body")
             if body:
-                by_worker = "nodeId" in fact and stored_by_worker(fact["nodeId"])
+                by_worker = "nodeId" in fact and stored_by_worker(fact)
                 for key, value in body.items():
                     encoded = compact_json(value)
                     # What a worker did not see - an operator's words, a plan's fallback - nobody else has stored.

@@ -12,7 +12,9 @@ from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from dalang.canonical import compact_json, find_unsafe
+    from dalang.errors import ErrorPayload, ErrorType, SuggestedAction
     from dalang.events import (
+        CallbackReceived,
         CancelRequested,
         ExternalEvent,
         PauseRequested,
@@ -45,6 +47,7 @@ Control = (
     | RetryRequested
     | SkipRequested
     | ExternalEvent
+    | CallbackReceived
     | TaskDecided
     | TaskClaimed
     | TaskReleased
@@ -144,6 +147,27 @@ def flag(key: str, value: Any) -> bool:
     return value
 
 
+def count(key: str, value: Any) -> int:
+    """Return a whole number from 0; raises Malformed."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise Malformed(f"{key} is a number from 0")
+    return value
+
+
+def an_error(key: str, value: Any) -> dict[str, Any]:
+    """Return an ErrorPayload in wire form that somebody outside reports; raises Malformed."""
+    given = an_object(key, value)
+    kind = one_of(f"{key}.type", given.get("type", ErrorType.TOOL_ERROR), tuple(ErrorType))
+    action = given.get("suggestedAction")
+    return ErrorPayload(
+        type=ErrorType(kind),
+        message=text(f"{key}.message", given.get("message", "")),
+        details=an_object(f"{key}.details", given.get("details", {})),
+        retryable=flag(f"{key}.retryable", given.get("retryable", False)),
+        suggested_action=action and SuggestedAction(one_of(f"{key}.suggestedAction", action, tuple(SuggestedAction))),
+    ).wire()
+
+
 def _kind(value: Any) -> str:
     kinds = {bool: "a boolean", int: "a number", float: "a number", str: "a text", list: "a list", dict: "an object"}
     return kinds.get(type(value), "null" if value is None else "something else")
@@ -164,6 +188,13 @@ REQUESTS: dict[type[Control], Mapping[str, Field]] = {
         "payload": Field(an_object),
         "eventId": Field(partial(text, limit=MAX_ID), "event_id"),
         "operator": Field(text),
+    },
+    CallbackReceived: {
+        "nodeId": Field(name, "node", required=True),
+        "callbackId": Field(name, "callback_id", required=True),
+        "generation": Field(count),
+        "outputs": Field(an_object),
+        "error": Field(an_error),
     },
     TaskDecided: {
         **_TASK,

@@ -21,6 +21,7 @@ from dalang.commands import (
     run_checkpoints,
     runs,
     schedules,
+    sending,
     services,
     tasks,
     tokens,
@@ -68,6 +69,8 @@ _PANELS = {
         ("retry", "skip"),
         redrives.app,
         ("redrive", "terminate"),
+        sending.app,
+        ("send",),
     ),
     SERVE: (services.app, ("up", "worker", "api")),
 }

@@ -159,7 +159,7 @@ def on_free_ports(settings: Settings) -> Settings:
     """The same settings with ports that are free now: for tests, demos and benchmarks beside a running stack."""
     names = ("postgres_port", "temporal_port", "temporal_http_port", "temporal_metrics_port", "temporal_ui_port")
     free = dict(zip((*names, "api_port"), ports.free_ports(len(names) + 1), strict=True))
-    derived = {"temporal_address", "temporal_ui_url", "api_url"}
+    derived = {"temporal_address", "temporal_ui_url", "api_url", "public_url"}
     return Settings.of({**settings.model_dump(exclude=derived), **free})
 
 

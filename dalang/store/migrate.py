@@ -49,6 +49,10 @@ PRIVILEGES = {
     "tenant_quotas": "SELECT, INSERT, UPDATE, DELETE",
     "agents": "SELECT, INSERT, UPDATE, DELETE",
     "leases": "SELECT, INSERT, UPDATE, DELETE",
+    "external_events": "SELECT, INSERT, UPDATE, DELETE",
+    "event_waits": "SELECT, INSERT, UPDATE, DELETE",
+    "event_deliveries": "SELECT, INSERT, UPDATE",
+    "callbacks": "SELECT, INSERT, UPDATE",
     "alembic_version": "SELECT",
 }
 _DELETE_RUNS = "dalang_delete_finished_runs(text, timestamptz, integer)"

@@ -31,6 +31,7 @@ from dalang.store.bulk import arguments, insert_all, insert_rows
 from dalang.store.chain import Transition
 from dalang.store.children import row_of_child
 from dalang.store.engine import is_connection_error, is_refused_value, transaction
+from dalang.store.external_events import note_waits
 from dalang.store.projection import Row
 from dalang.store.revisions import drop_superseded_revisions, note_revisions
 from dalang.store.tables import event_bodies, execution_runs, node_executions, retired_runs, run_events
@@ -158,6 +159,7 @@ class _Flush:
         await self._save(nodes)
         await save_tasks(self.conn, tasks)
         await note_revisions(self.conn, self.tenant_id, self.run_id, epoch, events)
+        await note_waits(self.conn, self.tenant_id, self.run_id, epoch, events)
         self.head = {"epoch": epoch, "seq": events[-1].seq, "hash": previous}
         self.run, self.retries, self.last_at = run, self.retries + retries, events[-1].at
         self.nodes.update(nodes)

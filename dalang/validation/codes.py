@@ -62,6 +62,7 @@ CODES: dict[str, Code] = {
         "error", "An input that the node, or the run, needs is not given, and no edge could bring it."
     ),
     "BAD_INPUT": Code("error", "An input of a built-in node type has a value that the type refuses."),
+    "CALLBACK_OF_NOBODY": Code("error", "`callback` stands on a node of a type that asks nobody for anything."),
     "ENDLESS_FINALLY": Code("error", "A `finally` node waits without a timeout: the run might never end."),
     "IGNORED_INPUT": Code("warning", "An input looks like a misspelt one: the type would ignore it."),
     # Human nodes

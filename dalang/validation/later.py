@@ -11,7 +11,6 @@ from typing import Any
 from dalang.validation.report import Problems, Steps
 
 NODE_TYPES: Mapping[str, str] = {
-    "callback": "waiting for a service to call back",
     "a2a": "agents behind the A2A protocol",
     "mcp": "tools behind the Model Context Protocol",
     "llm": "calling a language model",

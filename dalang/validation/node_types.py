@@ -17,7 +17,7 @@ from dalang.program import WAITING_TYPES
 from dalang.validation import later
 from dalang.validation.report import Problems, kind_of, shown
 from dalang.validation.structure import Draft, NodeAt
-from dalang.validation.waits import EVENT_INPUTS, TIMER_INPUTS
+from dalang.validation.waits import EVENT_INPUTS, TIMER_INPUTS, check_callback, check_end
 
 HTTP_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 HTTP_PARSE = ("auto", "json", "text", "none")
@@ -38,6 +38,7 @@ def check_node_types(draft: Draft, registered: frozenset[str] | None, problems: 
         if node.model.interruptible and kind in WAITING_TYPES:
             message = f"A node of type {kind} has no handler that could be stopped; a pause leaves it as it is."
             problems.error("NOT_INTERRUPTIBLE", (*node.steps, "interruptible"), message, node.id)
+        check_callback(node, node.model, problems)
         if kind in BUILT_IN_TYPES:
             _Inputs(draft, node, node.model, problems).check()
             if kind == "python":
@@ -107,7 +108,7 @@ class _Inputs:
             for name, check in EVENT_INPUTS.items():
                 self._literal(name, check)
             self._ignored(tuple(EVENT_INPUTS))
-            self._endless("timeout" in self._model.inputs)
+            check_end(self._node, "timeout" in self._model.inputs, self._problems)
 
     def _http(self) -> None:
         self._need("url", "An http node needs the input `url`.")
@@ -135,11 +136,6 @@ class _Inputs:
         for name, check in TIMER_INPUTS.items():
             self._literal(name, check)
         self._ignored(tuple(TIMER_INPUTS))
-
-    def _endless(self, bounded: bool) -> None:
-        if self._node.is_finally and not bounded:
-            message = "A `finally` node may not wait for ever, since nobody can cancel it; give it a timeout."
-            self._problems.error("ENDLESS_FINALLY", self._node.steps, message, self._node.id)
 
     def _has(self, name: str) -> bool:
         return name in self._model.inputs or name in self._defaults or could_be_brought(self._draft, self._node, name)

@@ -1,6 +1,6 @@
-"""Inputs of the node types that wait in the state machine: ``timer`` and ``event``.
+"""Waiting: inputs of the node types ``timer`` and ``event``, and the field ``callback``.
 
-What each takes, and its bounds, is said by ``dalang/wait_inputs.py``; what holds no expression is checked before a run.
+What each type takes is said by ``dalang/wait_inputs.py``; what holds no expression is checked before a run.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from typing import Any
 
 from dalang.durations import parse_duration
 from dalang.instants import parse_instant
-from dalang.validation.report import shown
+from dalang.plan import Node
+from dalang.validation.report import Problems, shown
+from dalang.validation.structure import NodeAt
 from dalang.wait_inputs import MAX_CORRELATION_KEY, MAX_EVENT_NAME, MAX_WAIT_MS
 
 
@@ -48,3 +50,26 @@ EVENT_INPUTS: Mapping[str, Callable[[Any], str | None]] = {
     "correlationKey": _key,
     "timeout": lambda value: None if value is None else wait_duration(value),
 }
+
+_CALL_NOBODY = frozenset({"noop", "sleep", "timer", "event", "human", "plan", "map", "loop"})
+
+
+def check_callback(node: NodeAt, model: Node, problems: Problems) -> None:
+    """Check the field ``callback``: that something of the node could be called back, and when it gives up."""
+    if model.callback is None:
+        return
+    steps = (*node.steps, "callback")
+    if model.type in _CALL_NOBODY:
+        message = f"A node of type {model.type} asks nobody for anything, so nobody could call back."
+        problems.error("CALLBACK_OF_NOBODY", steps, message, node.id)
+    timeout = model.callback.timeout
+    if timeout is not None and not 0 < timeout <= MAX_WAIT_MS:
+        problems.error("BAD_DURATION", (*steps, "timeout"), "A callback is waited for at most 366 days.", node.id)
+    check_end(node, timeout is not None, problems)
+
+
+def check_end(node: NodeAt, bounded: bool, problems: Problems) -> None:
+    """Refuse a ``finally`` node that may wait for ever: the run would never end, and cannot be cancelled then."""
+    if node.is_finally and not bounded:
+        message = "A `finally` node may not wait for ever, since nobody can cancel it; give it a timeout."
+        problems.error("ENDLESS_FINALLY", node.steps, message, node.id)

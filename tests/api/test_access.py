@@ -26,6 +26,9 @@ async def test_nothing_is_open_but_health_and_docs(app: FastAPI, api: Api) -> No
             if path.startswith("/health"):
                 assert response.status_code in (200, 503)
                 continue
+            if "/callbacks/" in path:  # the address itself is the token
+                problem(response, 404)
+                continue
             problem(response, 401)
             assert response.headers["www-authenticate"] == 'Bearer realm="dalang"'
 

@@ -76,6 +76,14 @@ class Clock:
         self.do(AlarmRang(), at)
         return at
 
+    def ring_if_due(self, at: int) -> Event | None:
+        due = self.run.next_alarm
+        return AlarmRang() if due is not None and due <= NOON + at * SECOND else None
+
+    def do_if_possible(self, happened: Event | None, at: int) -> None:
+        if happened is not None and self.run.refusal(happened) is None:
+            self.do(happened, at)
+
     def hear(
         self, name: str = "paid", key: str = "", at: float = 0, event_id: str | None = None, **payload: Any
     ) -> Clock:

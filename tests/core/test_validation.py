@@ -181,6 +181,9 @@ ERRORS: list[tuple[Change, str, str]] = [
     (adding("nodes", {"nodeId": "s", "type": "event", "inputs": {"name": ""}}), "/nodes/4/inputs/name", "BAD_INPUT"),
     (adding("nodes", {"nodeId": "s", "type": "event", "inputs": {"name": "n", "correlationKey": []}}), "/nodes/4/inputs/correlationKey", "BAD_INPUT"),
     (adding("nodes", {"nodeId": "s", "type": "event", "inputs": {"name": "n", "timeout": 9}}), "/nodes/4/inputs/timeout", "BAD_INPUT"),
+    (adding("nodes", {"nodeId": "s", "type": "noop", "callback": {}}), "/nodes/4/callback", "CALLBACK_OF_NOBODY"),
+    (setting("nodes", 0, "callback", {"timeout": "400d"}), "/nodes/0/callback/timeout", "BAD_DURATION"),
+    (setting("finally", [{"nodeId": "s", "type": "python", "handler": "f", "callback": {}}]), "/finally/0", "ENDLESS_FINALLY"),
     (setting("finally", [{"nodeId": "s", "type": "event", "inputs": {"name": "n"}}]), "/finally/0", "ENDLESS_FINALLY"),
     (setting("nodes", 3, "type", "python"), "/nodes/3/handler", "MISSING_FIELD"),
     # expressions
@@ -336,6 +339,7 @@ def test_every_code_has_a_case() -> None:
     shown = {code for _, _, code in ERRORS + WARNINGS}
     elsewhere = {"NOT_AN_OBJECT", "TOO_MANY_NODES", "TOO_MANY_EDGES", "TOO_MANY_PROBLEMS", "UNKNOWN_NODE_TYPE"}
     elsewhere |= {"UNKNOWN_EDGE", "ORPHANED_EDGE", "IMMUTABLE"}  # test_patching.py
+    elsewhere |= {"NOT_INTERRUPTIBLE"}  # test_interrupting.py
     elsewhere |= {"WITHOUT_EFFECT", "NESTED_TOO_DEEP", "UNKNOWN_PLAN", "RECURSIVE_PLAN"}  # test_nested_plans.py
     elsewhere |= {"UNKNOWN_HANDLER", "UNMET_REQUIREMENTS", "INVALID_INPUT", "TOO_LARGE", "SCHEMA_TOO_COSTLY"}
     assert shown | elsewhere == set(CODES)

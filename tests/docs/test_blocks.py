@@ -45,7 +45,12 @@ NOT_RUN = {
     (
         "docs/waiting.md",
         "temporal workflow signal --workflow-id run-$RUN --name external_event \\",
-        "the run is an example",
+        "the run above has ended",
+    ),
+    (
+        "docs/waiting.md",
+        'curl -X POST "$CALLBACK_URL" -H "Content-Type: application/json" \\',
+        "the address is a secret of the service",
     ),
     (
         "docs/human-tasks.md",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import runpy
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -9,13 +10,16 @@ from http.server import ThreadingHTTPServer
 from typing import Any
 
 import pytest
+import uvicorn
 
 import dalang.demo  # noqa: F401 - registers the agents that the examples need
+from dalang.api.app import create_app
 from dalang.formats import load_document
 from dalang.loading import load_plan
 from dalang.plan import Plan
 from dalang.rehearsal import load_options, rehearse
 from dalang.settings import Settings
+from dalang.stack.ports import free_ports
 from dalang.validation import inputs_problems, with_input_defaults
 from tests.engine.kit import Engine, body_of, engine
 from tests.harness import ROOT
@@ -25,7 +29,7 @@ OPTIONS = {path.name for path in EXAMPLES.glob("*-options.yaml")}
 PLANS = sorted(
     path.name for path in EXAMPLES.iterdir() if path.suffix in (".yaml", ".json") and path.name not in OPTIONS
 )
-WAITING = {"decisions.yaml", "event.yaml", "human-approval.yaml", "human-escalation.yaml"}
+WAITING = {"decisions.yaml", "event.yaml", "callback.yaml", "human-approval.yaml", "human-escalation.yaml"}
 """They wait for somebody: each has a test of its own, here or in ``test_human_examples.py``."""
 
 
@@ -152,6 +156,19 @@ async def test_the_event_example_without_a_payment(running: Engine) -> None:
         "ship": "SKIPPED",
         "short": "SKIPPED",
     }
+
+
+async def test_the_callback_example_is_called_back(settings: Settings, shop: str) -> None:
+    """The service calls the API of this machine, which lets the run go on."""
+    (port,) = free_ports(1)
+    settings = Settings.of({**settings.model_dump(exclude={"api_url", "public_url"}), "api_port": port})
+    server = uvicorn.Server(uvicorn.Config(create_app(settings), host="127.0.0.1", port=port, log_config=None))
+    serving = asyncio.create_task(server.serve())
+    async with engine(settings) as running:
+        ended = await run(running, "callback.yaml", {"service": shop, "film": "wayang"})
+    server.should_exit = True
+    await serving
+    assert ended["result"]["outputs"] == {"link": "/films/wayang.mp4", "job": 1}
 
 
 def test_the_rehearsal_example_is_rehearsed() -> None:

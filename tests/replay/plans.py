@@ -69,6 +69,17 @@ async def _early_late_repeated(started: Started) -> None:
     await started.handle.execute_update("external_event", {"name": "x", "payload": {"n": 2}})
 
 
+async def _call_back(started: Started) -> None:
+    await started.until("NODE_STARTED", "early")
+    await started.handle.signal("callback", {"nodeId": "early", "callbackId": "1", "outputs": {"n": 1}})
+    for node in ("late", "failed"):
+        await started.until("NODE_WAITING", node)
+    await started.handle.signal("callback", {"nodeId": "late", "callbackId": "2", "generation": 3})
+    await started.handle.execute_update("callback", {"nodeId": "late", "callbackId": "3", "outputs": {"n": 2}})
+    error = {"type": "LLM_ERROR", "message": "no"}
+    await started.handle.signal("callback", {"nodeId": "failed", "callbackId": "4", "error": error})
+
+
 _FLAKY = {"retryPolicy": {"initialDelayMs": 10}}
 
 
@@ -243,6 +254,23 @@ PLANS: dict[str, Recorded] = {
             "edges": [_edge("g", "a"), _edge("a", "b"), _edge("late", "c", sourcePort="error")],
         },
         _early_late_repeated,
+    ),
+    "callback": Recorded(
+        {
+            "nodes": [
+                _node("early", "t-flaky", inputs={"failures": 1}, callback={}, retryPolicy={"initialDelayMs": 1500}),
+                _node("late", "t-value", callback={"timeout": "1h"}),
+                _node("failed", "t-value", callback={}),
+                _node("nobody", "t-value", callback={"timeout": "100ms"}),
+                _node("b"),
+            ],
+            "edges": [
+                _edge("late", "b", sourcePort="n"),
+                _edge("failed", "b", sourcePort="error"),
+                _edge("nobody", "b", sourcePort="error"),
+            ],
+        },
+        _call_back,
     ),
     "event-continue-as-new": Recorded(
         {
