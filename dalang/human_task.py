@@ -120,7 +120,7 @@ class OpenTask:
     def snapshot(self) -> dict[str, Any]:
         """Return the task as JSON: what differs from the defaults."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
-        return {name: value for name, value in values.items() if value not in (None, [], False)}
+        return {name: value for name, value in values.items() if not (value is None or value is False or value == [])}
 
     @classmethod
     def restore(cls, snapshot: Mapping[str, Any]) -> OpenTask:
