@@ -24,6 +24,7 @@ from dalang.axon import DEFAULT_ESTIMATE, DEFAULT_RESOURCES, TaskType, kebab, sl
 from dalang.durations import format_duration
 from dalang.errors import ErrorType, InvalidDocument
 from dalang.plan import SUCCESS_PORT, BackoffStrategy, FailurePolicy, Node, Plan, Port
+from dalang.plan_human import OnExpiry
 from dalang.plan_undo import Compensate, Compensation
 
 DurationLike: TypeAlias = str | timedelta
@@ -182,6 +183,51 @@ class NodeBuilder:
         self._data[field] = dict(spec)
         return self
 
+    def ask(
+        self,
+        title: str | None = None,
+        *,
+        description: str | None = None,
+        assignee: str | None = None,
+        group: str | None = None,
+        candidates: Iterable[str] | None = None,
+        form: Mapping[str, Any] | None = None,
+        quorum: int | None = None,
+        four_eyes: bool | None = None,
+        priority: int | str | None = None,
+    ) -> Self:
+        """Say what a human node asks, and whom; ``form`` is the JSON Schema of the values a decision gives."""
+        return self._task(
+            title=title,
+            description=description,
+            assignee=assignee,
+            candidateGroup=group,
+            candidates=None if candidates is None else list(candidates),
+            form=None if form is None else dict(form),
+            quorum=quorum,
+            fourEyes=four_eyes,
+            priority=priority,
+        )
+
+    def due(
+        self, after: DurationLike, *, reminder: DurationLike | None = None, on_expiry: OnExpiry | str | None = None
+    ) -> Self:
+        """Limit how long a human node waits; ``reminder`` is the time before that, ``on_expiry`` what follows."""
+        return self._task(
+            due=_duration(after),
+            reminder=None if reminder is None else _duration(reminder),
+            onExpiry=None if on_expiry is None else str(on_expiry),
+        )
+
+    def escalate(self, group: str, *, after: DurationLike) -> Self:
+        """Let another group decide when nobody has for so long."""
+        return self._task(escalation={"after": _duration(after), "to": group})
+
+    def _task(self, **given: Any) -> Self:
+        found = {name: value for name, value in given.items() if value is not None}
+        self._data["task"] = {**self._data.get("task", {}), **found}
+        return self
+
     def join(self, join: str) -> Self:
         """Say what the node waits for: allLive, all, any, allDone, or a boolean over edge ids."""
         self._data["join"] = join
@@ -254,7 +300,7 @@ class PlanBuilder:
         """Limit the nodes that run at once; 1 makes the plan sequential."""
         return self._set("maxInFlight", nodes)
 
-    def failure_policy(self, policy: FailurePolicy | Literal["failFast", "continue"]) -> Self:
+    def failure_policy(self, policy: FailurePolicy | Literal["failFast", "continue", "pause", "escalate"]) -> Self:
         """Say what an unhandled failure means for the rest of the run."""
         return self._set("failurePolicy", str(policy))
 

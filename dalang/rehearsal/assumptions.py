@@ -68,6 +68,10 @@ class RehearsedProgram(Program):
         """Return the template, unless it reads what nobody knows."""
         return None if node in self.unread else super().inputs_template(node)
 
+    def task_template(self, node: int) -> Template | None:
+        """Return None: what a task says and whom it asks makes no difference."""
+        return None
+
     def leave_unread(self, nodes: Iterable[int], *, outputs: bool) -> None:
         """Take these nodes' inputs, and with ``outputs`` the plan's outputs, as they are written."""
         self.unread = frozenset(nodes)
@@ -107,6 +111,11 @@ def declared_outputs(plan: Plan) -> dict[str, dict[str, Any]]:
     }
 
 
+def echoes(document: Mapping[str, Any]) -> bool:
+    """Tell whether a node's outputs are its inputs: a ``noop``, and a human node that asks for no values."""
+    return document["type"] == "noop" or (document["type"] == "human" and "form" not in document.get("task", {}))
+
+
 def unknown_nodes(program: Program, known: Mapping[str, Any]) -> set[int]:
     """Return the nodes whose outputs nobody knows; ``known`` has those that are given or declared."""
     unknown: set[int] = set()
@@ -115,7 +124,7 @@ def unknown_nodes(program: Program, known: Mapping[str, Any]) -> set[int]:
     for node, kind in enumerate(program.types):
         if program.ids[node] in known or kind == "sleep":
             continue
-        if kind != "noop":
+        if not echoes(program.nodes[node]):
             unknown.add(node)
             todo.append(node)
             continue

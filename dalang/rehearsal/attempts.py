@@ -40,6 +40,8 @@ class Behaviour:
     """Why its demand can never be met."""
     undo: Distribution
     """How long its compensation takes, if it has one."""
+    approval: float = 1.0
+    """How probable it is that the person whom a human node asks approves."""
 
     def outputs(self, rnd: Random) -> Mapping[str, Any]:
         """Return the outputs of one success."""

@@ -66,6 +66,7 @@ class Assumed(_Model):
     failures: Annotated[tuple[Fault, ...], BeforeValidator(_faults)] | None = None
     crashes: Share | None = None
     needs: dict[str, Amount] | None = None
+    approval: Share | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

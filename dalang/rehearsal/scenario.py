@@ -16,6 +16,7 @@ from dalang.rehearsal.assumptions import (
     RehearsedProgram,
     condition_reads,
     declared_outputs,
+    echoes,
     nulls,
     output_reads,
     placeholder,
@@ -242,6 +243,7 @@ def _behaviour(
     failing = _given(options, node_id, kind, "failures")
     crashing = _given(options, node_id, kind, "crashes")
     crashes = (crashing.crashes if crashing is not None else None) or 0.0
+    approving = _given(options, node_id, kind, "approval")
     start_to_close, schedule_to_close, heartbeat = document["timeouts"]
     holds = kind in CONTAINER_TYPES  # no lease: what runs in it has its own
     demand = (
@@ -252,7 +254,7 @@ def _behaviour(
     return Behaviour(
         duration=duration,
         outcomes=outcomes,
-        echoes=kind == "noop" and _given(options, node_id, kind, "outputs", "outcomes") is None,
+        echoes=echoes(document) and _given(options, node_id, kind, "outputs", "outcomes") is None,
         # A wait is the workflow's own: it is not lost and does not fail by a fault.
         faults=() if waits or failing is None else failing.failures or (),
         crashes=0.0 if waits or holds else crashes if crashing is not None else options.crashes,
@@ -263,6 +265,7 @@ def _behaviour(
         demand=demand,
         never=None if demand is None else admission.never(demand),
         undo=_undo(document, options, node_id, kind),
+        approval=1.0 if approving is None or approving.approval is None else approving.approval,
     )
 
 

@@ -36,7 +36,7 @@ from dalang.events import (
 )
 from dalang.rehearsal.attempts import Work, single, work
 from dalang.rehearsal.scenario import Scenario
-from dalang.rehearsal.waits import NEVER_FAIL, RehearsedRun, waited, written_ms
+from dalang.rehearsal.waits import NEVER_FAIL, RehearsedRun, asked, waited, written_ms
 from dalang.run_state import LIVE
 from dalang.statuses import RUN_ENDS, NodeStatus, RunStatus
 from dalang.wire import EventType
@@ -46,6 +46,8 @@ _UNDO = -2
 """The undo of node n is ``_UNDO - n`` in the heap."""
 _ENDED_UNSTARTED = frozenset({EventType.NODE_SKIPPED, EventType.NODE_FAILED, EventType.NODE_ERROR})
 """Facts by which nodes may end that were never begun."""
+_HELD = (RunStatus.PAUSED, RunStatus.AWAITING_HITL)
+"""Statuses in which nothing moves until a person decides about a failure: the end of a rehearsal."""
 SLOTS = "slots (maxInFlight)"
 """The name of the run's slots among the resources."""
 
@@ -122,6 +124,7 @@ class _Simulation:
         self.asked: list[int] = []
         """Those that were queued in this pass."""
         self.inputs: dict[int, Mapping[str, Any]] = {}
+        self.decisions: dict[int, str] = {}
         self.undone: dict[int, tuple[int, int]] = {}
         self.steps = 0
 
@@ -142,8 +145,8 @@ class _Simulation:
             if again:
                 continue
             if not self.heap:
-                # Nothing moves until a person decides: for a rehearsal that is the end.
-                assert run.status is RunStatus.PAUSED, f"stuck at {self.now} ms with seed {self.seed}: {run.counts}"
+                # Nobody decides about failures in a rehearsal.
+                assert run.status in _HELD, f"stuck at {self.now} ms with seed {self.seed}: {run.counts}"
                 break
             self._advance()
         return Trace(
@@ -153,7 +156,7 @@ class _Simulation:
             statuses=run.statuses,
             nodes=self.nodes,
             path=self._path(),
-            error=self._awaited() if run.status is RunStatus.PAUSED else run.error,
+            error=self._awaited() if run.status in _HELD else run.error,
             reason=run.reason,
             drew=self.rnd.getstate() != state,
             steps=self.steps,
@@ -193,6 +196,9 @@ class _Simulation:
         outputs = behaviour.outputs(self.rnd)
         if behaviour.echoes:
             outputs = {**outputs, **self.inputs.pop(node, {})}
+        if node in self.decisions:
+            self.machine.decide(node, self.decisions[node], outputs, self.now)
+            return
         self.machine.apply(NodeSucceeded(self.program.ids[node], outputs, len(trace.work.attempts)), self.now)
 
     def _leave(self, node: int, trace: NodeTrace) -> None:
@@ -266,6 +272,11 @@ class _Simulation:
                 self._refuse(node, trace, "VALIDATION_ERROR", message)
                 return
             trace.work = single(self.now, self.now + ms)
+        elif step.type == "human":
+            task = self.program.nodes[node].get("task", {})
+            took = behaviour.duration.draw(self.rnd)
+            approves = behaviour.approval >= 1 or self.rnd.random() < behaviour.approval
+            trace.work, self.decisions[node] = asked(self.now, took, approves, task, step.node_id)
         elif step.type in NEVER_FAIL:
             trace.work = waited(self.now, behaviour.duration.draw(self.rnd), step.inputs, step.node_id)
         else:

@@ -239,7 +239,8 @@ class Tally:
         self._undone: Counter[int] = Counter()
         self._undoing: Counter[int] = Counter()
         program = self.scenario.program
-        self._slotted = [program.max_in_flight is not None or kind not in _FREE for kind in program.types]
+        limited = program.max_in_flight is not None
+        self._slotted = [kind not in _FREE or (limited and kind != "human") for kind in program.types]
 
     def add(self, trace: Trace) -> None:
         """Count one rehearsal."""

@@ -5,6 +5,7 @@ A plan here never changes; a new feature gets a new entry, and ``python -m tests
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -135,6 +136,56 @@ async def _retry_and_resolve_the_undo(started: Started) -> None:
             tasks = [row["data"]["task"] for row in rows if row["type"] == "HITL_TASK_CREATED"]
         decision = {"taskId": tasks[number], "operator": "ann", **more}
         await started.handle.execute_update("complete_human_task", decision)
+
+
+_REVIEW = {"due": "1h", "reminder": "10m", "candidateGroup": "ops", "title": "Look at ${nodes.a.outputs.x}"}
+
+
+async def _tasks(started: Started, count: int = 1) -> list[str]:
+    """Return the ids of the open tasks when there are so many."""
+    while len(found := (await started.handle.query("tasks"))["tasks"]) < count:
+        await asyncio.sleep(0.05)
+    return [task["taskId"] for task in found]
+
+
+async def _decide_by_update(started: Started) -> None:
+    (task,) = await _tasks(started)
+    who = {"taskId": task, "operator": "ann"}
+    await started.handle.execute_update("claim_human_task", who)
+    await started.handle.execute_update("release_human_task", who)
+    decision = {**who, "action": "edit", "outputs": {"y": 2}, "decisionId": "d1"}
+    await started.handle.execute_update("complete_human_task", decision)
+
+
+async def _vote_by_signal(started: Started) -> None:
+    (task,) = await _tasks(started)
+    for operator in ("ann", "ann", "bob"):
+        decision = {"taskId": task, "operator": operator, "action": "approve", "decisionId": operator}
+        await started.handle.signal("complete_human_task", decision)
+    await started.until("PLAN_RESUMED")
+    (task,) = await _tasks(started)
+    await started.handle.signal("delegate_human_task", {"taskId": task, "operator": "ann", "to": "eve"})
+    await started.handle.signal("complete_human_task", {"taskId": task, "operator": "ann", "action": "reject"})
+    await started.handle.signal("complete_human_task", {"taskId": task, "operator": "eve", "action": "reject"})
+
+
+async def _ask_about_failures(started: Started) -> None:
+    tasks = {task["nodeId"]: task["taskId"] for task in (await _all_tasks(started, 2))}
+    retry = {"taskId": tasks["a"], "operator": "ann", "action": "retry", "inputs": {"x": 2}}
+    await started.handle.execute_update("complete_human_task", retry)
+    await started.handle.execute_update("skip_node", {"nodeId": "b", "operator": "ann"})
+
+
+async def _all_tasks(started: Started, count: int) -> list[dict[str, str]]:
+    await _tasks(started, count)
+    found: list[dict[str, str]] = (await started.handle.query("tasks"))["tasks"]
+    return found
+
+
+async def _cancel_when_asked(started: Started) -> None:
+    await started.until("PLAN_AWAITING_HITL")
+    await started.handle.execute_update("pause", {})
+    await started.handle.execute_update("cancel", {"reason": "enough"})
 
 
 PLANS: dict[str, Recorded] = {
@@ -319,6 +370,39 @@ PLANS: dict[str, Recorded] = {
             "edges": [_edge("a", "b")],
         },
         _retry_and_resolve_the_undo,
+    ),
+    "human": Recorded(
+        {
+            "nodes": [_node("a", "t-value", inputs={"x": 1}), _node("h", "human", task=_REVIEW), _node("b")],
+            "edges": [_edge("a", "h"), _edge("h", "b")],
+        },
+        _decide_by_update,
+    ),
+    "human-votes": Recorded(
+        {
+            "nodes": [_node("h", "human", task={"quorum": 2}), _node("g", "human"), _node("no")],
+            "edges": [_edge("h", "g"), _edge("g", "no", sourcePort="rejected")],
+        },
+        _vote_by_signal,
+    ),
+    "human-time": Recorded(
+        {
+            "nodes": [
+                _node("h", "human", task={"due": "900ms", "reminder": "300ms", "onExpiry": "skip"}),
+                _node("g", "human", task={"due": "900ms", "escalation": {"after": "300ms", "to": "boss"}}),
+                _node("handle"),
+            ],
+            "edges": [_edge("g", "handle", sourcePort="error")],
+        }
+    ),
+    "human-cancel": Recorded({"nodes": [_node("h", "human")], "finally": [_node("f")]}, _cancel_when_asked),
+    "escalate": Recorded(
+        {
+            "failurePolicy": "escalate",
+            "nodes": [_node("a", "t-needs", inputs={"x": 1}, **_FLAKY), _node("b", "t-fail", inputs={}), _node("c")],
+            "edges": [_edge("a", "c")],
+        },
+        _ask_about_failures,
     ),
     "invalid-condition": Recorded(
         {"nodes": [_node("a"), _node("b")], "edges": [_edge("a", "b", condition="outputs.missing > 1")]}
