@@ -25,6 +25,7 @@ from dalang.builder import (
 from dalang.errors import ErrorType, InvalidDocument
 from dalang.formats import load_document
 from dalang.plan import FailurePolicy, Node, Plan, RetryPolicy, Timeouts, with_derived_ids
+from dalang.plan_human import Escalation, HumanTask, OnExpiry
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -105,6 +106,41 @@ def test_a_node_can_say_everything_that_the_model_knows() -> None:
     assert node.descriptor is not None
     assert node.descriptor.inputs[0].required
     assert node.metadata == {"team": "x"}
+
+
+def test_a_human_node_can_say_everything_that_the_model_knows() -> None:
+    """What it asks, whom, and until when."""
+    node = (
+        NodeBuilder("Approve", "human")
+        .ask(
+            "Deploy?",
+            description="**Look**",
+            group="ops",
+            candidates=["ann", "bob"],
+            form={"properties": {"level": {"type": "integer"}}},
+            quorum=2,
+            four_eyes=True,
+            priority="high",
+        )
+        .due("4h", reminder=timedelta(hours=1), on_expiry="reject")
+        .escalate("boss", after="2h")
+        .build()
+    )
+    assert node.task == HumanTask(
+        title="Deploy?",
+        description="**Look**",
+        candidate_group="ops",
+        candidates=("ann", "bob"),
+        form={"properties": {"level": {"type": "integer"}}},
+        quorum=2,
+        four_eyes=True,
+        priority=1,
+        due="4h",
+        reminder="1h",
+        on_expiry=OnExpiry.REJECT,
+        escalation=Escalation(after="2h", to="boss"),
+    )
+    assert NodeBuilder("x", "human").ask(assignee="ann").document()["task"] == {"assignee": "ann"}
 
 
 def test_a_plan_can_say_everything_that_the_model_knows() -> None:

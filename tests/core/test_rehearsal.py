@@ -589,3 +589,40 @@ def test_compensations_are_rehearsed() -> None:
     assert [one["nodeId"] for one in told] == ["a", "b"]
     assert told[0]["share"] == summary.ends["FAILED"] == pytest.approx(0.25, abs=0.08)
     assert [one["tookMs"] for one in told] == [7_000, 1_000]
+
+
+def test_people_are_rehearsed() -> None:
+    """They approve as often as is given, take as long as is given, and are late as the plan says."""
+    plan = plan_of(
+        nodes=[
+            {"nodeId": "h", "type": "human", "inputs": {"x": 1}, "task": {"due": "1h", "onExpiry": "skip"}},
+            {"nodeId": "yes", "type": "noop"},
+            {"nodeId": "no", "type": "noop"},
+        ],
+        edges=[
+            {"sourceNodeId": "h", "targetNodeId": "yes", "condition": "outputs.x == 1"},
+            {"sourceNodeId": "h", "sourcePort": "rejected", "targetNodeId": "no"},
+        ],
+    )
+    scenario, trace = once(plan, nodes={"h": {"duration": "30m"}})
+    assert (trace.makespan, [str(status) for status in trace.statuses]) == (
+        1_800_000,
+        ["SUCCESS", "SUCCESS", "SKIPPED"],
+    )
+    assert [problem.code for problem in scenario.warnings] == []
+    _, trace = once(plan, nodes={"h": {"duration": "2h"}})
+    assert (trace.makespan, [str(status) for status in trace.statuses]) == (3_600_000, ["SKIPPED"] * 3)
+    summary = rehearse(plan, load_options({"runs": 400, "nodes": {"h": {"duration": "1m", "approval": 0.25}}}))
+    runs = {node.node_id: node.run for node in summary.nodes}
+    assert runs["yes"] == pytest.approx(0.25, abs=0.08)
+    assert runs["no"] == pytest.approx(0.75, abs=0.08)
+
+
+def test_a_rejection_without_its_port_fails_and_a_failure_that_asks_ends_the_rehearsal() -> None:
+    """As in a run; under escalate nobody decides about the failure."""
+    nodes = [{"nodeId": "h", "type": "human"}, {"nodeId": "d", "type": "noop"}]
+    edges = [{"sourceNodeId": "h", "targetNodeId": "d"}]
+    _, trace = once(plan_of(nodes=nodes, edges=edges), nodes={"h": {"approval": 0}})
+    assert trace.status == "FAILED"
+    _, trace = once(plan_of(nodes=nodes, edges=edges, failurePolicy="escalate"), nodes={"h": {"approval": 0}})
+    assert (trace.status, (trace.error or {})["originNode"]) == ("AWAITING_HITL", "h")
