@@ -23,6 +23,7 @@ from dalang.api import (
     problems,
     redrives,
     rehearsals,
+    revisions,
     run_checkpoints,
     runs,
     schedules,
@@ -33,6 +34,7 @@ from dalang.api.inbound_schemas import BODIES as INBOUND_BODIES
 from dalang.api.middleware import Metrics, RequestContext
 from dalang.api.redrives import RedriveRequest
 from dalang.api.rehearsals import RehearseRequest
+from dalang.api.revisions import ReplanRequest
 from dalang.api.run_checkpoints import CheckpointRequest
 from dalang.api.schedule_schemas import BackfillRequest, CreateScheduleRequest, TriggerRequest, UpdateScheduleRequest
 from dalang.api.schemas import CancelRequest, ExecutePlanRequest, PauseResumeRequest, PauseRunRequest, ProblemDetails
@@ -67,6 +69,7 @@ _BODIES = (
     CancelRequest,
     RedriveRequest,
     CheckpointRequest,
+    ReplanRequest,
     TerminateRequest,
     RehearseRequest,
     ProblemDetails,
@@ -103,6 +106,7 @@ def create_app(settings: Settings) -> FastAPI:
         rehearsals,
         runs,
         redrives,
+        revisions,
         run_checkpoints,
         terminations,
         events,

@@ -20,7 +20,16 @@ from starlette.routing import compile_path
 from starlette.types import ASGIApp, Scope
 
 from dalang.canonical import pointer, safe_text
-from dalang.errors import Conflict, DalangError, Gone, InvalidDocument, NotFound, Problem, Unavailable
+from dalang.errors import (
+    Conflict,
+    ConflictingPlan,
+    DalangError,
+    Gone,
+    InvalidDocument,
+    NotFound,
+    Problem,
+    Unavailable,
+)
 from dalang.graph import GraphError
 from dalang.store.engine import is_connection_error, is_refused_value
 from dalang.store.paging import InvalidCursor
@@ -122,6 +131,11 @@ def _invalid(request: Request | None, error: Any) -> Response:
     return problem(request, 422, detail, kind=f"invalid-{error.what.replace(' ', '-')}", problems=listed)
 
 
+def _conflicting(request: Request | None, error: Any) -> Response:
+    listed = [wire(one) for one in error.problems]
+    return problem(request, 409, str(error), kind="conflicting-plan", problems=listed)
+
+
 def _validation(request: Request | None, error: Any) -> Response:
     problems = [_parameter(one) for one in error.errors()]
     return problem(request, 422, "The request has wrong parameters.", kind="invalid-request", problems=problems)
@@ -159,6 +173,7 @@ _ANSWERS: tuple[tuple[type[Exception], Answer], ...] = (
     (Unauthenticated, _unauthenticated),
     (Forbidden, _forbidden),
     (NotFound, _simple(404, "not-found")),
+    (ConflictingPlan, _conflicting),
     (Conflict, _simple(409, "conflict")),
     (Gone, _simple(410, "gone")),
     (TooLarge, _simple(413, "too-large")),

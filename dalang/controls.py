@@ -24,7 +24,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from dalang import wire
-from dalang.errors import Conflict, InvalidDocument, Problem, Unavailable
+from dalang.errors import Conflict, ConflictingPlan, InvalidDocument, Problem, Unavailable
 from dalang.launch import Launcher, TemporalLink
 from dalang.statuses import RUN_ENDS
 from dalang.store.runs import Run
@@ -35,6 +35,8 @@ ACCEPT_SECONDS = 5.0
 ANSWER_SECONDS = 8.0
 """How long an accepted update may take to be stored and answered."""
 SIGNAL_SECONDS = 3.0
+PREPARE_SECONDS = 30.0
+"""How long a caller is kept waiting for a revision of a plan that is being prepared."""
 
 logger = logging.getLogger("dalang.controls")
 
@@ -141,6 +143,37 @@ class Controls:
             return Outcome("", applied=False)
         return Outcome(status or "", applied=True)
 
+    async def replan(self, run: Run, payload: dict[str, Any]) -> dict[str, Any] | None:
+        """Ask ``run`` to go on with another plan; return its answer, or None when that is still being prepared.
+
+        Raises:
+            Conflict: the run has ended, or the plan changes what has happened.
+            InvalidDocument: the patch, or the plan, is wrong; pointers lead into the request.
+            Unavailable: Temporal is away, or no worker took it: nothing was changed.
+        """
+        if run.status in RUN_ENDS:
+            raise Conflict(f"replan is not possible: the run is {run.status}.")
+        if not await self._launcher.start(run):
+            raise Conflict("replan is not possible: the run could not be started.")
+        client = await self._link.client()
+        handle = client.get_workflow_handle(f"{wire.WORKFLOW_ID_PREFIX}{run.run_id}")
+        asked = handle.start_update(
+            wire.UPDATE_REPLAN,
+            payload,
+            wait_for_stage=WorkflowUpdateStage.ACCEPTED,
+            result_type=dict,
+            rpc_timeout=timedelta(seconds=self.accept_seconds),
+        )
+        try:
+            update = await _answered(wire.UPDATE_REPLAN, asked, self.accept_seconds, silent=True)
+        except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
+            raise Unavailable("No worker answers at the moment; nothing was changed.") from None
+        try:
+            answer: dict[str, Any] = await _answered(wire.UPDATE_REPLAN, update.result(), PREPARE_SECONDS, silent=True)
+        except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
+            return None
+        return answer
+
     async def _update(self, handle: WorkflowHandle[Any, Any], control: str, payload: dict[str, Any]) -> str | None:
         """Return the status after the update, or None when it is applied and not stored yet."""
         asked = handle.start_update(
@@ -180,6 +213,12 @@ async def _answered(control: str, call: Awaitable[T], seconds: float, *, silent:
 
 def _refusal(control: str, cause: BaseException) -> Exception:
     if isinstance(cause, ApplicationError):
+        details = cause.details[0] if cause.details and isinstance(cause.details[0], dict) else {}
+        if details.get("problems"):
+            problems = [Problem.model_validate(one) for one in details["problems"]]
+            if cause.type == INVALID_REQUEST:
+                return InvalidDocument(problems, details.get("what", "request"))
+            return ConflictingPlan(f"{cause.message}.", problems)
         if cause.type == INVALID_REQUEST:
             return InvalidDocument([Problem(pointer="", code="BAD_VALUE", message=cause.message)], "request")
         if cause.type == WRONG_STATE:

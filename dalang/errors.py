@@ -126,5 +126,13 @@ class Gone(DalangError):
     """It was there, and has ended for good."""
 
 
+class ConflictingPlan(Conflict):
+    """A revision of a run's plan changes what has happened; ``problems`` are all the places."""
+
+    def __init__(self, message: str, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(message)
+
+
 class Unavailable(DalangError):
     """A part this request needs (Temporal, Postgres) does not answer at the moment; try again."""

@@ -18,6 +18,7 @@ from dalang.commands import (
     plans,
     redrives,
     rehearse,
+    revisions,
     run_checkpoints,
     runs,
     schedules,
@@ -61,7 +62,7 @@ def _root(
 
 _PANELS = {
     RUN: (demo.app, ("demo",), runs.app, ("run", "start", "watch")),
-    LOOK: (runs.app, ("list", "status", "nodes"), events.app, ("events",)),
+    LOOK: (runs.app, ("list", "status", "nodes"), events.app, ("events",), revisions.app, ("revisions",)),
     DO: (
         runs.app,
         ("pause", "resume", "cancel"),
@@ -71,6 +72,8 @@ _PANELS = {
         ("redrive", "terminate"),
         sending.app,
         ("send",),
+        revisions.app,
+        ("replan",),
     ),
     SERVE: (services.app, ("up", "worker", "api")),
 }

@@ -35,17 +35,30 @@ class RunProgress:
         self.name = str(plan.get("name", ""))
         self.version = str(plan.get("version", ""))
         self.status = "PENDING"
+        self._take(_nodes(plan))
         self.reason = ""
         self.started: float | None = None
         self.ended: float | None = None
-        self.nodes = sorted(_nodes(plan), key=lambda node: node.level)
+        self.away: str | None = None
+
+    def _take(self, nodes: Sequence[NodeProgress]) -> None:
+        self.nodes = sorted(nodes, key=lambda node: node.level)
         self.by_id = {node.node_id: node for node in self.nodes}
-        self.counts: Counter[str] = Counter({"PENDING": len(self.nodes)})
+        self.counts: Counter[str] = Counter(node.status for node in self.nodes)
         self.levels = 1 + max((node.level for node in self.nodes), default=-1)
         self.grouped: dict[tuple[int, str], Counter[str]] = {}
-        self.away: str | None = None
         for node in self.nodes:
-            self.grouped.setdefault((node.level, node.type), Counter())["PENDING"] += 1
+            self.grouped.setdefault((node.level, node.type), Counter())[node.status] += 1
+
+    def revise(self, plan: Mapping[str, Any]) -> None:
+        """Go on with another plan; what is known of its nodes stays."""
+        nodes = _nodes(plan)
+        for node in nodes:
+            known = self.by_id.get(node.node_id)
+            if known is not None:
+                node.status, node.started, node.ended = known.status, known.started, known.ended
+                node.attempts, node.note = known.attempts, known.note
+        self._take(nodes)
 
     @property
     def done(self) -> int:

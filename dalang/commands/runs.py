@@ -295,6 +295,9 @@ def watch_to_end(
                 show = around.enter_context(shown(session.out, progress, run_id, transient=into is not None))
                 for event in follow(client, run_id, say=say):
                     progress.apply(event)
+                    if event["type"] == "PLAN_REVISED":
+                        number = event["data"]["revision"]
+                        progress.revise(client.get(f"/runs/{run_id}/revisions/{number}")["plan"])
                     show(event)
         found = client.get(f"/runs/{run_id}")
         if into is not None:

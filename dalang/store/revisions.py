@@ -23,6 +23,7 @@ from dalang.statuses import NODE_ENDS
 from dalang.store.chain import Transition
 from dalang.store.projection import body_part
 from dalang.store.references import resolve
+from dalang.store.runs import RunSummary
 from dalang.store.tables import (
     event_bodies,
     execution_runs,
@@ -84,10 +85,15 @@ async def drop_superseded_revisions(conn: AsyncConnection, tenant_id: str, run_i
 
 
 async def list_revisions(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> list[RunRevision]:
-    """Which revisions has a run's plan had, the first first? None when it never changed."""
+    """Which revisions has a run's plan had, the first first? None at all when it never changed."""
     of_run = (_revisions.tenant_id == tenant_id) & (_revisions.run_id == run_id)
     query = select(*(_revisions[one.name] for one in fields(RunRevision))).where(of_run)
     return [RunRevision(*row) for row in await conn.execute(query.order_by(_revisions.revision))]
+
+
+def first_revision(run: RunSummary) -> RunRevision:
+    """Return the one revision of a run whose plan never changed."""
+    return RunRevision(run.run_id, 1, run.plan_digest, run.created_by, None, {}, run.created_at, None, None)
 
 
 async def plan_of_revision(conn: AsyncConnection, tenant_id: str, run_id: UUID, revision: int) -> str | None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.harness import ROOT
 
 LANGUAGES = {"sh", "python", "yaml", "json", "text", "mermaid"}
-MARKS = {"not run", "file", "output", "exit", "a node", "edges", "rehearsal file"}
+MARKS = {"not run", "file", "output", "exit", "a node", "edges", "patch", "rehearsal file"}
 _COMMENT = re.compile(r"<!--\s*(.*?)\s*-->")
 _LINK = re.compile(r"\[[^\]]*\]\(([^()\s]+)(?:\s+\"[^\"]*\")?\)|(?:src|href)=\"([^\"]+)\"")
 

@@ -22,6 +22,7 @@ import pytest
 import yaml
 
 from dalang.loading import load_plan
+from dalang.patching import OPERATIONS
 from dalang.plan import Edge, Node
 from dalang.rehearsal import load_options
 from dalang.settings import Settings
@@ -40,6 +41,12 @@ NOT_RUN = {
     (
         "docs/decisions.md",
         'temporal workflow update execute --workflow-id run-$RUN --name retry_node --input \'{"nodeId": "charge"}\'',
+        "the run above has ended",
+    ),
+    (
+        "docs/replanning.md",
+        "temporal workflow update execute --workflow-id run-$RUN --name replan --input "
+        """'{"patch": {"set": {"maxInFlight": 5}}, "operator": "kim"}'""",
         "the run above has ended",
     ),
     (
@@ -104,6 +111,8 @@ def test_yaml_is_a_plan_or_a_part_of_one(block: Block) -> None:
         assert [Edge.model_validate(one) for one in yaml.safe_load(block.text)]
     elif "rehearsal file" in block.marks:
         load_options(yaml.safe_load(block.text))
+    elif "patch" in block.marks:
+        assert set(yaml.safe_load(block.text)) <= set(OPERATIONS)
     elif not str(block.marks.get("file", "")).startswith("bad"):
         report = load_plan(block.text.encode(), name="plan.yaml")
         assert [str(one) for one in report.problems] == []
