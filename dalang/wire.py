@@ -28,6 +28,8 @@ RECORD = "record"
 """The activity that stores transitions (``activities/projection.py``)."""
 PREPARE_REVISION = "prepare_revision"
 """The activity that makes the next revision of a run's plan (``activities/revisions.py``)."""
+ADMIT = "admit"
+"""The activity that asks for leases and gives them back (``activities/admission.py``)."""
 WORKFLOW_ID_PREFIX = "run-"
 
 SCHEDULED_RUN = "ScheduledRun"
@@ -364,6 +366,35 @@ class NodeResult(TypedDict):
     outputs: dict[str, Any]
     attempt: NotRequired[int]
     worker: NotRequired[str]
+
+
+class LeaseAsk(TypedDict):
+    """What one node asks for: amounts by pool, an agent with all ``capabilities``; ``lastsMs`` is its longest use."""
+
+    nodeId: str
+    ask: int
+    amounts: dict[str, float]
+    capabilities: list[str]
+    priority: int
+    rank: int
+    sticky: bool
+    lastsMs: int
+
+
+class LeaseDone(TypedDict):
+    """A lease that is not needed any more, held or still waited for."""
+
+    nodeId: str
+    ask: int
+
+
+class AdmitInput(TypedDict):
+    """Input of ``admit``: what is asked for and given back in one call."""
+
+    runId: str
+    tenantId: str
+    asks: list[LeaseAsk]
+    done: list[LeaseDone]
 
 
 class ScheduledStart(TypedDict):
