@@ -9,13 +9,15 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from datetime import timedelta
+from typing import Any
 
 from temporalio.client import Client
 from temporalio.service import RPCError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
+from dalang.activities.admission import Admissions
 from dalang.activities.catalogue import load_node_modules, node_activities
 from dalang.activities.execution import HandlerLoop
 from dalang.activities.http import Http
@@ -24,6 +26,7 @@ from dalang.activities.revisions import Revisions
 from dalang.activities.scheduled_run import ScheduledRuns
 from dalang.errors import DalangError
 from dalang.launch import Launcher, TemporalLink
+from dalang.leasing import Leasing, Teller
 from dalang.scheduling import Schedules
 from dalang.settings import Settings, SettingsError
 from dalang.store.blobs import PostgresBlobDriver
@@ -50,6 +53,9 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
     link = TemporalLink(settings, engine, client)
     await link.identify(client)
     scheduled = ScheduledRuns(engine, client, Launcher(settings, engine, link), Schedules(client, settings))
+    leasing = Leasing(engine)
+    admissions = Admissions(leasing)
+    teller = Teller(engine, settings.require_database_url(), client, leasing)
     loop, http = HandlerLoop(settings.max_concurrent_activities), Http()
     revisions = Revisions(engine)
     activities = node_activities(StoreRecorder(engine, identity, settings.public_url), loop, http)
@@ -58,7 +64,14 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
         task_queue=settings.task_queue,
         identity=identity,
         workflows=[PlanRun, ScheduledRun],
-        activities=[projection.record, scheduled.start, scheduled.wait, revisions.prepare, *activities],
+        activities=[
+            projection.record,
+            admissions.admit,
+            scheduled.start,
+            scheduled.wait,
+            revisions.prepare,
+            *activities,
+        ],
         interceptors=[GuardInterceptor()],
         # Unsandboxed for speed; the import contract and the replay tests guard determinism (TEMPORAL.md, "Cost").
         workflow_runner=UnsandboxedWorkflowRunner(),
@@ -72,14 +85,26 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
     )
     allow_long_activations(running)
     try:
-        async with running:
+        async with running, _beside(teller.tell_for_ever()):
             logger.info("working on task queue %s as %s", settings.task_queue, identity)
             yield running
     finally:
         await scheduled.close()
+        leasing.close()
         loop.close()
         await http.close()
         await engine.dispose()
+
+
+@contextlib.asynccontextmanager
+async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Keep background work going for the length of the block."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def allow_long_activations(running: Worker) -> None:

@@ -179,8 +179,9 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
         ApplicationError: the attempt failed; its first detail is the ErrorPayload, and it says whether to repeat.
     """
     info = activity.info()
+    number = task.get("attempt", info.attempt)
     checkpoints = Checkpoints(task, info, recorder)
-    ctx = context_of(task, info.attempt, checkpoints)
+    ctx = context_of(task, number, checkpoints)
     patience = info.heartbeat_timeout.total_seconds() if info.heartbeat_timeout else 5.0
     heartbeat = asyncio.create_task(_keep_beating(ctx, checkpoints, patience / 3))
     # Beside the handler, and not after it: events refer to large inputs of nodes that fail or are cut off, too.
@@ -188,9 +189,9 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
     try:
         ctx.restored = await checkpoints.restore()
         if task.get("callback"):
-            ctx.callback_url = await recorder.callback_url(task, info.attempt)
+            ctx.callback_url = await recorder.callback_url(task, number)
         outputs = hidden(await _within_deadline(task, ctx, handler), ctx.callback_url)
-        result: NodeResult = {"outputs": outputs, "attempt": info.attempt, "worker": recorder.worker}
+        result: NodeResult = {"outputs": outputs, "attempt": number, "worker": recorder.worker}
         await inputs_kept
         await _keep_large(task["tenantId"], outputs, recorder)
         return result
@@ -207,16 +208,16 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
             raise
         return stop
     except Exception as error:
-        payload = completed(classify(error), ctx.node_id, ctx.run_id, info.attempt, ctx.max_attempts)
+        payload = completed(classify(error), ctx.node_id, ctx.run_id, number, ctx.max_attempts)
         payload = hidden(payload, ctx.callback_url)
-        logger.info("attempt %d of node %s failed", info.attempt, ctx.node_id, exc_info=error)
+        logger.info("attempt %d of node %s failed", number, ctx.node_id, exc_info=error)
         if ctx.undoes is None:  # of an undo the event tells; rows of attempts are about the work
-            await recorder.failed_attempt(task, info.attempt, payload)
+            await recorder.failed_attempt(task, number, payload)
         await asyncio.wait({inputs_kept}, timeout=INPUTS_SECONDS)
         await checkpoints.settle(patient=True)
         _beat(ctx, checkpoints)
         # Without its cause: the SDK would send that one's text too, which may be what no payload can hold.
-        raise to_temporal(payload, task["retry"], info.attempt, checkpoints.record) from None
+        raise to_temporal(payload, task["retry"], number, checkpoints.record) from None
     finally:
         ctx._stop.set()
         heartbeat.cancel()

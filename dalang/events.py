@@ -125,6 +125,27 @@ class CallbackReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseAnswered:
+    """How the ``ask``-th ask of ``node`` stands: WAITING (for what is ``short``), GRANTED (with an agent), REFUSED."""
+
+    node: str
+    ask: int
+    state: str
+    agent: str | None = None
+    short: tuple[str, ...] = ()
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDeferred:
+    """An attempt of ``node`` was not begun: it may be after ``until`` (milliseconds since the epoch)."""
+
+    node: str
+    until: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class RetryRequested:
     """An operator has a failed node that waits for a decision run again; ``inputs`` replace its inputs key by key."""
 
@@ -255,6 +276,8 @@ Event = (
     | AlarmRang
     | ExternalEvent
     | CallbackReceived
+    | LeaseAnswered
+    | NodeDeferred
     | RetryRequested
     | SkipRequested
     | PlanRevised
@@ -275,6 +298,8 @@ class Start:
     ``generation`` is part of the idempotency key: the same work is asked for again under the same one. ``starts``
     counts its earlier starts, and ``checkpoint`` is what the last of them left.
     Of a container ``child`` is the id of the run that is to be started below it, and ``iteration`` that of a loop.
+    With a ``lease`` (the number of its ask) it is one attempt, the ``attempt``-th, of which ``agent`` is to do the work
+    if there is one.
     """
 
     node: int
@@ -286,6 +311,9 @@ class Start:
     child: str | None = None
     starts: int = 0
     checkpoint: Checkpoint | None = None
+    lease: int | None = None
+    agent: str | None = None
+    attempt: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,4 +343,22 @@ class Undo:
     undoes: Mapping[str, Any]
 
 
-Step = Start | Stop | Undo
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask for a lease for a node; answered by LeaseAnswered, more than once where it waits."""
+
+    node: int
+    node_id: str
+    ask: int
+    needs: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """The node needs the lease of its ``ask``-th ask no more, whether it holds it or waits for it; never answered."""
+
+    node_id: str
+    ask: int
+
+
+Step = Start | Stop | Undo | Ask | GiveBack

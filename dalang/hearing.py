@@ -16,11 +16,11 @@ from typing import Any
 
 from dalang.canonical import compact_json
 from dalang.dataflow import validation_error
-from dalang.deciding import Deciding
 from dalang.errors import ErrorPayload, ErrorType
 from dalang.events import ExternalEvent
 from dalang.instants import format_instant
 from dalang.program import Program
+from dalang.queueing import Queueing
 from dalang.statuses import RUN_ENDS, ImpossibleMove
 from dalang.wait_inputs import event_wait, timer_until
 from dalang.wire import EventType
@@ -35,7 +35,7 @@ TIMER, EVENT = "timer", "event"
 """What a node waits for; also the kinds of their alarms."""
 
 
-class Hearing(Deciding):
+class Hearing(Queueing):
     """A run's state with timers and external events.
 
     ``kept`` are the events that came early, as ``[name, key, payload, event id, received at]``; ``heard`` the ids of

@@ -44,6 +44,7 @@ from dalang.statuses import RunStatus
 from dalang.store.blobs import PostgresBlobDriver
 from dalang.store.engine import is_connection_error, transaction
 from dalang.store.plans import get_document, put_document
+from dalang.store.pools import limited_names
 from dalang.store.runs import NewRun, Run, create_run, list_not_started, mark_start_failed, mark_started
 from dalang.undo_seeding import undo_seed
 from dalang.validation import Report, validate
@@ -265,6 +266,10 @@ class Launcher:
             Conflict, InvalidDocument: it cannot begin with what it takes over from another run.
         """
         state = initial_state(run, self._settings)
+        async with transaction(self._engine, run.tenant_id) as conn:
+            limits = await limited_names(conn, run.tenant_id)
+        if limits:
+            state["limits"] = limits
         if run.redrive_of is None and run.undo_of is None:
             return state
         if run.origin is None or run.inputs is None:

@@ -170,6 +170,7 @@ class Teller:
                 self._wake.clear()
                 try:
                     if late:
+                        await self._reap()
                         await self._leasing.grant()
                     await self.tell()
                 except Exception as error:
@@ -177,6 +178,12 @@ class Teller:
                         logger.exception("telling of leases failed")
         finally:
             listening.cancel()
+
+    async def _reap(self) -> None:
+        async with transaction(self._engine, None) as conn:
+            ended = await leases.reap(conn)
+        if ended:
+            logger.warning("%d leases of runs that are gone were given back", ended)
 
     async def _listen_for_ever(self) -> None:
         while True:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 import uuid
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dalang.canonical import digest
 from dalang.durations import Duration
@@ -60,6 +60,21 @@ class Resources(Model):
     gpu: float = Field(0, ge=0, le=100_000, description="Graphics processors.")
 
 
+class PoolNeed(Model):
+    """What a node takes of a named pool; a number alone is its amount."""
+
+    amount: float = Field(1, gt=0, le=1e12, description="How much of it, while the node runs.")
+    key: str | None = Field(
+        None, max_length=4000, description="Each key is a pool of its own; a text that may hold ${...}."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _amount_alone(cls, data: Any) -> Any:
+        is_number = isinstance(data, (int, float)) and not isinstance(data, bool)
+        return {"amount": data} if is_number else data
+
+
 class Requirements(Model):
     """What a node needs of whoever runs it."""
 
@@ -70,6 +85,12 @@ class Requirements(Model):
         None, description="How long it usually takes; for the critical path and the default timeout."
     )
     resources: Resources | None = Field(None, description="What it takes while it runs.")
+    pools: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")], PoolNeed] = Field(
+        default_factory=dict, description="What it takes of named pools: `{openai-tpm: 800, staging-db: {key: ...}}`."
+    )
+    sticky: bool = Field(
+        False, strict=True, description="Prefer the agent that the run used before, and wait for it while it is there."
+    )
 
 
 class Port(Model):

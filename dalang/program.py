@@ -136,6 +136,8 @@ def _node_document(node: Node, retry: int) -> dict[str, Any]:
         "estimate": node.requirements.estimated_duration,
         "capabilities": list(dict.fromkeys(capabilities)) or None,
         "resources": resources.model_dump(by_alias=True) if resources else None,
+        "pools": {name: [need.amount, need.key] for name, need in node.requirements.pools.items()} or None,
+        "sticky": node.requirements.sticky or None,
         "metadata": node.metadata or None,
         "ports": [_port_document(port) for port in descriptor.inputs] if descriptor and descriptor.inputs else None,
         "outputPorts": [_port_document(port) for port in descriptor.outputs]
@@ -292,7 +294,12 @@ class Program:
         self.input_references: dict[int, tuple[str, ...]] = {}
         for number, incoming in enumerate(self.edges_in):
             needed = dict.fromkeys(self.sources[edge] for edge in incoming)
-            templates = (self.inputs_template(number), self.items_template(number), self.task_template(number))
+            templates = (
+                self.inputs_template(number),
+                self.items_template(number),
+                self.task_template(number),
+                self.keys_template(number),
+            )
             names = tuple(dict.fromkeys(name for one in templates if one is not None for name in _references(one)))
             if names:
                 self.input_references[number] = names
@@ -348,6 +355,13 @@ class Program:
         if node not in self._task_templates:
             self._task_templates[node] = compile_template({key: task[key] for key in TASK_TEXTS if key in task})
         return self._task_templates[node]
+
+    def keys_template(self, node: int) -> Template | None:
+        """Return the compiled keys of the pools that a node asks for, or None when they hold no expression."""
+        pools = self.nodes[node].get("pools")
+        if pools is None:
+            return None
+        return compile_template({name: key for name, (_, key) in pools.items() if key is not None})
 
     def condition(self, edge: int) -> Expression | None:
         """Return the compiled condition of an edge, or None."""

@@ -43,6 +43,8 @@ from dalang.events import (
     CancelRequested,
     Event,
     ExternalEvent,
+    LeaseAnswered,
+    NodeDeferred,
     NodeFailed,
     NodeStopped,
     NodeSucceeded,
@@ -169,6 +171,7 @@ class Run(Undoing):
     def _succeeded(self, event: NodeSucceeded) -> None:
         node, outputs = self.program.index[event.node], event.outputs
         data = {"attempt": event.attempt, **event.notes}
+        self._withdraw(node)
         if self._calls_back(node):
             self._acknowledge(node, outputs, data)
             return
@@ -185,12 +188,16 @@ class Run(Undoing):
         self._effect_unsure(node, {**event.error, "noEffect": False} if answered else event.error, event.lost)
         self._keep_checkpoint(node, event.checkpoint)
         if answered:
+            self._withdraw(node)
             self._use_answer(node, {"error": dict(event.error)}, event.notes)
-        elif not (event.cut_short and self._goes_back(node, event.notes)):
+        elif event.cut_short and self._goes_back(node, event.notes):
+            self._withdraw(node)
+        elif not self._again(node, event.error):
             self._fail(node, event.error, event.notes)
 
     def _stopped(self, event: NodeStopped) -> None:
         node = self.program.index[event.node]
+        self._withdraw(node)
         self._keep_checkpoint(node, event.checkpoint)
         if self._goes_back(node, event.notes, event.until):
             return
@@ -228,6 +235,7 @@ class Run(Undoing):
         steps: list[Step] = []
         if starting:
             steps.extend(self._restarts())
+            self._unpark()
         while starting:
             node = self._next_ready()
             if node is None:
@@ -241,6 +249,7 @@ class Run(Undoing):
                 started = self._start(node)
                 if started is not None:
                     steps.append(self._with_past(started))
+        steps.extend(self._lease_steps(starting))
         self._weigh_waiting()
         stops = [node for node in self._to_stop if self.statuses[node] in IN_FLIGHT and node not in self.waits]
         steps.extend(Stop(self.program.ids[node], node in self.halting and not self.ending) for node in stops)
@@ -264,33 +273,45 @@ class Run(Undoing):
             inputs = {**(self.given[node] if again else self._inputs(node)), **self.overrides.get(node, {})}
             inputs = self._fitting(node, inputs)
             self._word_task(node, inputs)
+            needs = self._needs(node)
         except ExpressionError as failure:
             error = expression_error(f"inputs{failure.pointer or ''} of node {node_id}", failure, node_id)
         except InvalidInputs as invalid:
             error = validation_error(invalid.message, invalid.details, node_id)
         else:
-            attempts = program.retries[program.nodes[node]["retry"]]["attempts"]
-            generation = self.generations.get(node, 0)
-            step = self._step(node, inputs)
-            data = {
-                "attempt": 1,
-                "maxAttempts": attempts,
-                "generation": generation,
-                "iteration": step.iteration or None,
-                "childRunId": step.child,
-            }
-            self._move_node(node, RUNNING, EventType.NODE_STARTED, data, {"inputs": inputs})
+            if needs is not None and self._is_full():
+                self._park(node)
+                return None
             if not again:
                 self._drop_unread(program.reads[node])
             self.given[node] = inputs
-            self._may_take_effect(node, inputs, generation)
-            begin = self.wait_types.get(program.types[node])
-            if begin is not None:
-                begin(self, node, inputs)
-                self._settle()
-                return None
-            return step
+            if needs is None:
+                return self._begin_node(node)
+            self._queue(node, needs)
+            return None
         self._fail(node, error)
+        self._settle()
+        return None
+
+    def _begin_node(self, node: int) -> Start | None:
+        """Begin a node with the inputs it was given; one that only waits is begun in here, and is no step."""
+        program, inputs = self.program, self.given[node]
+        generation = self.generations.get(node, 0)
+        step = self._with_lease(self._step(node, inputs))
+        data = {
+            "attempt": step.attempt,
+            "maxAttempts": program.retries[program.nodes[node]["retry"]]["attempts"],
+            "generation": generation,
+            "iteration": step.iteration or None,
+            "childRunId": step.child,
+            "agent": step.agent,
+        }
+        self._move_node(node, RUNNING, EventType.NODE_STARTED, data, {"inputs": inputs})
+        self._may_take_effect(node, inputs, generation)
+        begin = self.wait_types.get(program.types[node])
+        if begin is None:
+            return step
+        begin(self, node, inputs)
         self._settle()
         return None
 
@@ -413,6 +434,8 @@ RULES: dict[type, Rule] = {
     CancelRequested: Rule("cancel", Run._cancel_refusal, Run._cancel),
     TimedOut: Rule("time-out", Run._cancel_refusal, Run._time_out),
     AlarmRang: Rule("alarm", Run._never_refused, Run._ring),
+    LeaseAnswered: Rule("lease", Run._answer_refusal, Run._answered),
+    NodeDeferred: Rule("deferral", Run._deferral_refusal, Run._deferred),
     RetryRequested: Rule("retry", Run._decision_refusal, Run._retry),
     SkipRequested: Rule("skip", Run._decision_refusal, Run._skip),
     ExternalEvent: Rule("external event", Run._event_refusal, Run._hear),

@@ -13,7 +13,16 @@ from typing import Any, TypeVar
 
 from dalang.nesting import CONTAINER_TYPES
 from dalang.program import Program
-from dalang.statuses import IN_FLIGHT, NODE_ENDS, NODE_MOVES, RUN_MOVES, ImpossibleMove, NodeStatus, RunStatus
+from dalang.statuses import (
+    HOLDS_SLOT,
+    IN_FLIGHT,
+    NODE_ENDS,
+    NODE_MOVES,
+    RUN_MOVES,
+    ImpossibleMove,
+    NodeStatus,
+    RunStatus,
+)
 from dalang.wire import ENGINE_VERSION, EventType, Fact
 
 UNRESOLVED, LIVE, DEAD, BLOCKED = range(4)
@@ -93,7 +102,7 @@ class RunState:
         self.statuses[node] = to
         self.counts[source] -= 1
         self.counts[to] = self.counts.get(to, 0) + 1
-        change = (to in IN_FLIGHT) - (source in IN_FLIGHT)
+        change = (to in self._holds) - (source in self._holds)
         if change:
             self._busy[self._slots[node]] += change
         self._open[node >= self.program.first_finally] += (source in NODE_ENDS) - (to in NODE_ENDS)
@@ -144,6 +153,7 @@ class RunState:
         """Build every index from statuses and edge states."""
         program = self.program
         count = len(program.ids)
+        self._holds = IN_FLIGHT if program.max_in_flight is not None else HOLDS_SLOT
         # An explicit maxInFlight counts every node that is RUNNING, whatever it does; one that asks a person is not.
         slots = {"human": WAIT} if program.max_in_flight is not None else _FREE
         self._slots = [slots.get(kind, ACTIVITY) for kind in program.types]
@@ -163,7 +173,7 @@ class RunState:
         self._readers = [0] * count
         for node, status in enumerate(self.statuses):
             self.counts[status] = self.counts.get(status, 0) + 1
-            self._busy[self._slots[node]] += status in IN_FLIGHT
+            self._busy[self._slots[node]] += status in self._holds
             if status not in NODE_ENDS:
                 self._open[node >= program.first_finally] += 1
             if (status is PENDING or node in self.awaiting) and node not in self.given:

@@ -168,6 +168,9 @@ NODE_ENDS = frozenset(
 IN_FLIGHT = frozenset({NodeStatus.RUNNING, NodeStatus.RETRYING, NodeStatus.AWAITING_HITL, NodeStatus.QUEUED})
 """Statuses of a node that somebody or something outside the state machine is working on."""
 
+HOLDS_SLOT = IN_FLIGHT - {NodeStatus.QUEUED, NodeStatus.RETRYING}
+"""Statuses in which a node takes one of the run's slots, where its plan does not set ``maxInFlight`` itself."""
+
 
 class ImpossibleMove(Exception):
     """The event does not fit the status it met; nothing was changed. ``event`` names it: ``pause``, ``node failed``."""

@@ -42,6 +42,8 @@ SIGNAL_PAUSE = UPDATE_PAUSE = "pause"
 SIGNAL_RESUME = UPDATE_RESUME = "resume"
 SIGNAL_CANCEL = UPDATE_CANCEL = "cancel"
 SIGNAL_EXTERNAL_EVENT = UPDATE_EXTERNAL_EVENT = "external_event"
+DEFERRED = "DEFERRED"
+"""Type of the error with which a worker says that it did not begin an attempt: ``{until, reason}``, no attempt."""
 SIGNAL_LEASES = "leases"
 """News of what was granted: ``{"leases": [...]}``, from whoever ran the grant pass."""
 SIGNAL_REPLAN = UPDATE_REPLAN = "replan"
@@ -121,6 +123,12 @@ class EventType(StrEnum):
     """An operator has a failed node run again; the node is PENDING, the body holds the inputs that were changed."""
     NODE_INTERRUPTED = "NODE_INTERRUPTED"
     """The node was stopped by a pause that interrupts; it is PENDING and starts again when the run goes on."""
+    NODE_QUEUED = "NODE_QUEUED"
+    """The node waits for a lease or a breaker: data.reason says which, data.short for what of the limited things."""
+    NODE_DEQUEUED = "NODE_DEQUEUED"
+    """The node waits no more, and begins as soon as the run lets it."""
+    NODE_RETRYING = "NODE_RETRYING"
+    """An attempt of a node with a lease failed and is repeated after data.delayMs; the body holds the error."""
     NODE_STARTED = "NODE_STARTED"
     """The node's activity or timer was begun; the body holds its inputs."""
     NODE_WAITING = "NODE_WAITING"
@@ -332,6 +340,8 @@ class NodeTask(TypedDict):
     startToCloseMs: int
     retry: dict[str, Any]
     run: dict[str, Any]
+    attempt: NotRequired[int]
+    agent: NotRequired[str]
     name: NotRequired[str]
     handler: NotRequired[str]
     capabilities: NotRequired[list[str]]

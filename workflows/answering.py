@@ -27,6 +27,7 @@ with workflow.unsafe.imports_passed_through():
     from dalang.program import Program
     from dalang.run import Run
     from dalang.statuses import RUN_ENDS, NodeStatus, RunStatus
+    from dalang.workflows.lease_desk import answered
     from dalang.workflows.recording import FactFlow
     from dalang.workflows.requests import Control, Malformed, check, checked, parse
 
@@ -99,6 +100,16 @@ class Answering:
     def cancel(self, request: Any = None) -> None:
         """End the run in order."""
         self._signalled(wire.SIGNAL_CANCEL, CancelRequested, request)
+
+    @workflow.signal(name=wire.SIGNAL_LEASES)
+    def leases(self, request: Any = None) -> None:
+        """Take news of leases that the run waits for; only Dalang itself sends it."""
+        if self._invalid is not None:
+            return
+        try:
+            self._inbox.extend(answered(request))
+        except ValueError as error:
+            self.reject(f"signal {wire.SIGNAL_LEASES}", str(error))
 
     @workflow.signal(dynamic=True)
     def other_signal(self, name: str, payloads: Sequence[RawValue]) -> None:

@@ -192,6 +192,7 @@ class Children:
             },
             "maxInFlight": parent["maxInFlight"],
             "historyLimit": parent["historyLimit"],
+            **({"limits": parent["limits"]} if "limits" in parent else {}),
             "keyRoot": link["keyRoot"],
             "child": link,
         }

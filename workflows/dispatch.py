@@ -23,9 +23,19 @@ with workflow.unsafe.imports_passed_through():
     from dalang.dataflow import validation_error
     from dalang.durations import parse_duration
     from dalang.errors import ErrorPayload, ErrorType
-    from dalang.events import Event, NodeFailed, NodeStopped, NodeSucceeded, Start, Undo, UndoFailed, UndoSucceeded
+    from dalang.events import (
+        Event,
+        NodeDeferred,
+        NodeFailed,
+        NodeStopped,
+        NodeSucceeded,
+        Start,
+        Undo,
+        UndoFailed,
+        UndoSucceeded,
+    )
     from dalang.program import Program
-    from dalang.wire import Checkpoint, NodeTask, activity_id, idempotency_key, is_checkpoint
+    from dalang.wire import DEFERRED, Checkpoint, NodeTask, activity_id, idempotency_key, is_checkpoint
 
 GRACE = timedelta(minutes=15)
 """How much longer than the handler Temporal waits. The wrapper stops a handler in its time and says so, and a worker
@@ -46,6 +56,19 @@ def retry_policy(retry: Mapping[str, Any]) -> RetryPolicy:
         maximum_attempts=retry["attempts"],
         non_retryable_error_types=None if "TIMEOUT" in retry["retryOn"] else TIMEOUT_CAUSES,
     )
+
+
+_ONCE = RetryPolicy(maximum_attempts=1)
+
+
+def _deferral(node_id: str, cause: BaseException | None) -> NodeDeferred | None:
+    """Return the event for an attempt that its worker did not begin (an open circuit breaker), or None."""
+    if not isinstance(cause, ApplicationError) or cause.type != DEFERRED or not cause.details:
+        return None
+    details = cause.details[0]
+    if not isinstance(details, dict) or not isinstance(details.get("until"), int):
+        return None
+    return NodeDeferred(node_id, details["until"], str(details.get("reason", ""))[:500])
 
 
 def temporal_priority(priority: int, tenant_id: str) -> Priority:
@@ -88,7 +111,8 @@ class Dispatcher:
             start_to_close_timeout=timedelta(milliseconds=start_to_close) + GRACE,
             schedule_to_close_timeout=None if schedule_to_close is None else timedelta(milliseconds=schedule_to_close),
             heartbeat_timeout=timedelta(milliseconds=heartbeat),
-            retry_policy=self._retries[node["retry"]],
+            # With a lease it is one attempt: between attempts others have it, so the state machine repeats.
+            retry_policy=self._retries[node["retry"]] if step.lease is None else _ONCE,
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
             summary=node.get("name", step.node_id)[:200],
             priority=temporal_priority(self._program.node_priority(step.node), self._tenant_id),
@@ -156,6 +180,10 @@ class Dispatcher:
             task["undoable"] = True
         if "callback" in node:
             task["callback"] = True
+        if step.lease is not None:
+            task["attempt"] = step.attempt
+        if step.agent is not None:
+            task["agent"] = step.agent
         _name(task, node, ("name", "handler", "capabilities", "metadata", "implementation"))
         if step.starts:
             task["starts"] = step.starts
@@ -174,6 +202,9 @@ class Dispatcher:
         repeating it.
         """
         cause = _cause(error)
+        deferral = _deferral(step.node_id, cause)
+        if deferral is not None:
+            return deferral
         if stopping and isinstance(cause, (CancelledError, asyncio.CancelledError)):
             return NodeStopped(step.node_id)
         # By its id: a revision of the plan may have given the node another number since it was begun.

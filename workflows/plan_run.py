@@ -21,9 +21,11 @@ with workflow.unsafe.imports_passed_through():
     from dalang.canonical import body_reference, compact_json
     from dalang.events import (
         AlarmRang,
+        Ask,
         Begin,
         CancelRequested,
         Event,
+        GiveBack,
         NodeSucceeded,
         Rejected,
         Start,
@@ -40,13 +42,25 @@ with workflow.unsafe.imports_passed_through():
     from dalang.workflows.children import Children
     from dalang.workflows.details import current_details
     from dalang.workflows.dispatch import Dispatcher, sleep_ms, stopped, success, undone
+    from dalang.workflows.lease_desk import LeaseDesk
     from dalang.workflows.recording import FactFlow, identity_of
     from dalang.workflows.replanning import Replanning
 
 DRAIN_SECONDS = 10
 """How long a run waits for a quiet point before it starts nodes again, while its history may still grow."""
 DETAILS_EVERY_SECONDS = 1.0
-_CARRIED = ("engine", "runId", "tenantId", "inputs", "about", "maxInFlight", "historyLimit", "keyRoot", "child")
+_CARRIED = (
+    "engine",
+    "runId",
+    "tenantId",
+    "inputs",
+    "about",
+    "maxInFlight",
+    "historyLimit",
+    "keyRoot",
+    "child",
+    "limits",
+)
 
 _STATUS = SearchAttributeKey.for_keyword("DalangRunStatus")
 _programs = ProgramCache()
@@ -96,9 +110,11 @@ class PlanRun(Replanning, AnsweringPeople):
             self._run = Run(self._program, state["inputs"], state["about"], state["maxInFlight"])
         else:
             self._run = Run.restore(self._program, state["inputs"], snapshot, state["maxInFlight"])
+        self._run.limited = frozenset(state.get("limits", ()))
         self._run.key_root = state.get("keyRoot") or self._run_id
         self._run.engine = state["engine"]
         self._children = Children(self._run, state)
+        self._desk = LeaseDesk(self._run, self._run_id, self._tenant_id, self._inbox.append)
         self._wakes = dict(state.get("wakes", {}))
         self._rejections = state.get("rejections", 0)
         self._shown = self._run.status
@@ -141,6 +157,7 @@ class PlanRun(Replanning, AnsweringPeople):
         for timer in (self._deadline[1] if self._deadline else None, self._alarm):
             if timer is not None:
                 timer.cancel()
+        await self._unless_cancelled(asyncio.create_task(self._desk.close()))
         await self._unless_cancelled(storing)
         await workflow.wait_condition(workflow.all_handlers_finished)
         return self._conclude()
@@ -182,7 +199,12 @@ class PlanRun(Replanning, AnsweringPeople):
             elif not isinstance(event, (TimedOut, CancelRequested)):
                 # A node's end never comes twice; should it, the record shows it and the run goes on.
                 run.apply(Rejected("event", str(refusal)), at)
-        for step in run.due(at, starting=not self._holding()):
+        steps = run.due(at, starting=not self._holding())
+        asks = [step for step in steps if isinstance(step, Ask)]
+        self._desk.take(asks, [step for step in steps if isinstance(step, GiveBack)])
+        for step in steps:
+            if isinstance(step, Ask | GiveBack):
+                continue
             if isinstance(step, Stop):
                 self._stop(step)
             elif isinstance(step, Undo):
@@ -218,7 +240,7 @@ class PlanRun(Replanning, AnsweringPeople):
             return True
         if self._was_full and not self._flow.full:
             return True
-        return self._draining() and not self._in_flight_activities() and self._flow.idle
+        return self._draining() and not self._in_flight_activities() and self._flow.idle and self._desk.idle
 
     async def _unless_cancelled(self, task: asyncio.Task[None]) -> None:
         """Await the last transitions being stored; a cancel that comes now changes nothing any more."""
@@ -351,6 +373,7 @@ class PlanRun(Replanning, AnsweringPeople):
             and not self._in_flight_activities()
             and not self._inbox
             and self._flow.idle
+            and self._desk.idle
             and workflow.all_handlers_finished()
             and not self._run.facts
         )

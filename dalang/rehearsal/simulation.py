@@ -223,7 +223,7 @@ class _Simulation:
                 stops.append(self.program.index[step.node_id])
             elif isinstance(step, Undo):
                 self._undo(step)
-            else:
+            elif isinstance(step, Start):  # nothing is limited for the machine: leases are simulated here
                 self._begin(step)
         for node in stops:
             self._stop(node)

@@ -29,6 +29,7 @@ from sqlalchemy.types import Integer, Text, Uuid
 from dalang.store.admission_tables import leases
 from dalang.store.bulk import arguments, insert_all
 from dalang.store.limits import Limits, load_limits, save_buckets
+from dalang.store.tables import execution_runs
 
 LOOK_AHEAD = 200
 AGING = timedelta(seconds=60)
@@ -284,16 +285,20 @@ async def position(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> dict[
     return {row.node_id: (row.place, tuple(row.short)) for row in rows}
 
 
-async def reap(conn: AsyncConnection, gone: Sequence[UUID]) -> int:
-    """End what these runs, which have ended, still wait for or hold past the time their nodes may take."""
-    if not gone:
-        return 0
+async def reap(conn: AsyncConnection) -> int:
+    """End what runs that have ended still wait for, or hold past the time their nodes may take.
+
+    A run gives everything back itself; this is for one that was terminated. Until its nodes must have stopped, they
+    may still be at work.
+    """
     past = _l.granted_at + func.make_interval(0, 0, 0, 0, 0, 0, _l.lasts_ms / 1000.0) < func.now()
     ended = await conn.execute(
         update(leases)
         .where(
-            _l.run_id == any_(bindparam("runs", list(gone), ARRAY(Uuid))),
             _l.ended_at.is_(None),
+            execution_runs.c.tenant_id == _l.tenant_id,
+            execution_runs.c.run_id == _l.run_id,
+            execution_runs.c.completed_at.is_not(None),
             or_(_l.state == "WAITING", past),
         )
         .values(state=_ended_state(), ended_at=func.now())

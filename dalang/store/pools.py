@@ -10,9 +10,10 @@ from sqlalchemy import Float, cast, delete, func, select, true
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from dalang.store.admission_tables import SHARED, leases, resource_pools, tenant_quotas
+from dalang.needs import CAPABILITY, EVERY_NODE
+from dalang.store.admission_tables import SHARED, agents, leases, resource_pools, tenant_quotas
 
-_pool, _quota, _lease = resource_pools.c, tenant_quotas.c, leases.c
+_pool, _quota, _lease, _agent = resource_pools.c, tenant_quotas.c, leases.c, agents.c
 
 
 @dataclass(frozen=True)
@@ -146,10 +147,13 @@ async def queues(conn: AsyncConnection, tenant_id: str | None = None) -> list[Qu
 
 async def limited_names(conn: AsyncConnection, tenant_id: str) -> list[str]:
     """Return the names of all that is limited for this tenant, sorted; ``*`` when each of its nodes needs a lease."""
-    names = {row.name for row in await conn.execute(select(_pool.name).where(_pool.tenant_id.in_((tenant_id, SHARED))))}
+    scope = (tenant_id, SHARED)
+    names = {row.name for row in await conn.execute(select(_pool.name).where(_pool.tenant_id.in_(scope)))}
+    for row in await conn.execute(select(_agent.agent_id, _agent.capabilities).where(_agent.tenant_id.in_(scope))):
+        names |= {CAPABILITY + name for name in (row.agent_id, *row.capabilities)}
     quota = await get_quota(conn, tenant_id)
     if quota is not None and quota.max_nodes is not None:
-        names.add("*")
+        names.add(EVERY_NODE)
     if quota is not None:
         lines = (("cpu", quota.cpu_cores), ("memory", quota.memory_mb))
         names |= {name for name, amount in lines if amount is not None}

@@ -69,6 +69,10 @@ def check_references(draft: Draft, problems: Problems) -> None:
                     steps = (*node.steps, "task", name)
                     place = _Place(steps, "the task", ("inputs", "nodes", "run"), number, node=node.id)
                     checker.template(getattr(node.model.task, field), place)
+            keys = {name: {"key": need.key} for name, need in node.model.requirements.pools.items()}
+            if keys:
+                steps = (*node.steps, "requirements", "pools")
+                checker.template(keys, _Place(steps, "a key", _INPUT_VARIABLES, number, node=node.id))
             _check_join(draft, node, problems)
     for edge in draft.edges:
         if edge.model is not None and edge.model.condition is not None:

@@ -1,0 +1,30 @@
+"""How long a failed attempt is waited for: one formula for Temporal, the state machine and rehearsals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+
+
+def delay_ms(retry: Mapping[str, Any], attempt: int) -> float:
+    """Return the delay after ``attempt`` (from 1) without jitter, by a retry policy in a program's form."""
+    factors = {"FIXED": 1.0, "LINEAR": float(attempt)}
+    factor = factors.get(retry["strategy"])
+    if factor is None:
+        exponent = min(attempt - 1, 1_000)
+        # Past the longest delay it does not matter how far.
+        factor = retry["multiplier"] ** exponent if retry["multiplier"] <= 1 or exponent < 64 else float("inf")
+    return min(retry["delay"] * factor, max(retry["maxDelay"], retry["delay"])) if retry["delay"] else 0.0
+
+
+def retry_delay_ms(retry: Mapping[str, Any], attempt: int, key: str) -> int:
+    """Return the delay after ``attempt``; jitter, between half and all of it, is drawn from ``key`` and the attempt.
+
+    A state machine has no random source of its own: the same run draws the same delays wherever it is replayed.
+    """
+    whole = delay_ms(retry, attempt)
+    if retry["jitter"]:
+        drawn = int.from_bytes(sha256(f"{key}:{attempt}".encode()).digest()[:8], "big") / 2**64
+        whole *= 0.5 + drawn / 2
+    return round(whole)
