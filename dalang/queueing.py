@@ -83,7 +83,7 @@ class Queueing(Deciding):
             return ImpossibleMove(name, f"node {event.node}", "not in the plan")
         return None
 
-    def _answered(self, event: LeaseAnswered) -> None:
+    def _lease_answered(self, event: LeaseAnswered) -> None:
         node = self.program.index[event.node]
         held = self.leases.get(node)
         if held is not None and held["ask"] == event.ask:

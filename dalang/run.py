@@ -434,7 +434,7 @@ RULES: dict[type, Rule] = {
     CancelRequested: Rule("cancel", Run._cancel_refusal, Run._cancel),
     TimedOut: Rule("time-out", Run._cancel_refusal, Run._time_out),
     AlarmRang: Rule("alarm", Run._never_refused, Run._ring),
-    LeaseAnswered: Rule("lease", Run._answer_refusal, Run._answered),
+    LeaseAnswered: Rule("lease", Run._answer_refusal, Run._lease_answered),
     NodeDeferred: Rule("deferral", Run._deferral_refusal, Run._deferred),
     RetryRequested: Rule("retry", Run._decision_refusal, Run._retry),
     SkipRequested: Rule("skip", Run._decision_refusal, Run._skip),
