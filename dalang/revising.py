@@ -73,8 +73,8 @@ class Revising(Containers):
         if self.status not in _REVISABLE or self.ending or self.closing:
             ending = self.ending or self.closing
             return ImpossibleMove(name, "the run", "ending" if ending and not self._has_ended() else self.status)
-        if self.program.repeat is not None:
-            return ImpossibleMove(name, "the plan", "one node for each element of a map's list; revise the parent's")
+        if self.program.repeat is not None or isinstance(self.program.document.get("outputs"), str):
+            return ImpossibleMove(name, "the plan", "made of the one node of a map or loop; revise the parent's")
         if base is not None and base != self.revision:
             return ImpossibleMove(name, "the plan", f"at revision {self.revision}, not at {base}")
         return None
