@@ -97,6 +97,7 @@ class PauseRunRequest(PauseResumeRequest):
 
     mode: PauseMode = Field(
         PauseMode.DRAIN,
+        strict=False,
         description="drain: what is in flight ends. interrupt: it is stopped where that is safe, and starts again from "
         "its checkpoint when the run is resumed; also possible when the run is paused and drains.",
     )

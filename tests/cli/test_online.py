@@ -137,6 +137,7 @@ def test_pause_and_resume(dalang: Dalang, write: Write) -> None:
     assert dalang("pause", run_id, "-r", "lunch", "--json").json["status"] == "PAUSED"
     refused = dalang("pause", run_id)
     assert refused.code == 1
+    assert dalang("pause", run_id, "--interrupt").code == 0, "what drains may still be interrupted"
     assert "PAUSED" in refused.err
     assert dalang("list", "--active", "--json").json["items"][0]["status"] == "PAUSED"
     assert dalang("resume", run_id).code == 0

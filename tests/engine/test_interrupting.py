@@ -11,6 +11,7 @@ from temporalio.client import WorkflowUpdateFailedError
 
 from tests.engine.kit import Engine, Started, body_of, node_events
 from tests.engine.test_checkpoints import steps_done, steps_node
+from tests.engine.test_containers import child_of
 
 FAST = {"initialDelayMs": 10, "maxDelayMs": 20}
 INTERRUPT = {"operator": "ann", "reason": "deploy", "mode": "interrupt"}
@@ -153,6 +154,25 @@ async def test_a_paused_run_continues_as_new_with_what_was_interrupted(shared_en
     assert end["run"]["status"] == "COMPLETED"
     assert steps_done(path) == [0, 1, 2, 3, 4]
     assert body_of(end, "NODE_COMPLETED", "a")["outputs"]["begun"] == 3
+
+
+async def test_runs_below_are_interrupted_with_the_run_above(shared_engine: Engine, tmp_path: Path) -> None:
+    """A pause reaches the child in its mode, also when it only drained before; its node itself goes on."""
+    path = tmp_path / "log"
+    body = {"nodes": [steps_node(path, wait_at=3)]}
+    started = await shared_engine.start({"nodes": [{"nodeId": "sub", "type": "plan", "plan": body}]})
+    await until_file(path, 3)
+    await started.handle.execute_update("pause", {})
+    child = child_of(started, "sub")
+    await child.until("PLAN_PAUSED")
+    await pause(started)
+    await child.until("NODE_INTERRUPTED", "a")
+    assert (await started.stored())["nodes"]["sub"]["status"] == "RUNNING"
+    path.with_suffix(".gate").touch()
+    await resume(started)
+    end = await started.end()
+    assert end["run"]["status"] == "COMPLETED"
+    assert steps_done(path) == [0, 1, 2, 3, 4]
 
 
 async def test_a_mode_that_there_is_not_is_refused(shared_engine: Engine) -> None:

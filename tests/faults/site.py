@@ -22,11 +22,11 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio.api.enums.v1 import EventType, PendingActivityState
 
-from dalang.launch import BASE_TASK_SECONDS
 from dalang.settings import Settings
 from dalang.stack.supervisor import Stack, stack
 from dalang.store.engine import transaction
 from dalang.store.nodes import get_node
+from dalang.workflows.dispatch import BASE_TASK_SECONDS
 from tests.engine.kit import TENANT, Engine, Started, engine
 
 NODE_MODULES = ("tests.engine.handlers", "tests.faults.handlers")
