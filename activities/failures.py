@@ -14,6 +14,7 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from dalang.canonical import compact_json, find_unsafe, safe_text
 from dalang.errors import ErrorPayload, ErrorType
 from dalang.nodes import NodeFailure
+from dalang.retries import told_delay_ms
 from dalang.wire import Checkpoint
 
 MAX_DETAILS_BYTES = 16 * 1024
@@ -93,21 +94,6 @@ def to_temporal(
 
 
 def next_delay(retry: Mapping[str, Any], attempt: int) -> timedelta | None:
-    """Return the delay after ``attempt``, or None where Temporal's own policy computes the same (FIXED, EXPONENTIAL).
-
-    LINEAR and jitter are not Temporal's to compute, so the attempt that failed says when the next one is due.
-    """
-    linear = retry["strategy"] == "LINEAR"
-    if not linear and not retry["jitter"]:
-        return None
-    if linear:
-        delay = retry["delay"] * attempt
-    elif retry["strategy"] == "EXPONENTIAL":
-        # The exponent is bounded so that attempt 1,000 does not overflow a float before the cap is applied.
-        delay = retry["delay"] * retry["multiplier"] ** min(attempt - 1, 100)
-    else:
-        delay = retry["delay"]
-    delay = min(delay, retry["maxDelay"])
-    if retry["jitter"]:
-        delay *= random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
-    return timedelta(milliseconds=delay)
+    """Return the delay after ``attempt``, or None where Temporal computes it by its own policy."""
+    ms = told_delay_ms(retry, attempt, random.uniform)
+    return None if ms is None else timedelta(milliseconds=ms)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -28,3 +28,19 @@ def retry_delay_ms(retry: Mapping[str, Any], attempt: int, key: str) -> int:
         drawn = int.from_bytes(sha256(f"{key}:{attempt}".encode()).digest()[:8], "big") / 2**64
         whole *= 0.5 + drawn / 2
     return round(whole)
+
+
+def told_delay_ms(retry: Mapping[str, Any], attempt: int, draw: Callable[[float, float], float]) -> float | None:
+    """Return the delay after ``attempt`` that its worker asks Temporal for, or None where that computes it by itself.
+
+    LINEAR and jitter are not Temporal's to compute. ``draw`` returns a random number between two others.
+    """
+    if retry["strategy"] != "LINEAR" and not retry["jitter"]:
+        return None
+    return delay_ms(retry, attempt) * (draw(0.5, 1.0) if retry["jitter"] else 1.0)
+
+
+def server_delay_ms(retry: Mapping[str, Any], attempt: int) -> float:
+    """Return the delay after ``attempt`` by the policy that Temporal is given, as after a worker that was killed."""
+    known = {**retry, "strategy": "FIXED"} if retry["strategy"] == "LINEAR" else retry
+    return max(delay_ms(known, attempt), 1.0)

@@ -1,7 +1,8 @@
-"""What the inputs of ``timer`` and ``event`` nodes mean: until when, or for which event, such a node waits."""
+"""What the inputs of nodes that wait mean: how long, until when, or for which event."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,24 @@ MAX_WAIT_MS = 366 * 86_400_000
 """The longest that a node waits."""
 MAX_EVENT_NAME = 200
 MAX_CORRELATION_KEY = 500
+
+
+def sleep_ms(inputs: Mapping[str, Any]) -> int:
+    """Return how long a ``sleep`` node sleeps, from ``duration`` ("90s") or ``seconds`` (a number), in milliseconds.
+
+    Raises:
+        ValueError: neither is usable.
+    """
+    if "duration" in inputs:
+        ms = parse_duration(inputs["duration"])
+    else:
+        seconds = inputs.get("seconds")
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
+            raise ValueError('a sleep node takes duration: "90s", or seconds: 90')
+        ms = round(seconds * 1000)
+    if ms > MAX_WAIT_MS:
+        raise ValueError("a sleep node sleeps at most 366 days")
+    return ms
 
 
 def timer_until(inputs: Mapping[str, Any], now: int) -> int:

@@ -21,7 +21,6 @@ from temporalio.exceptions import (
 with workflow.unsafe.imports_passed_through():
     from dalang.canonical import MAX_INTEGER
     from dalang.dataflow import validation_error
-    from dalang.durations import parse_duration
     from dalang.errors import ErrorPayload, ErrorType
     from dalang.events import (
         Event,
@@ -44,7 +43,6 @@ that is gone is noticed by its heartbeat; but what a handler returned may have t
 
 BASE_TASK_SECONDS, NODES_PER_SECOND, MAX_TASK_SECONDS = 5, 1_000, 60
 TIMEOUT_CAUSES = ["TemporalTimeout:StartToClose", "TemporalTimeout:Heartbeat"]
-MAX_SLEEP_MS = 366 * 86_400_000
 
 
 def retry_policy(retry: Mapping[str, Any]) -> RetryPolicy:
@@ -316,24 +314,6 @@ def success(step: Start, result: Any) -> Event:
     attempt = result.get("attempt", 1)
     notes = {"worker": result["worker"]} if isinstance(result.get("worker"), str) else {}
     return NodeSucceeded(step.node_id, outputs, attempt if isinstance(attempt, int) else 1, notes)
-
-
-def sleep_ms(inputs: Mapping[str, Any]) -> int:
-    """Return how long a ``sleep`` node sleeps, from ``duration`` ("90s") or ``seconds`` (a number).
-
-    Raises:
-        ValueError: neither is usable.
-    """
-    if "duration" in inputs:
-        ms = parse_duration(inputs["duration"])
-    else:
-        seconds = inputs.get("seconds")
-        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or seconds < 0:
-            raise ValueError('a sleep node takes duration: "90s", or seconds: 90')
-        ms = round(seconds * 1000)
-    if ms > MAX_SLEEP_MS:
-        raise ValueError("a sleep node sleeps at most 366 days")
-    return ms
 
 
 def _timeout_name(cause: TimeoutError) -> str:

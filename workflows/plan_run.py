@@ -38,10 +38,11 @@ with workflow.unsafe.imports_passed_through():
     from dalang.run import Run
     from dalang.run_state import CORE_WAITS
     from dalang.statuses import RUN_ENDS, RunStatus
+    from dalang.wait_inputs import sleep_ms
     from dalang.workflows.answering_people import AnsweringPeople
     from dalang.workflows.children import Children
     from dalang.workflows.details import current_details
-    from dalang.workflows.dispatch import Dispatcher, sleep_ms, stopped, success, undone
+    from dalang.workflows.dispatch import Dispatcher, stopped, success, undone
     from dalang.workflows.lease_desk import LeaseDesk
     from dalang.workflows.recording import FactFlow, identity_of
     from dalang.workflows.replanning import Replanning

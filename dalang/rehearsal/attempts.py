@@ -14,6 +14,7 @@ from typing import Any
 from dalang.admission import Demand
 from dalang.rehearsal.distributions import Distribution
 from dalang.rehearsal.options import Fault
+from dalang.retries import server_delay_ms, told_delay_ms
 
 GRACE_MS = 4_000
 """How much longer than the handler Temporal waits (``dispatch.GRACE``): then the worker is taken to be gone."""
@@ -125,23 +126,9 @@ def _attempt(behaviour: Behaviour, took: int, rnd: Random) -> tuple[int, str | N
 
 
 def retry_delay(retry: Mapping[str, Any], attempt: int, rnd: Random, *, by_server: bool = False) -> int:
-    """Return the delay after ``attempt`` in milliseconds.
-
-    ``by_server``: the worker is gone, so Temporal's own policy decides, which knows no LINEAR and no jitter.
-    """
-    strategy: str = retry["strategy"]
-    delay: float = retry["delay"]
-    if strategy == "EXPONENTIAL":
-        delay = delay * retry["multiplier"] ** min(attempt - 1, 100)
-    elif strategy == "LINEAR" and not by_server:
-        delay = delay * attempt
-    told = not by_server and (retry["jitter"] or strategy == "LINEAR")
-    if not told:
-        return round(min(max(delay, 1.0), float(max(retry["maxDelay"], retry["delay"], 1))))
-    delay = min(delay, float(retry["maxDelay"]))
-    if retry["jitter"]:
-        delay *= rnd.uniform(0.5, 1.0)
-    return round(delay)
+    """Return the delay after ``attempt`` in milliseconds; ``by_server``: the worker that made it is gone."""
+    told = None if by_server else told_delay_ms(retry, attempt, rnd.uniform)
+    return round(server_delay_ms(retry, attempt) if told is None else told)
 
 
 def _error(kind: str, message: str, retryable: bool, node_id: str, attempt: int, attempts: int) -> dict[str, Any]:

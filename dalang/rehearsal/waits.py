@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dalang.durations import MAX_DURATION_MS, parse_duration
+from dalang.durations import parse_duration
 from dalang.errors import ErrorType
 from dalang.events import NodeFailed, NodeSucceeded, SkipRequested
 from dalang.hearing import timeout_error
 from dalang.rehearsal.attempts import Work, single
 from dalang.run import Run
-from dalang.wait_inputs import MAX_WAIT_MS
+from dalang.wait_inputs import MAX_WAIT_MS, sleep_ms
 
 NEVER_FAIL = frozenset({"sleep", "timer", "event", "human"})
 """Types that no worker works on: they do not fail by faults, are not lost, need nothing."""
@@ -55,18 +55,11 @@ def lasts_as_written(document: Mapping[str, Any]) -> bool:
 
 
 def written_ms(inputs: Mapping[str, Any]) -> int | None:
-    """Return how long a node with these inputs sleeps, or None if it cannot tell (``workflows.dispatch``)."""
-    if "duration" in inputs:
-        try:
-            ms = parse_duration(inputs["duration"])
-        except ValueError:
-            return None
-    else:
-        seconds = inputs.get("seconds")
-        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= MAX_DURATION_MS:
-            return None
-        ms = round(seconds * 1000)
-    return ms if ms <= MAX_WAIT_MS else None
+    """Return how long a node with these inputs sleeps, or None if it cannot tell."""
+    try:
+        return sleep_ms(inputs)
+    except ValueError:
+        return None
 
 
 def waited(at: int, took: int, inputs: Mapping[str, Any], node_id: str) -> Work:

@@ -28,6 +28,7 @@ import psutil
 
 from dalang.stack import ports
 from dalang.stack.errors import StackError
+from dalang.stack.parts import ChildPart
 from dalang.stack.private_files import write_private
 from dalang.stack.processes import Child, end_leftover, end_process, tail
 from dalang.stack.system_user import choose_user, place_data, postgres_programs
@@ -63,13 +64,15 @@ _START_SECONDS = 60.0
 _LONGEST_SOCKET_FOLDER = 80
 
 
-class EmbeddedPostgres:
+class EmbeddedPostgres(ChildPart):
     """One PostgreSQL server with its data in ``home/postgres``.
 
     ``durable=False`` is for throw-away servers: a crash of the *machine* may lose data then, a crash of the server not.
     """
 
     name = "postgres"
+    title = "PostgreSQL"
+    stop_seconds = 30
 
     def __init__(self, home: Path, port: int, *, durable: bool = True, system_user: str = "") -> None:
         self.home = home.absolute()
@@ -77,17 +80,6 @@ class EmbeddedPostgres:
         self.durable = durable
         self._wanted_user = system_user
         self._passwords: dict[str, str] = {}
-        self._child: Child | None = None
-
-    @property
-    def running(self) -> bool:
-        """Whether the server process is alive."""
-        return self._child is not None and self._child.running
-
-    @property
-    def pid(self) -> int | None:
-        """The pid of the server while it runs."""
-        return self._child.pid if self._child is not None else None
 
     @property
     def log(self) -> Path:
@@ -139,23 +131,6 @@ class EmbeddedPostgres:
             await _ensure_roles(connection, self._passwords)
         finally:
             await connection.close()
-
-    async def stop(self) -> None:
-        """Stop it in order (sessions are ended, data is written); the next start finds everything again."""
-        if self._child is not None:
-            await self._child.stop(seconds=30)
-
-    async def kill(self) -> None:
-        """End it as a crash would."""
-        if self._child is not None:
-            await self._child.kill()
-
-    async def wait(self) -> str:
-        """Wait until the server ends by itself and return what happened."""
-        if self._child is None:
-            raise StackError("PostgreSQL has not been started")
-        await self._child.wait()
-        return self._child.failure()
 
     async def connect(self, database: str = "postgres") -> asyncpg.Connection:
         """Open a connection as the superuser: for making databases and roles, never for the product's own work."""

@@ -13,14 +13,17 @@ from dalang.errors import Unavailable
 from dalang.settings import PREFIX, Settings
 from dalang.stack import ports
 from dalang.stack.errors import StackError
+from dalang.stack.parts import ChildPart
 from dalang.stack.polling import polls
 from dalang.stack.processes import Child, end_leftover, tail
 
 _START_SECONDS = 60.0
 
 
-class PythonProcess:
+class PythonProcess(ChildPart):
     """One process of the product, ready when ``is_ready(pid)`` says so."""
+
+    _child: Child
 
     def __init__(
         self,
@@ -31,8 +34,10 @@ class PythonProcess:
         *,
         port: tuple[int, str] | None = None,
     ) -> None:
-        self.name = name
+        self.name = self.title = name
         self.settings = settings
+        # A worker gets the time of ``graceful_shutdown_seconds`` to finish what it does.
+        self.stop_seconds = settings.graceful_shutdown_seconds + 5
         self._is_ready = is_ready
         self._port = port
         self._child = Child(
@@ -47,16 +52,6 @@ class PythonProcess:
     def log(self) -> Path:
         """What the process writes."""
         return self.settings.home.absolute() / "logs" / f"{self.name}.log"
-
-    @property
-    def running(self) -> bool:
-        """Whether the process is alive."""
-        return self._child.running
-
-    @property
-    def pid(self) -> int | None:
-        """The pid while it runs."""
-        return self._child.pid
 
     async def prepare(self) -> None:
         """End what a crashed supervisor left and check the port."""
@@ -79,19 +74,6 @@ class PythonProcess:
                 )
             await asyncio.sleep(0.05)
         raise StackError(self._child.failure())
-
-    async def stop(self) -> None:
-        """Ask it to end; a worker gets the time of ``graceful_shutdown_seconds`` to finish what it does."""
-        await self._child.stop(seconds=self.settings.graceful_shutdown_seconds + 5)
-
-    async def kill(self) -> None:
-        """End it as a crash would."""
-        await self._child.kill()
-
-    async def wait(self) -> str:
-        """Wait until it ends by itself and return what happened."""
-        await self._child.wait()
-        return self._child.failure()
 
 
 def worker(settings: Settings, name: str = "worker") -> PythonProcess:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from dalang.stack import ports
 from dalang.stack.errors import StackError
+from dalang.stack.parts import ChildPart
 from dalang.stack.processes import Child, end_leftover, tail
 
 if TYPE_CHECKING:
@@ -72,20 +73,21 @@ class TemporalPorts:
             ports.require_free(self.ui, "DALANG_TEMPORAL_UI_PORT")
 
 
-class TemporalServer:
+class TemporalServer(ChildPart):
     """One Temporal server with its data in ``home/temporal/``.
 
     ``durable=False`` is for throw-away servers: a crash of the *machine* may lose data then, a crash of the server not.
     """
 
     name = "temporal"
+    title = "Temporal"
+    stop_seconds = 15
 
     def __init__(self, home: Path, at: TemporalPorts, *, durable: bool = True, retention_days: int = 7) -> None:
         self.home = home.absolute()
         self.ports = at
         self.durable = durable
         self.retention_days = retention_days
-        self._child: Child | None = None
 
     @property
     def address(self) -> str:
@@ -96,16 +98,6 @@ class TemporalServer:
     def log(self) -> Path:
         """The server's log."""
         return self.home / "logs" / "temporal.log"
-
-    @property
-    def running(self) -> bool:
-        """Whether the server process is alive."""
-        return self._child is not None and self._child.running
-
-    @property
-    def pid(self) -> int | None:
-        """The pid of the server while it runs."""
-        return self._child.pid if self._child is not None else None
 
     async def prepare(self) -> None:
         """End what a crashed supervisor left and check the ports; :meth:`start` does it too, this tells earlier."""
@@ -131,23 +123,6 @@ class TemporalServer:
         client = await self._answer(self._child)
         await _set_retention(client, self.retention_days)
         (self._data / "initialised").touch()
-
-    async def stop(self) -> None:
-        """Stop it in order; the next start finds every run again."""
-        if self._child is not None:
-            await self._child.stop(seconds=15)
-
-    async def kill(self) -> None:
-        """End it as a crash would."""
-        if self._child is not None:
-            await self._child.kill()
-
-    async def wait(self) -> str:
-        """Wait until the server ends by itself and return what happened."""
-        if self._child is None:
-            raise StackError("Temporal has not been started")
-        await self._child.wait()
-        return self._child.failure()
 
     @property
     def _mark(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -13,8 +14,9 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from dalang.canonical import digest as digest_of
 from dalang.errors import Conflict
-from dalang.plan import Plan, with_derived_ids
+from dalang.plan import Plan, derived_plan_id, with_derived_ids
 from dalang.store.paging import Page, after, read_cursor, write_cursor
 from dalang.store.tables import plan_documents, plans
 
@@ -65,12 +67,11 @@ async def put_plan(conn: AsyncConnection, tenant_id: str, plan: Plan, *, created
 
     The same version with the same content is what is there already; with other content it raises :class:`Conflict`.
     """
-    plan = with_derived_ids(plan)
-    assert plan.plan_id is not None
     digest = await put_document(conn, tenant_id, plan)
+    plan_id = plan.plan_id or derived_plan_id(plan.name)
     version = {
         "tenant_id": tenant_id,
-        "plan_id": plan.plan_id,
+        "plan_id": plan_id,
         "version": plan.version,
         "version_order": version_order(plan.version),
         "name": plan.name,
@@ -79,7 +80,7 @@ async def put_plan(conn: AsyncConnection, tenant_id: str, plan: Plan, *, created
     }
     made = await conn.execute(insert(plans).values(version).on_conflict_do_nothing().returning(_plans.plan_id))
     new = made.first() is not None
-    stored = await get_plan(conn, tenant_id, plan.plan_id, plan.version)
+    stored = await get_plan(conn, tenant_id, plan_id, plan.version)
     assert stored is not None
     if stored.digest != digest:
         raise Conflict(
@@ -114,9 +115,10 @@ async def get_document(conn: AsyncConnection, tenant_id: str, digest: str) -> Ma
 
 async def put_document(conn: AsyncConnection, tenant_id: str, plan: Plan) -> str:
     """Keep the document of a plan and return its digest; by itself for a plan that is run once and gets no version."""
-    plan = with_derived_ids(plan)
-    digest, counts = plan.digest(), {"node_count": len(plan.all_nodes()), "edge_count": len(plan.edges)}
-    document = {"tenant_id": tenant_id, "digest": digest, "document": plan.wire(), **counts}
+    # In a thread: with 100,000 nodes it takes seconds, in which the event loop would answer nobody else.
+    content, digest = await asyncio.to_thread(_stored_form, plan)
+    counts = {"node_count": len(plan.all_nodes()), "edge_count": len(plan.edges)}
+    document = {"tenant_id": tenant_id, "digest": digest, "document": content, **counts}
     await conn.execute(insert(plan_documents).values(document).on_conflict_do_nothing())
     return digest
 
@@ -150,6 +152,12 @@ async def count_plans(conn: AsyncConnection, tenant_id: str) -> int:
     """How many plans are there, whatever their versions?"""
     query = select(func.count(_plans.plan_id.distinct())).where(_plans.tenant_id == tenant_id)
     return int((await conn.execute(query)).scalar_one())
+
+
+def _stored_form(plan: Plan) -> tuple[dict[str, Any], str]:
+    """Return a plan's wire form with all ids, and its digest (that of ``Plan.digest``)."""
+    content = with_derived_ids(plan).wire()
+    return content, digest_of(content)
 
 
 def _number(digits: str) -> str:

@@ -18,11 +18,10 @@ from dalang.validation import later
 from dalang.validation.report import Problems, kind_of, shown
 from dalang.validation.structure import Draft, NodeAt
 from dalang.validation.waits import EVENT_INPUTS, TIMER_INPUTS, check_callback, check_end
+from dalang.wait_inputs import MAX_WAIT_MS
 
 HTTP_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 HTTP_PARSE = ("auto", "json", "text", "none")
-MAX_SLEEP_MS = 366 * 86_400_000
-"""The longest that a ``sleep`` node sleeps."""
 
 _STATUS = re.compile(r"[1-5](?:\d\d|xx)")
 
@@ -233,11 +232,11 @@ def _duration(value: Any, limit: int = MAX_DURATION_MS) -> str | None:
 
 
 def _sleep_duration(value: Any) -> str | None:
-    return _duration(value, MAX_SLEEP_MS)
+    return _duration(value, MAX_WAIT_MS)
 
 
 def _seconds(value: Any) -> str | None:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value * 1000 <= MAX_SLEEP_MS:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value * 1000 <= MAX_WAIT_MS:
         return None
     return f"is a number of seconds from 0 to those of 366 days, not {shown(value)}."
 

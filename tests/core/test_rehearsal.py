@@ -22,6 +22,7 @@ from dalang.rehearsal.distributions import parse_distribution
 from dalang.rehearsal.waits import written_ms
 from dalang.statuses import NODE_ENDS
 from dalang.validation import validate
+from dalang.wait_inputs import sleep_ms
 from dalang.workflows import dispatch
 from tests.core.random_runs import chance, random_plan
 
@@ -267,7 +268,7 @@ def test_delays_are_those_that_the_worker_and_temporal_keep_to(strategy: str, ji
 def test_sleeps_last_as_long_as_in_a_run(inputs: dict[str, Any]) -> None:
     """What the workflow refuses, a rehearsal refuses."""
     try:
-        expected: int | None = dispatch.sleep_ms(inputs)
+        expected: int | None = sleep_ms(inputs)
     except ValueError:
         expected = None
     assert written_ms(inputs) == expected
