@@ -24,6 +24,7 @@ from dalang.activities.http import Http
 from dalang.activities.projection import Projection, StoreRecorder
 from dalang.activities.revisions import Revisions
 from dalang.activities.scheduled_run import ScheduledRuns
+from dalang.activities.undoing import UndoSeeds
 from dalang.errors import DalangError
 from dalang.launch import Launcher, TemporalLink
 from dalang.leasing import Leasing, Teller
@@ -57,7 +58,7 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
     admissions = Admissions(leasing)
     teller = Teller(engine, settings.require_database_url(), client, leasing)
     loop, http = HandlerLoop(settings.max_concurrent_activities), Http()
-    revisions = Revisions(engine)
+    revisions, undo_seeds = Revisions(engine), UndoSeeds(engine)
     activities = node_activities(StoreRecorder(engine, identity, settings.public_url), loop, http)
     running = Worker(
         client,
@@ -70,6 +71,7 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
             scheduled.start,
             scheduled.wait,
             revisions.prepare,
+            undo_seeds.seed,
             *activities,
         ],
         interceptors=[GuardInterceptor()],

@@ -7,8 +7,8 @@ RUNNING and nobody works on it: that it is to be started again stands in :attr:`
 The run below a map runs one node for each element (``Program.repeat``); its end is here, too: the results in order, and
 how many failures are too many.
 
-A finished run below is not undone here: undoing a container's node means undoing its run, which has its own
-compensation while it runs.
+A run below that fails or is cancelled undoes itself. One that has ended well is undone by another run when the run
+above is undone, unless the container says itself what undoes it (``undoing.py``).
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Containers(People):
 
     # -- iterations ------------------------------------------------------------------------------------------------
 
-    def _iterated(self, node: int, outputs: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    def _iterated(self, node: int, outputs: Mapping[str, Any], notes: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Return the outputs of a node that succeeded; None when it is a loop that goes on, or that has failed now."""
         container = self.program.container(node)
         if container is None or "until" not in container:
@@ -113,7 +113,7 @@ class Containers(People):
             is_over = evaluate_condition(until, context)
         except ExpressionError as failure:
             place = f"until of node {self.program.ids[node]}"
-            self._fail(node, expression_error(place, failure, self.program.ids[node]))
+            self._fail(node, expression_error(place, failure, self.program.ids[node]), notes)
             return None
         if self.ending is not None and node < self.program.first_finally:
             self._end_loop(node)  # it was told to stop, and ended first
@@ -122,12 +122,13 @@ class Containers(People):
             self.loops.pop(node, None)
             return {**outputs, "iterations": iteration + 1}
         if iteration + 1 >= container["maxIterations"]:
-            self._fail(node, self._exhausted(node, iteration + 1))
+            self._fail(node, self._exhausted(node, iteration + 1), notes)
             return None
         self.loops[node] = (iteration + 1, outputs)
         self.again.append(node)
         child = child_run_id(str(self.about.get("id", "")), self.program.ids[node], iteration, self._generation(node))
         data = {"status": str(NodeStatus.RUNNING), "iteration": iteration + 1, "endedRunId": child}
+        data |= {"undoable": True} if notes.get("undoable") else {}
         self._emit(EventType.NODE_ITERATED, node, data, {"outputs": outputs})
         return None
 

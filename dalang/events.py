@@ -21,13 +21,15 @@ class Begin:
 class NodeSucceeded:
     """The activity or timer of ``node`` ended with ``outputs`` at its ``attempt``-th attempt.
 
-    ``notes`` is what else is worth recording about it (worker, durations); it becomes data of the fact.
+    ``notes`` is what else is worth recording about it (worker, durations); it becomes data of the fact. ``undoable``
+    says of a container that the run below it did what can be undone.
     """
 
     node: str
     outputs: Mapping[str, Any]
     attempt: int = 1
     notes: Mapping[str, Any] = field(default_factory=dict)
+    undoable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,7 +334,8 @@ class Undo:
     """Undo what ``undoes`` says of node number ``node``; answered by UndoSucceeded or UndoFailed, and never stopped.
 
     ``compensation`` says how, as in the program, but with the retry policy itself. ``generation`` is that of the work
-    which is undone; ``undoes`` holds its key, status, inputs, outputs and error.
+    which is undone; ``undoes`` holds its key, status, inputs, outputs and error. ``below`` is the finished run below a
+    container that is to be undone, of its ``iteration``; nothing else is said of it then.
     """
 
     node: int
@@ -341,6 +344,8 @@ class Undo:
     inputs: Mapping[str, Any]
     generation: int
     undoes: Mapping[str, Any]
+    iteration: int = 0
+    below: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

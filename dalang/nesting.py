@@ -98,3 +98,8 @@ def child_run_id(run_id: str, node_id: str, iteration: int, generation: int) -> 
     except ValueError:
         namespace = uuid.uuid5(PLAN_NAMESPACE, run_id)
     return str(uuid.uuid5(namespace, f"{node_id}:{iteration}:{generation}"))
+
+
+def undo_run_id(run_id: str) -> str:
+    """Return the id of the run that undoes a finished run: there is one at most."""
+    return str(uuid.uuid5(uuid.UUID(run_id), "undo"))

@@ -24,7 +24,7 @@ from dalang.program import Program
 from dalang.run import Run
 from dalang.run_state import BLOCKED, DEAD
 from dalang.statuses import NodeStatus, RunStatus
-from dalang.undoing import Effect
+from dalang.undoing import Effect, undoes
 from dalang.wire import EventType
 
 KEPT_STATUSES = frozenset({NodeStatus.SUCCESS, NodeStatus.ERROR, NodeStatus.FAILED, NodeStatus.SKIPPED})
@@ -207,6 +207,10 @@ class _Revived(Run):
 
     _recalled = False
 
+    def __init__(self, program: Program, inputs: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+        super().__init__(program, inputs, about)
+        self._begun: dict[int, tuple[int, Mapping[str, Any], Mapping[str, Any]]] = {}
+
     def _took_effect(self, node: int, outputs: Mapping[str, Any]) -> None:
         if not self._recalled:  # when its edges are lit, its outputs may not have been read: they were not needed
             super()._took_effect(node, outputs)
@@ -215,6 +219,8 @@ class _Revived(Run):
         """Remember what may have taken effect and was not undone, as it happened."""
         for one in told:
             node = one.node
+            if node not in self.program.compensations:
+                self._recall_below(one)
             if one.type == EventType.NODE_KEPT:
                 self.effects[node] = [dict(effect) for effect in one.body.get("effects", ())]  # type: ignore[misc]
             elif one.type == EventType.NODE_STARTED:
@@ -222,15 +228,31 @@ class _Revived(Run):
             elif one.type == EventType.NODE_COMPLETED:
                 self._took_effect(node, one.body.get("outputs", {}))
             elif one.type == EventType.NODE_COMPENSATED:
-                left = [
-                    effect for effect in self.effects.get(node, ()) if effect["generation"] != one.data.get("undoes")
-                ]
+                left = [effect for effect in self.effects.get(node, ()) if not undoes(one.data, effect)]
                 self.effects[node] = left
             elif "error" in one.body and one.type != EventType.NODE_COMPENSATION_FAILED:
                 self._effect_unsure(node, one.body["error"], False)
             if not self.effects.get(node):
                 self.effects.pop(node, None)
         self._recalled = True
+
+    def _recall_below(self, one: Told) -> None:
+        """Remember runs below a container that can be undone."""
+        node, data = one.node, one.data
+        if one.type == EventType.NODE_STARTED:
+            self._begun[node] = (data.get("generation", 0), one.body.get("inputs", {}), {})
+        if node not in self._begun:
+            return
+        generation, inputs, previous = self._begun[node]
+        iterated = one.type == EventType.NODE_ITERATED
+        if data.get("undoable") is True:
+            iteration = data["iteration"] - 1 if iterated else data["iteration"]
+            if self.program.types[node] == "loop":
+                inputs = {**inputs, "iteration": iteration, "previous": previous}
+            run = data["endedRunId" if iterated else "childRunId"]
+            self._note_below(node, run, generation, iteration, inputs)
+        if iterated:
+            self._begun[node] = (generation, self._begun[node][1], one.body.get("outputs", {}))
 
     def begin_ending(self, ending: Ending) -> None:
         """Let the run begin in its end, with what may be at work still."""

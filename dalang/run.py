@@ -175,8 +175,10 @@ class Run(Undoing):
         if self._calls_back(node):
             self._acknowledge(node, outputs, data)
             return
+        if event.undoable:
+            self._took_effect_below(node)
         if self.program.types[node] == "loop":
-            iterated = self._iterated(node, outputs)
+            iterated = self._iterated(node, outputs, event.notes)
             if iterated is None:
                 return
             outputs = iterated

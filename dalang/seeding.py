@@ -102,10 +102,12 @@ class Past:
     async def told(self, conn: AsyncConnection) -> list[Told]:
         """Read what the events say about what nodes that can be undone may have done."""
         program = self.program
-        undoable = [program.ids[node] for node in program.compensations if program.ids[node] in self.stored]
+        nodes = range(len(program.ids))
+        undoable = [node for node in nodes if node in program.compensations or program.container(node) is not None]
+        undoable_ids = [program.ids[node] for node in undoable if program.ids[node] in self.stored]
         found: list[Told] = []
-        for first in range(0, len(undoable), NODES_AT_ONCE):
-            events = await list_told(conn, self.tenant_id, self.run_id, undoable[first : first + NODES_AT_ONCE])
+        for first in range(0, len(undoable_ids), NODES_AT_ONCE):
+            events = await list_told(conn, self.tenant_id, self.run_id, undoable_ids[first : first + NODES_AT_ONCE])
             bodies = {str(at): one.body for at, one in enumerate(events)}
             whole = await resolved_values(conn, self.tenant_id, bodies, lenient=self.lenient)
             found += [

@@ -1,4 +1,4 @@
-"""The seed of a run that undoes what a terminated one did (trap 12).
+"""The seed of a run that undoes what another one did: a terminated one (trap 12), or a finished one below a node.
 
 What its nodes came to is read from the store, and from Temporal's history what the store was not told any more: an
 activity that had been scheduled may have taken effect. What was in flight may be at work still, so its undo waits until
@@ -22,10 +22,10 @@ from dalang.lost_history import LostHistory, Seen, read_lost_history
 from dalang.program import Program
 from dalang.revival import KEPT_STATUSES, UNDONE, Choice, Ending, Outcome, Told, needed, revive
 from dalang.seeding import SECONDS, Past
-from dalang.statuses import NodeStatus, RunStatus
+from dalang.statuses import NODE_ENDS, NodeStatus, RunStatus
 from dalang.store.children import open_below
 from dalang.store.engine import transaction
-from dalang.store.outcomes import by_reference
+from dalang.store.outcomes import StoredOutcome, by_reference
 from dalang.store.runs import NewRun, Run
 from dalang.undoing import ENDS, UNHEARD_GRACE_MS
 from dalang.wire import EventType
@@ -181,3 +181,37 @@ class _Lost:
             self.past.values[node] = {**self.past.values.get(node, {}), **whole}
             if not choice.again[node]:
                 self.past.bodies[node] = {**self.past.bodies.get(node, {}), **body}
+
+
+async def finished_seed(
+    engine: AsyncEngine,
+    tenant_id: str,
+    run_id: UUID,
+    program: Program,
+    inputs: Mapping[str, Any],
+    about: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the seed of a run that undoes ``run_id``, which has ended well: the store knows all of it.
+
+    Raises:
+        Conflict: what is needed was erased.
+    """
+    async with asyncio.timeout(SECONDS), transaction(engine, tenant_id) as conn:
+        past = await Past.read(conn, tenant_id, run_id, program)
+        past.lenient = True
+        told = await past.told(conn)
+        outcomes = [_ended(past.stored.get(node_id)) for node_id in program.ids]
+        generations = {node: one.generation for node, one in enumerate(outcomes) if one.generation}
+        choice = Choice([False] * len(outcomes), generations, frozenset())
+        await past.take(conn, choice, needed(program, outcomes, choice))
+        ending = Ending(RunStatus.CANCELLED, None, "the run above is undone")
+        made = await asyncio.to_thread(revive, program, inputs, about, outcomes, choice, past.values, told, ending)
+        facts = await past.facts(conn, made, choice, outcomes)
+    return {"snapshot": made.snapshot, "raised": [], "facts": facts, "data": {"undoOf": str(run_id)}}
+
+
+def _ended(one: StoredOutcome | None) -> Outcome:
+    status = NodeStatus.CANCELLED if one is None else NodeStatus(one.status)
+    if one is None or status not in NODE_ENDS:
+        return Outcome(NodeStatus.CANCELLED)
+    return Outcome(status, one.generation, one.started, one.skip_reason)

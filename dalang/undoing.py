@@ -50,13 +50,18 @@ ENDS: Mapping[str | None, tuple[RunStatus, ...]] = {
 """After which ends a run undoes, by the plan's ``compensate``."""
 
 
+BELOW: Mapping[str, Any] = {"type": "run", "inputs": {}}
+"""What undoes a container that does not say it: a run that undoes the one below it."""
+
+
 class Effect(TypedDict):
     """What a node may have done under one key: the inputs it started with, and how it ended as far as that is known.
 
     ``unsure`` counts the starts that did not declare to have had no effect. ``state`` is there while the effect is
     being undone: ``begun`` (with what was ``given`` to it), ``failed`` (a person has to decide), ``again`` (he wants
-    another try, where ``undoInputs`` replace inputs), ``abandoned``.
-    ``by`` is the compensation of the node as it was then, when a revision of the plan gave it another one.
+    another try, where ``undoInputs`` replace inputs), ``abandoned``. ``run`` is the finished run below a container, of
+    its ``iteration``: undoing the node is undoing that. ``by`` is the compensation of the node as it was then, when a
+    revision of the plan gave it another one.
     """
 
     generation: int
@@ -66,6 +71,8 @@ class Effect(TypedDict):
     error: NotRequired[Mapping[str, Any]]
     quietAt: NotRequired[int]
     state: NotRequired[str]
+    run: NotRequired[str]
+    iteration: NotRequired[int]
     undoInputs: NotRequired[Mapping[str, Any]]
     given: NotRequired[Mapping[str, Any]]
     by: NotRequired[Mapping[str, Any]]
@@ -105,6 +112,30 @@ class Undoing(Reviving):
             self.effects[node][-1]["outputs"] = outputs
             self.effects[node][-1].pop("error", None)
 
+    def _took_effect_below(self, node: int) -> None:
+        """A run below the node has ended well, and can be undone; unless the node says itself what undoes it."""
+        if node in self.program.compensations:
+            return
+        step = self._step(node, self.given.get(node, {}))
+        assert step.child is not None, "only containers have runs below them"
+        self._note_below(node, step.child, step.generation, step.iteration, step.inputs)
+
+    def _note_below(self, node: int, run: str, generation: int, iteration: int, inputs: Mapping[str, Any]) -> None:
+        effect: Effect = {
+            "generation": generation,
+            "inputs": inputs,
+            "unsure": 1,
+            "run": run,
+            "iteration": iteration,
+        }
+        self.effects.setdefault(node, []).append(effect)
+
+    @property
+    def undoable(self) -> bool:
+        """Whether the run has done what could be undone yet."""
+        never = self.program.document.get("compensate") == Compensate.NEVER
+        return not never and not self.effects.keys() <= self._spared()
+
     def _succeed(
         self, node: int, outputs: Mapping[str, Any], data: Mapping[str, Any], shown: Mapping[str, Any] | None = None
     ) -> None:
@@ -118,7 +149,7 @@ class Undoing(Reviving):
 
     def _effect_unsure(self, node: int, error: Mapping[str, Any], lost: bool) -> None:
         """The node's handler failed: only a first attempt can say that nothing happened, later ones know too little."""
-        if node not in self.effects:
+        if node not in self.effects or "run" in self.effects[node][-1]:
             return
         effect = self.effects[node][-1]
         if error.get("noEffect") is True and error.get("attempt") == 1 and not lost:
@@ -228,9 +259,10 @@ class Undoing(Reviving):
 
     def _start_undo(self, node: int) -> Undo | None:
         program, effect = self.program, self.effects[node][-1]
-        compensation = effect.get("by") or compensation_of(program, node)
-        undoes = {
-            "key": idempotency_key(self.key_root, program.ids[node], 0, effect["generation"]),
+        below, iteration = effect.get("run"), effect.get("iteration", 0)
+        compensation = BELOW if below else effect.get("by") or compensation_of(program, node)
+        known = {
+            "key": idempotency_key(self.key_root, program.ids[node], iteration, effect["generation"]),
             "status": str(self.statuses[node]),
             "inputs": effect["inputs"],
             "outputs": effect.get("outputs", {}),
@@ -240,11 +272,11 @@ class Undoing(Reviving):
         self.generations[node] = max(self.generations.get(node, 0), effect["generation"] + 1)
         self._undoing += 1
         try:
-            inputs = {**self._undo_inputs(node, compensation, undoes), **effect.get("undoInputs", {})}
+            inputs = {**self._undo_inputs(node, compensation, known), **effect.get("undoInputs", {})}
             failure = None
         except ExpressionError as error:
             inputs, failure = dict(effect.get("undoInputs", {})), error
-        data = {"undoes": effect["generation"], "type": compensation["type"]}
+        data = {"type": compensation["type"], **_named(effect)}
         body = {"undoInputs": inputs}
         if self.statuses[node] is COMPENSATING:  # an earlier generation of the same node
             self._emit(EventType.NODE_COMPENSATING, node, {"status": str(COMPENSATING), **data}, body)
@@ -255,7 +287,7 @@ class Undoing(Reviving):
             place = f"compensation/inputs{failure.pointer or ''} of node {program.ids[node]}"
             self._undo_failed(UndoFailed(program.ids[node], expression_error(place, failure, program.ids[node])))
             return None
-        return Undo(node, program.ids[node], compensation, inputs, effect["generation"], undoes)
+        return Undo(node, program.ids[node], compensation, inputs, effect["generation"], known, iteration, below)
 
     def _undo_inputs(self, node: int, compensation: Mapping[str, Any], undoes: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the inputs of a compensation; where it names none, all that is known of the node's work."""
@@ -287,7 +319,7 @@ class Undoing(Reviving):
     def _undone(self, node: int, data: dict[str, Any], body: dict[str, Any] | None = None) -> None:
         """The newest effect of a node is undone: what is left of it takes its turn, or the node is clear."""
         effects = self.effects[node]
-        data["undoes"] = effects.pop()["generation"]
+        data.update(_named(effects.pop()))
         if effects:
             self._emit(EventType.NODE_COMPENSATED, node, {"status": str(self.statuses[node]), **data}, body)
             self._open_turns -= 1
@@ -303,7 +335,7 @@ class Undoing(Reviving):
         effect = self.effects[node][-1]
         effect["state"] = "failed"
         self._undoing -= 1
-        data = {"undoes": effect["generation"], "errorType": event.error.get("type"), **event.notes}
+        data = {**_named(effect), "errorType": event.error.get("type"), **event.notes}
         kind = EventType.NODE_COMPENSATION_FAILED
         self._move_node(node, COMPENSATION_FAILED, kind, data, {"error": dict(event.error)})
         self._ask_about_undo(node, effect.pop("given", {}), event.error)
@@ -314,7 +346,8 @@ class Undoing(Reviving):
         self._raise_task(
             node,
             COMPENSATION,
-            ("retry", "resolve", "abandon"),
+            # Below a container people have decided already.
+            ("resolve", "abandon") if "run" in self.effects[node][-1] else ("retry", "resolve", "abandon"),
             error,
             title=safe_text(f"{name} could not be undone", MAX_TITLE),
             description=safe_text(error.get("message") or "", MAX_DESCRIPTION) or None,
@@ -329,7 +362,7 @@ class Undoing(Reviving):
         """
         node = self.program.index[task.node]
         effect = self.effects[node][-1]
-        data = {"operator": event.operator, "reason": event.notes, "undoes": effect["generation"]}
+        data = {"operator": event.operator, "reason": event.notes, **_named(effect)}
         if event.action == "resolve":
             self._undone(node, {**data, "resolved": True})
         elif event.action == "retry":
@@ -374,6 +407,17 @@ class Undoing(Reviving):
     def _load(self, snapshot: Mapping[str, Any]) -> None:
         super()._load(snapshot)
         self.effects = {node: [effect.copy() for effect in effects] for node, effects in snapshot.get("effects", ())}
+
+
+def undoes(data: Mapping[str, Any], effect: Effect) -> bool:
+    """Tell whether an event with this data is about the effect."""
+    return (data.get("undoes"), data.get("childRunId")) == (effect["generation"], effect.get("run"))
+
+
+def _named(effect: Effect) -> dict[str, Any]:
+    """Return which effect of its node an event is about."""
+    run = {"childRunId": effect["run"], "iteration": effect["iteration"]} if "run" in effect else {}
+    return {"undoes": effect["generation"], **run}
 
 
 def compensation_of(program: Program, node: int) -> dict[str, Any]:

@@ -30,6 +30,8 @@ PREPARE_REVISION = "prepare_revision"
 """The activity that makes the next revision of a run's plan (``activities/revisions.py``)."""
 ADMIT = "admit"
 """The activity that asks for leases and gives them back (``activities/admission.py``)."""
+SEED_UNDO = "seed_undo"
+"""The activity that reads what a finished run did, for the run that undoes it (``activities/undoing.py``)."""
 WORKFLOW_ID_PREFIX = "run-"
 
 SCHEDULED_RUN = "ScheduledRun"
@@ -220,6 +222,7 @@ class ChildLink(TypedDict):
     planDigest: str
     totalNodes: int
     elements: int | None
+    undoOf: NotRequired[str]
 
 
 class RunIdentity(ChildLink):
@@ -231,6 +234,16 @@ class RunIdentity(ChildLink):
     createdBy: str
     priority: int
     metadata: dict[str, Any]
+
+
+class UndoSeedInput(TypedDict):
+    """Input of ``seed_undo``: the run below ``runId`` is to be undone by another one, with this program and inputs."""
+
+    tenantId: str
+    runId: str
+    program: dict[str, Any]
+    inputs: dict[str, Any]
+    about: dict[str, Any]
 
 
 class RecordInput(TypedDict):

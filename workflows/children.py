@@ -11,16 +11,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from temporalio import workflow
 from temporalio.common import (
+    RetryPolicy,
     SearchAttributeKey,
     SearchAttributePair,
     TypedSearchAttributes,
     WorkflowIDReusePolicy,
 )
 from temporalio.exceptions import (
+    ActivityError,
     ApplicationError,
     CancelledError,
     ChildWorkflowError,
@@ -32,8 +35,10 @@ from temporalio.exceptions import (
 with workflow.unsafe.imports_passed_through():
     from dalang import wire
     from dalang.errors import ErrorPayload, ErrorType
-    from dalang.events import Event, NodeFailed, NodeStopped, NodeSucceeded, Start
+    from dalang.events import Event, NodeFailed, NodeStopped, NodeSucceeded, Start, Undo, UndoFailed, UndoSucceeded
     from dalang.interrupting import PauseMode
+    from dalang.nesting import undo_run_id
+    from dalang.plan_undo import Compensate
     from dalang.program import Program
     from dalang.run import Run
     from dalang.statuses import RunStatus
@@ -122,7 +127,11 @@ class Children:
 
     async def _start(self, step: Start) -> workflow.ChildWorkflowHandle[Any, Any]:
         document, nodes = self._document(step)
-        state = self._child_state(step, document, nodes)
+        return await self._start_run(step, document, nodes, self._child_state(step, document, nodes))
+
+    async def _start_run(
+        self, step: Start, document: Mapping[str, Any], nodes: int, state: Mapping[str, Any]
+    ) -> workflow.ChildWorkflowHandle[Any, Any]:
         about = state["about"]
         return await workflow.start_child_workflow(
             wire.PLAN_RUN,
@@ -197,18 +206,68 @@ class Children:
             "child": link,
         }
 
+    # -- undoing one that has ended --------------------------------------------------------------------------------
+
+    def begin_undo(self, step: Undo) -> asyncio.Task[Any]:
+        """Undo a run below a node by another one, and return what ends with that."""
+        return asyncio.create_task(self._undo(step))
+
+    async def _undo(self, step: Undo) -> Any:
+        assert step.below is not None
+        kind = self._program.types[self._program.index[step.node_id]]
+        undo_id = undo_run_id(step.below)
+        inputs = step.undoes["inputs"]
+        start = Start(step.node, step.node_id, kind, inputs, step.generation, step.iteration, undo_id)
+        document, nodes = self._document(start)
+        # However the run below would have ended: it was one with this run, which undoes what it did.
+        document["compensate"] = Compensate.ON_CANCEL.value
+        state = self._child_state(start, document, nodes)
+        state["child"]["undoOf"] = step.below
+        request: wire.UndoSeedInput = {
+            "tenantId": self._state["tenantId"],
+            "runId": step.below,
+            "program": document,
+            "inputs": state["inputs"],
+            "about": state["about"],
+        }
+        state["seed"] = await workflow.execute_activity(
+            wire.SEED_UNDO,
+            request,
+            result_type=dict,
+            start_to_close_timeout=timedelta(minutes=2),
+            retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=10)),
+            summary=f"undo {self._name(start)}"[:200],
+        )
+        return await (await self._start_run(start, document, nodes, state))
+
+    def undone(self, step: Undo, task: asyncio.Task[Any]) -> Event:
+        """Return what the end of such an undo means: only where nothing is left of the run below it was one."""
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is None:
+            result = task.result()
+            if isinstance(result, dict) and result.get("status") == RunStatus.CANCELLED and not result.get("notUndone"):
+                return UndoSucceeded(step.node_id, {"runId": result.get("runId")})
+            left = result.get("notUndone") if isinstance(result, dict) else None
+            message = f"{left or 'some'} of the nodes of run {step.below} were not undone"
+        else:
+            cause = error.cause if isinstance(error, (ChildWorkflowError, ActivityError)) else error
+            message = f"run {step.below} could not be undone: {cause}"[:2000]
+        return UndoFailed(step.node_id, self._error(step.node_id, ErrorType.UNKNOWN_ERROR, message, step.below))
+
     # -- how they end ----------------------------------------------------------------------------------------------
 
     def ended(self, step: Start, task: asyncio.Task[Any], stopping: bool) -> Event:
         """Return what the end of a child means for its node; ``stopping`` says that we asked for it."""
-        notes = {"childRunId": step.child}
+        notes: dict[str, Any] = {"childRunId": step.child}
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is not None:
             return self._failure(step, error, stopping, notes)
         result = task.result()
         status = result.get("status") if isinstance(result, dict) else None
         if status == RunStatus.COMPLETED:
-            return NodeSucceeded(step.node_id, result.get("outputs") or {}, notes=notes)
+            undoable = result.get("undoable") is True
+            notes |= {"undoable": True, "iteration": step.iteration} if undoable else {}
+            return NodeSucceeded(step.node_id, result.get("outputs") or {}, notes=notes, undoable=undoable)
         if status == RunStatus.CANCELLED:
             return self._cancelled(step, result.get("reason"), stopping, notes)
         return self._failed(step, ErrorType.UNKNOWN_ERROR, "its run ended without saying how", notes)
@@ -245,12 +304,14 @@ class Children:
             return error
 
     def _failed(self, step: Start, kind: ErrorType, message: str, notes: dict[str, Any]) -> NodeFailed:
-        payload = ErrorPayload(
+        return NodeFailed(step.node_id, self._error(step.node_id, kind, message, step.child), notes)
+
+    def _error(self, node_id: str, kind: ErrorType, message: str, child: str | None) -> dict[str, Any]:
+        return ErrorPayload(
             type=kind,
             message=message,
-            details={"runId": step.child},
-            origin_node=step.node_id,
+            details={"runId": child},
+            origin_node=node_id,
             origin_run_id=self._run_id,
             timestamp=workflow.now().isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        )
-        return NodeFailed(step.node_id, payload.wire(), notes)
+        ).wire()

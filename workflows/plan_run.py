@@ -260,7 +260,7 @@ class PlanRun(Replanning, AnsweringPeople):
         task.add_done_callback(lambda done: self._ended(step, done))
 
     def _begin_undo(self, step: Undo) -> None:
-        task = self._dispatcher.begin_undo(step)
+        task = self._dispatcher.begin_undo(step) if step.below is None else self._children.begin_undo(step)
         self._in_flight[step.node_id] = (step, task)
         task.add_done_callback(lambda done: self._undo_ended(step, done))
 
@@ -268,8 +268,12 @@ class PlanRun(Replanning, AnsweringPeople):
         if self._in_flight.pop(step.node_id, None) is None:
             return
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        event = undone(step, task.result()) if error is None else self._dispatcher.undo_failure(step, error)
-        self._inbox.append(event)
+        if step.below is not None:
+            self._inbox.append(self._children.undone(step, task))
+        elif error is not None:
+            self._inbox.append(self._dispatcher.undo_failure(step, error))
+        else:
+            self._inbox.append(undone(step, task.result()))
 
     def _begin_sleep(self, step: Start) -> None:
         try:
@@ -407,8 +411,9 @@ class PlanRun(Replanning, AnsweringPeople):
         if run.status is RunStatus.CANCELLED:
             if self._cancelled:
                 raise asyncio.CancelledError
-            return {**result, "reason": run.reason}
-        return {**result, "outputs": run.result}
+            return {**result, "reason": run.reason, **({"notUndone": len(run.effects)} if run.effects else {})}
+        undoable = {"undoable": True} if "child" in self._state and run.undoable else {}
+        return {**result, "outputs": run.result, **undoable}
 
     def _show_status(self, before: RunStatus) -> None:
         self._shown = self._run.status

@@ -65,6 +65,8 @@ def identity_of(state: Mapping[str, Any]) -> RunIdentity | None:
         "priority": about["priority"],
         "metadata": about.get("metadata", {}),
     }
+    if "undoOf" in link:
+        identity["undoOf"] = link["undoOf"]
     return identity
 
 

@@ -32,6 +32,7 @@ def row_of_child(identity: RunIdentity) -> dict[str, Any]:
         "iteration": identity["iteration"],
         "key_root": safe_text(identity["keyRoot"]) if identity.get("keyRoot") else None,
         "elements": identity["elements"],
+        **({"undo_of": UUID(identity["undoOf"])} if "undoOf" in identity else {}),
     }
 
 

@@ -41,9 +41,6 @@ CODES: dict[str, Code] = {
     "FINALLY_EDGE": Code("error", "An edge connects a `finally` node with a node that is none."),
     "NESTED_TOO_DEEP": Code("error", "Plans are nested deeper in each other than they may be."),
     "WITHOUT_EFFECT": Code("error", "A field has no meaning for the node's type; it would have no effect."),
-    "UNDO_ENDS_WITH_RUN": Code(
-        "warning", "Nodes in a plan, map or loop node have compensations, which end with the run below the node."
-    ),
     "UNKNOWN_PLAN": Code("error", "A node names a stored plan, or a version of one, that is not there."),
     "RECURSIVE_PLAN": Code("error", "A stored plan is in itself, directly or by way of others."),
     "ORPHAN": Code("warning", "A node has no edge while others have: it starts at once and nothing waits for it."),

@@ -123,7 +123,6 @@ class _Container:
             below = self._problems.below(lambda steps: (*base, *steps[2:]) if steps[:2] == ("nodes", 0) else base)
             plan = self._check_document(document, below, self._depth + 1)
             if plan is not None:
-                self._undo(plan)
                 node = plan.nodes[0].model_dump(mode="json", by_alias=True, exclude_defaults=True)
                 self._item.model = with_body(self._model, node)
         else:
@@ -131,18 +130,7 @@ class _Container:
             below = self._problems.below(lambda steps: (*base, *steps))
             plan = self._check_document(document, below, self._depth + 1)
             if plan is not None:
-                self._undo(plan)
                 self._item.model = with_body(self._model, plan.wire())
-
-    def _undo(self, plan: Plan) -> None:
-        """Say how far the undo of a body reaches."""
-        if self._model.compensation is not None or all(node.compensation is None for node in plan.nodes):
-            return
-        message = (
-            "What runs in this node is undone when its own run fails or is cancelled, but not any more after that has"
-            " completed; give the node a `compensation` where a later failure of this plan shall undo it."
-        )
-        self._problems.warning("UNDO_ENDS_WITH_RUN", self._steps, message, self._model.node_id)
 
     def _reference(self, body: Mapping[str, Any], place: Steps) -> None:
         for name in body:

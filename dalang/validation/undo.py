@@ -25,6 +25,7 @@ def check_undo(draft: Draft, registered: frozenset[str] | None, problems: Proble
         model = node.model
         if model is None:
             continue
+        undoable = undoable or model.type in CONTAINERS  # the nodes in it may have compensations
         if node.is_finally:
             _check_finally(node, model, problems)
         elif model.compensation is not None:

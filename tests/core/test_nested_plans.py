@@ -119,14 +119,6 @@ def test_nodes_of_all_plans_count() -> None:
     assert [(one.code, one.pointer) for one in problems] == [("TOO_MANY_NODES", "/nodes/1/plan/nodes")]
 
 
-def test_a_body_with_compensations_tells_how_far_they_reach() -> None:
-    """A warning, unless the node has one of its own."""
-    undone = {**NOOP, "compensation": {"type": "noop"}}
-    (problem,) = validate(plan_of(a_plan({"nodes": [undone]}))).problems
-    assert (problem.code, problem.severity, problem.pointer) == ("UNDO_ENDS_WITH_RUN", "warning", "/nodes/0")
-    assert validate(plan_of(a_plan({"nodes": [undone]}, compensation={"type": "noop"}))).problems == ()
-
-
 def test_bodies_take_one_form() -> None:
     """However they were written, they are the same plan with the same digest."""
     written = a_plan({"nodes": [{**NOOP, "priority": "high", "requirements": {"estimatedDurationMs": 60000}}]})

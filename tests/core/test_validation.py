@@ -339,7 +339,7 @@ def test_every_code_has_a_case() -> None:
     elsewhere = {"NOT_AN_OBJECT", "TOO_MANY_NODES", "TOO_MANY_EDGES", "TOO_MANY_PROBLEMS", "UNKNOWN_NODE_TYPE"}
     elsewhere |= {"UNKNOWN_EDGE", "ORPHANED_EDGE", "IMMUTABLE"}  # test_patching.py
     elsewhere |= {"NOT_INTERRUPTIBLE"}  # test_interrupting.py
-    elsewhere |= {"WITHOUT_EFFECT", "NESTED_TOO_DEEP", "UNKNOWN_PLAN", "RECURSIVE_PLAN", "UNDO_ENDS_WITH_RUN"}
+    elsewhere |= {"WITHOUT_EFFECT", "NESTED_TOO_DEEP", "UNKNOWN_PLAN", "RECURSIVE_PLAN"}
     elsewhere |= {"UNKNOWN_HANDLER", "UNMET_REQUIREMENTS", "INVALID_INPUT", "TOO_LARGE", "SCHEMA_TOO_COSTLY"}
     elsewhere |= {"NOT_INTERRUPTIBLE"}  # test_interrupting.py
     assert shown | elsewhere == set(CODES)

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import NoResultFound
 from temporalio.client import WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 
+from dalang.nesting import undo_run_id
 from tests.engine.kit import Engine, Started, body_of, node_events
 
 
@@ -251,3 +253,90 @@ async def test_after_a_pivot_failures_wait_for_an_operator(shared_engine: Engine
     end = await started.end()
     assert [key.split(":")[1] for key in undone(tmp_path)] == ["c"]
     assert [end["nodes"][node]["status"] for node in "abpc"] == ["SUCCESS", "SUCCESS", "SUCCESS", "COMPENSATED"]
+
+
+async def _exists(started: Started) -> bool:
+    try:
+        await started.stored()
+    except NoResultFound:
+        return False
+    return True
+
+
+async def _status_of(engine: Engine, run_id: str) -> tuple[str, dict[str, str]]:
+    stored = await engine.stored(run_id)
+    return stored["run"]["status"], {node: row["status"] for node, row in stored["nodes"].items()}
+
+
+async def test_a_finished_sub_plan_is_undone_by_a_run_of_its_own(shared_engine: Engine, tmp_path: Path) -> None:
+    """What it did is undone under its own keys, in reverse order, before what the node depends on."""
+    nodes = [{"nodeId": node, "type": "t-value", **_undo(tmp_path)} for node in ("x", "y")]
+    inner = {"nodes": nodes, "edges": [{"sourceNodeId": "x", "targetNodeId": "y"}]}
+    deep = {"nodes": [{"nodeId": "in", "type": "plan", "plan": inner}]}
+    plan = {
+        "nodes": [
+            {"nodeId": "a", "type": "t-value", **_undo(tmp_path)},
+            {"nodeId": "sub", "type": "plan", "plan": deep},
+            FAIL,
+        ],
+        "edges": [{"sourceNodeId": "a", "targetNodeId": "sub"}, {"sourceNodeId": "sub", "targetNodeId": "c"}],
+    }
+    started = await shared_engine.start(plan)
+    end = await started.end()
+    run = started.run_id
+    root = f"{run}/sub:0:0/in:0:0"
+    assert undone(tmp_path) == [f"{root}:y:0:0:undo", f"{root}:x:0:0:undo", f"{run}:a:0:0:undo"]
+    assert [end["nodes"][node]["status"] for node in ("a", "sub", "c")] == ["COMPENSATED", "COMPENSATED", "FAILED"]
+    undo = body_of(end, "NODE_COMPENSATED", "sub")["undoOutputs"]["runId"]
+    assert await _status_of(shared_engine, undo) == ("CANCELLED", {"in": "COMPENSATED"})
+    assert await shared_engine.chain_problem(undo) is None
+    child = next(row["data"]["childRunId"] for row in end["events"] if row["type"] == "NODE_COMPENSATING")
+    assert (await _status_of(shared_engine, child))[0] == "COMPLETED", (
+        "it had ended, and what has ended does not change"
+    )
+
+
+async def test_finished_iterations_and_elements_are_undone(shared_engine: Engine, tmp_path: Path) -> None:
+    """Of a loop the last iteration first; of a map every element."""
+    body = {"type": "t-value", **_undo(tmp_path)}
+    plan = {
+        "nodes": [
+            {"nodeId": "l", "type": "loop", "loop": {"body": body, "until": "iteration == 2", "maxIterations": 5}},
+            {"nodeId": "m", "type": "map", "map": {"items": [1, 2, 3], "body": body, "maxConcurrency": 1}},
+            FAIL,
+        ],
+        "edges": [{"sourceNodeId": "l", "targetNodeId": "m"}, {"sourceNodeId": "m", "targetNodeId": "c"}],
+    }
+    started = await shared_engine.start(plan)
+    end = await started.end()
+    assert [end["nodes"][node]["status"] for node in ("l", "m")] == ["COMPENSATED", "COMPENSATED"]
+    keys = [key.removeprefix(started.run_id) for key in undone(tmp_path)]
+    assert sorted(keys[:3]) == [f"/m:0:0:{element}:0:0:undo" for element in range(3)]
+    assert keys[3:] == [f"/l:{iteration}:0:body:0:0:undo" for iteration in (2, 1, 0)]
+
+
+async def test_an_undo_below_that_people_gave_up_is_told_above(shared_engine: Engine, tmp_path: Path) -> None:
+    """Below a person abandons it, so the node is COMPENSATION_FAILED and a person decides what that means above."""
+    failing = _undo(tmp_path, failures=100)
+    failing["compensation"]["retryPolicy"] = {"maxAttempts": 1}
+    inner = {"nodes": [{"nodeId": "x", "type": "t-value", **failing}]}
+    plan = {
+        "nodes": [{"nodeId": "sub", "type": "plan", "plan": inner}, FAIL],
+        "edges": [{"sourceNodeId": "sub", "targetNodeId": "c"}],
+    }
+    started = await shared_engine.start(plan)
+    await started.until("NODE_COMPENSATING", "sub")
+    child = next(
+        row["data"]["childRunId"] for row in (await started.stored())["events"] if row["type"] == "NODE_COMPENSATING"
+    )
+    undo = undo_run_id(child)
+    below = Started(shared_engine, undo, shared_engine.client.get_workflow_handle(f"run-{undo}"))
+    async with asyncio.timeout(30):
+        while not await _exists(below):
+            await asyncio.sleep(0.1)
+    await _decide(below, await _task(below, "x"), "abandon")
+    task = await _task(started, "sub")
+    assert task["actions"] == ["resolve", "abandon"]
+    await _decide(started, task, "resolve")
+    end = await started.end()
+    assert end["nodes"]["sub"]["status"] == "COMPENSATED"

@@ -361,6 +361,15 @@ PLANS: dict[str, Recorded] = {
         },
         state={"historyLimit": 40},
     ),
+    "undo-below": Recorded(
+        {
+            "nodes": [
+                _node("a", "plan", plan={"nodes": [_node("x", "t-value", **_UNDO)]}),
+                _node("b", "t-fail"),
+            ],
+            "edges": [_edge("a", "b")],
+        },
+    ),
     "undo-task": Recorded(
         {
             "nodes": [
