@@ -23,7 +23,10 @@ End = Literal["completed", "failed", "cancelled", "lost"]
 
 @dataclass(frozen=True)
 class Seen:
-    """One activity of a node, or of its undo: what it was given and how it ended; ``end`` None: it had not."""
+    """One activity of a node, or of its undo: what it was given and how it ended; ``end`` None: it had not.
+
+    ``until``: it was told to stop and did not; by then its handler's time is over.
+    """
 
     node_id: str
     generation: int
@@ -32,6 +35,7 @@ class Seen:
     end: End | None
     outputs: dict[str, Any]
     error: dict[str, Any]
+    until: int | None = None
 
 
 @dataclass(frozen=True)
@@ -77,13 +81,16 @@ async def _seen(client: Client, begun: HistoryEvent, ended: HistoryEvent | None)
         return None  # no node's: the activity of a planner, say
     outputs: dict[str, Any] = {}
     error: dict[str, Any] = {}
+    until: int | None = None
     end = None if ended is None else _ENDS[ended.event_type]
     if ended is not None and end == "completed":
         result = await _first(client, ended.activity_task_completed_event_attributes.result.payloads)
         outputs = result.get("outputs", {}) if isinstance(result, dict) else {}
+        if isinstance(result, dict) and result.get("stopped") is True:
+            end, until = "cancelled", result.get("until")
     elif ended is not None and end in ("failed", "lost"):
         error = await _error(client, _attributes(ended).failure, lost=end == "lost")
-    return Seen(task["nodeId"], task["generation"], "undoes" in task, task["inputs"], end, outputs, error)
+    return Seen(task["nodeId"], task["generation"], "undoes" in task, task["inputs"], end, outputs, error, until)
 
 
 async def _first(client: Client, payloads: Any) -> Any:

@@ -15,7 +15,7 @@ from dalang.errors import Conflict, NotFound, Unavailable
 from dalang.launch import Launcher
 from dalang.statuses import RUN_ENDS
 from dalang.store.engine import transaction
-from dalang.store.outcomes import current_plan_digest
+from dalang.store.outcomes import changed_inputs, current_plan_digest
 from dalang.store.run_checkpoints import get_checkpoint, is_on_current_chain
 from dalang.store.runs import LinkedRuns, NewRun, Run, get_run, linked_runs
 
@@ -58,9 +58,11 @@ class Redrives:
             base = await _base(conn, old, links)
             point = await _point(conn, old, base, wanted.checkpoint)
             digest = await current_plan_digest(conn, old)
+            carried = await _carried(conn, old)
         prepared = await self._launcher.prepared_of(tenant_id, digest)
         new = _new_run(old, base, wanted, point)
-        new = replace(new, plan_digest=digest, total_nodes=prepared.nodes)
+        origin = {**(new.origin or {}), **({"carried": carried} if carried else {})}
+        new = replace(new, plan_digest=digest, total_nodes=prepared.nodes, origin=origin)
         # Before the row: what is refused leaves no trace, and does not count as the run's one redrive.
         repeated = links.redriven_by is not None
         state = None if repeated else await self._launcher.state_of(new, prepared)
@@ -90,6 +92,16 @@ async def _base(conn: AsyncConnection, old: Run, links: LinkedRuns) -> UUID:
     if undo is None or undo.status not in RUN_ENDS:
         raise Conflict(f"redrive is not possible yet: run {links.undone_by} is still undoing it.")
     return undo.run_id
+
+
+async def _carried(conn: AsyncConnection, old: Run) -> dict[str, dict[str, Any]]:
+    """Return the inputs that operators have changed before, by node: when it was redriven, and by retries since."""
+    origin = old.origin or {}
+    changed: dict[str, dict[str, Any]] = {}
+    for some in (origin.get("carried") or {}, origin.get("inputs") or {}, await changed_inputs(conn, old)):
+        for node_id, own in some.items():
+            changed[node_id] = {**changed.get(node_id, {}), **own}
+    return changed
 
 
 async def _point(conn: AsyncConnection, old: Run, base: UUID, name: str | None) -> int | None:

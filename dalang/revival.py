@@ -72,12 +72,15 @@ NOTHING = Outcome()
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a redrive does, by node number. ``given`` are those that run again with their recorded inputs."""
+    """What a redrive does, by node number.
+
+    ``given`` are those that run again with their recorded inputs; ``overrides`` replace inputs, key by key.
+    """
 
     again: Sequence[bool]
     generations: Mapping[int, int]
     given: frozenset[int]
-    changes: Mapping[int, Values] = field(default_factory=dict)
+    overrides: Mapping[int, Values] = field(default_factory=dict)
 
 
 def choose(
@@ -85,8 +88,11 @@ def choose(
     outcomes: Sequence[Outcome],
     wanted: Iterable[int] | None = None,
     changes: Mapping[int, Values] | None = None,
+    carried: Mapping[int, Values] | None = None,
 ) -> Choice:
     """Return what runs again when ``wanted`` nodes do (default: the failed ones), with ``changes`` of their inputs.
+
+    ``carried`` are changes that were made before, in the old run or when it was started again: they hold on.
 
     Raises:
         NothingToRedrive: every node keeps its outcome.
@@ -110,7 +116,9 @@ def choose(
             if not after[node]:
                 given.add(node)
     generations = {node: generation for node, generation in generations.items() if generation}
-    return Choice(again, generations, frozenset(given), changes)
+    corrected = {**(carried or {}), **changes}
+    overrides = {node: {**(carried or {}).get(node, {}), **changes.get(node, {})} for node in corrected if again[node]}
+    return Choice(again, generations, frozenset(given), overrides)
 
 
 def _downstream(program: Program, tops: Iterable[int]) -> list[bool]:
@@ -150,6 +158,7 @@ def needed(program: Program, outcomes: Sequence[Outcome], choice: Choice) -> lis
         read.update(references)
     for edge, source in enumerate(program.sources):
         decides = program.conditions[edge] is not None or not program.is_success_port(edge)
+        decides = decides or program.types[source] == "human"  # whose decision says which way it went
         if decides or again[program.targets[edge]]:
             read.add(source)
     found: list[tuple[str, ...]] = []
@@ -171,10 +180,15 @@ def revive(
     choice: Choice,
     values: Mapping[int, Values],
     told: Iterable[Told] = (),
+    hands: Mapping[str, Sequence[str]] | None = None,
     ending: Ending | None = None,
 ) -> Revived:
-    """Return the state in which the new run begins; ``values`` holds by node what :func:`needed` asks for."""
+    """Return the state in which the new run begins.
+
+    ``values`` holds by node what :func:`needed` asks for, ``hands`` by node id who had a hand in it.
+    """
     run = _Revived(program, inputs, about)
+    run._hands.update({node: list(names) for node, names in (hands or {}).items()})
     run.recall(told)
     if ending is not None:
         run.begin_ending(ending)
@@ -278,7 +292,7 @@ class _Revived(Run):
             if one.status is NodeStatus.FAILED and self.error is None:
                 self.error = own.get("error", {})
         self.generations.update(choice.generations)
-        self.overrides.update(choice.changes)
+        self.overrides.update(choice.overrides)
         self._index()
 
     def light(

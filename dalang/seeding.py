@@ -24,11 +24,13 @@ from dalang.store.engine import transaction
 from dalang.store.outcomes import (
     StoredOutcome,
     by_reference,
+    creators_of,
     list_outcomes,
     list_told,
     raw_values,
     resolved_values,
     undone_below,
+    who_had_hands_in,
 )
 from dalang.store.runs import NewRun, Run
 
@@ -52,9 +54,9 @@ async def redrive_seed(
         outcomes = [_outcome(past.stored.get(node_id), origin.get("after"), below) for node_id in program.ids]
         choice = chosen(program, outcomes, origin)
         await past.take(conn, choice, needed(program, outcomes, choice))
-        told = await past.told(conn)
+        told, hands = await past.told(conn), await past.hands(conn)
         inputs = run.inputs or {}
-        made = await asyncio.to_thread(revive, program, inputs, about, outcomes, choice, past.values, told)
+        made = await asyncio.to_thread(revive, program, inputs, about, outcomes, choice, past.values, told, hands)
         facts = await past.facts(conn, made, choice, outcomes)
     data = {"redriveOf": str(run.redrive_of), "rootRunId": str(run.root_run_id)}
     return {"snapshot": made.snapshot, "raised": made.raised, "facts": facts, "data": data}
@@ -115,6 +117,20 @@ class Past:
             ]
         return found
 
+    async def hands(self, conn: AsyncConnection) -> dict[str, list[str]]:
+        """Read who had a hand in which node, for what four eyes forbid; whoever started a run had one in everything."""
+        if "human" not in self.program.types:
+            return {}
+        hands = await who_had_hands_in(conn, self.tenant_id, self.run_id)
+        for node, kept in self.bodies.items():
+            if self.program.ids[node] in hands:
+                kept["hands"] = hands[self.program.ids[node]]
+        creators = await creators_of(conn, self.tenant_id, self.run_id)
+        for node_id, kind in zip(self.program.ids, self.program.types, strict=True):
+            if kind == "human":
+                hands[node_id] = list(dict.fromkeys([*creators, *hands.get(node_id, ())]))
+        return hands
+
     async def facts(
         self, conn: AsyncConnection, made: Revived, choice: Choice, outcomes: Sequence[Outcome]
     ) -> list[list[Any]]:
@@ -157,8 +173,12 @@ def chosen(program: Program, outcomes: Sequence[Outcome], origin: Mapping[str, A
     if problems:
         raise InvalidDocument(problems, "request")
     numbers = None if wanted is None else [program.index[node_id] for node_id in wanted]
+    asked, carried = (
+        {program.index[node_id]: own for node_id, own in some.items() if node_id in program.index}
+        for some in (changes, origin.get("carried") or {})
+    )
     try:
-        choice = choose(program, outcomes, numbers, {program.index[node_id]: own for node_id, own in changes.items()})
+        choice = choose(program, outcomes, numbers, asked, carried)
     except NothingToRedrive as error:
         raise Conflict(f"There is nothing to redrive: {error}.") from None
     for node_id in changes:

@@ -65,7 +65,9 @@ async def undo_seed(
         await lost.put_values(conn, choice)
         ending = Ending(RunStatus(origin["ending"]), origin.get("error"), origin.get("reason"), lost.quiet)
         inputs = run.inputs or {}
-        made = await asyncio.to_thread(revive, program, inputs, about, outcomes, choice, past.values, lost.told, ending)
+        made = await asyncio.to_thread(
+            revive, program, inputs, about, outcomes, choice, past.values, lost.told, {}, ending
+        )
         wanted = made.effects and ending.status in ENDS[program.document.get("compensate")]
         if if_needed and not wanted and not any(choice.again):
             raise NothingToUndo("There is nothing to undo.")
@@ -141,6 +143,8 @@ class _Lost:
             self._tell(node, EventType.NODE_FAILED, {}, {"error": seen.error})
         if seen.end in (None, "lost"):
             self.quiet[node] = self._until(self.program.nodes[node]["timeouts"])
+        elif seen.until is not None:
+            self.quiet[node] = seen.until
         self.outcomes[node] = replace(before, status=status, generation=seen.generation, started=True)
         self._found[node] = body
 

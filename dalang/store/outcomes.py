@@ -29,6 +29,15 @@ Place = tuple[int, int]
 """Epoch and number of the event whose body holds a value."""
 
 _PARTS = {"inputs": "input", "outputs": "output", "error": "error"}
+_HANDS = (
+    EventType.HITL_TASK_VOTED,
+    EventType.HITL_TASK_COMPLETED,
+    EventType.NODE_RETRY_REQUESTED,
+    EventType.NODE_SKIPPED,
+    EventType.NODE_ERROR,
+    EventType.NODE_KEPT,
+)
+"""Events that name somebody who had a hand in their node."""
 INLINE_BYTES = 256
 """Values that are taken over travel through the workflow of the new run; larger ones by reference."""
 
@@ -135,6 +144,63 @@ async def current_plan_digest(conn: AsyncConnection, run: RunSummary) -> str:
     )
     last = (await conn.execute(query.order_by(events.seq.desc()).limit(1))).scalar()
     return run.plan_digest if last is None else str(last)
+
+
+async def changed_inputs(conn: AsyncConnection, run: RunSummary) -> dict[str, dict[str, Any]]:
+    """Which inputs did operators change when they retried nodes, by node id?"""
+    events, stored = run_events.c, event_bodies.c
+    same = (stored.run_id == events.run_id) & (stored.epoch == events.epoch) & (stored.seq == events.seq)
+    query = select(events.node_id, stored.body).select_from(run_events.join(event_bodies, same))
+    query = query.where(
+        events.tenant_id == run.tenant_id,
+        events.run_id == run.run_id,
+        events.type == EventType.NODE_RETRY_REQUESTED.value,
+        ~events.superseded,
+    )
+    changed: dict[str, dict[str, Any]] = {}
+    for node_id, body in await conn.execute(query.order_by(events.seq)):
+        changed[node_id] = {**changed.get(node_id, {}), **(body.get("inputs") or {})}
+    return await resolved_values(conn, run.tenant_id, changed)
+
+
+async def who_had_hands_in(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> dict[str, list[str]]:
+    """Who decided about each node, or gave its inputs or outputs, in this run or where it took the node over?"""
+    events, stored = run_events.c, event_bodies.c
+    same = (stored.run_id == events.run_id) & (stored.epoch == events.epoch) & (stored.seq == events.seq)
+    kinds = (
+        "HITL_TASK_VOTED",
+        "HITL_TASK_COMPLETED",
+        "NODE_RETRY_REQUESTED",
+        "NODE_SKIPPED",
+        "NODE_ERROR",
+        "NODE_KEPT",
+    )
+    columns = (events.node_id, events.data["operator"], events.data["completedBy"], stored.body["hands"])
+    query = select(*columns).select_from(run_events.outerjoin(event_bodies, same))
+    query = query.where(
+        events.tenant_id == tenant_id, events.run_id == run_id, events.type.in_(kinds), ~events.superseded
+    )
+    hands: dict[str, list[str]] = {}
+    for node_id, operator, completed_by, before in await conn.execute(query.order_by(events.seq)):
+        names = [name for name in (operator, completed_by, *(before or ())) if isinstance(name, str)]
+        if names:
+            hands[node_id] = list(dict.fromkeys([*hands.get(node_id, ()), *names]))
+    return hands
+
+
+async def creators_of(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> list[str]:
+    """Who started this run, and those that it began from?"""
+    runs = execution_runs.c
+    columns = (runs.created_by, runs.redrive_of, runs.undo_of)
+    found: list[str] = []
+    at: UUID | None = run_id
+    while at is not None:
+        row = (await conn.execute(select(*columns).where(runs.tenant_id == tenant_id, runs.run_id == at))).first()
+        if row is None:
+            break
+        found.append(row.created_by)
+        at = row.redrive_of or row.undo_of
+    return list(dict.fromkeys(found))
 
 
 async def undone_below(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> set[str]:

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from sqlalchemy import text
 
 from dalang.store.engine import transaction
+from dalang.store.retention import delete_finished_runs
 from tests.api.world import Api, chain, problem
 
 RUNS = "/orchestrator/runs"
@@ -86,3 +87,14 @@ async def test_what_is_no_checkpoint_is_refused(api: Api, app: FastAPI) -> None:
     async with transaction(app.state.services.engine, "acme") as conn:
         await conn.execute(text("UPDATE run_events SET superseded = true WHERE run_id = :r"), {"r": UUID(run_id)})
     assert "reset" in problem(await api("POST", f"{RUNS}/{run_id}/redrive", json={"checkpoint": "a"}), 409)["detail"]
+
+
+@pytest.mark.usefixtures("working")
+async def test_checkpoints_go_with_their_run(api: Api, app: FastAPI) -> None:
+    """Deleting a finished run deletes its checkpoints."""
+    run_id = await api.execute(chain("api-test-echo"))
+    await api.ended(run_id)
+    assert (await api("POST", f"{RUNS}/{run_id}/checkpoints", json={"name": "a"})).status_code == 201
+    async with transaction(app.state.services.engine, "acme") as conn:
+        assert await delete_finished_runs(conn, datetime.now(UTC) + timedelta(hours=1), tenant_id="acme") == 1
+    problem(await api("GET", f"{RUNS}/{run_id}/checkpoints/a"), 404)

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from dalang.events import Begin, NodeFailed, NodeStopped, NodeSucceeded, Start, Stop, Undo, UndoSucceeded
+from dalang.events import AlarmRang, Begin, NodeFailed, NodeStopped, NodeSucceeded, Start, Stop, Undo, UndoSucceeded
 from dalang.plan import Plan
 from dalang.program import Program, compile_plan
-from dalang.revival import NothingToRedrive, Outcome, Told, choose, needed, revive
+from dalang.revival import Choice, Ending, NothingToRedrive, Outcome, Told, choose, needed, revive
 from dalang.run import Run
-from dalang.statuses import RUN_ENDS, NodeStatus
+from dalang.statuses import NODE_ENDS, RUN_ENDS, NodeStatus, RunStatus
 from tests.core.random_runs import chance, random_error, random_outputs, random_plan
 from tests.core.test_run_properties import INPUTS
 
@@ -364,3 +364,117 @@ def test_what_failed_unsure_is_taken_over_under_its_key() -> None:
     first, _ = redriven(Play(old.program, {"n0": {"x": 0}, "n1": {"x": 1}}), {"n1": FAILURE}, ["n1"])
     second, _ = redriven(first, {"n1": {}})
     assert [(one["generation"]) for one in second.run.effects[1]] == [0, 1]
+
+
+def test_changed_inputs_hold_on() -> None:
+    """A correction that was made before is not lost when the node runs again because of something upstream."""
+    program = program_of(chain(2))
+    done = [Outcome(NodeStatus.SUCCESS, 0, True), Outcome(NodeStatus.SUCCESS, 1, True)]
+    choice = choose(program, done, [0], {0: {"a": 1}}, {1: {"card": 5, "x": 1}, 0: {"a": 0, "b": 2}})
+    assert choice.overrides == {0: {"a": 1, "b": 2}, 1: {"card": 5, "x": 1}}
+    assert choose(program, done, [1], None, {0: {"a": 1}}).overrides == {}
+
+
+def random_saga(rnd: Random) -> Plan:
+    """A random plan whose nodes can mostly be undone."""
+    document = plain(random_plan(rnd, 8)).wire()
+    for node in document["nodes"]:
+        if chance(rnd, 80):
+            node["compensation"] = {"type": "noop"}
+    return Plan.model_validate({**document, "compensate": "always", "finally": [{"nodeId": "last", "type": "noop"}]})
+
+
+class Cut(Play):
+    """A run that is played until a random moment, and then nothing is heard of it any more."""
+
+    def __init__(self, program: Program, rnd: Random) -> None:
+        self.program, self.at = program, 1
+        self.run = Run(program, INPUTS, ABOUT)
+        self.run.apply(Begin(), self.at)
+        self.flying: list[str] = []
+        for _ in range(rnd.randint(0, 12)):
+            self.at += 1
+            self.flying += [step.node_id for step in self.run.due(self.at) if isinstance(step, Start)]
+            if not self.flying or self.run.status in RUN_ENDS:
+                break
+            name = self.flying.pop(rnd.randrange(len(self.flying)))
+            answer = random_error(rnd) if chance(rnd, 25) else random_outputs(rnd)
+            kind = NodeFailed if "type" in answer else NodeSucceeded
+            self.run.apply(kind(name, answer), self.at)
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS * 2, SEEDS))
+def test_what_a_lost_run_may_have_done_is_undone_once_and_in_order(first: int) -> None:
+    """Whenever it was lost: every key that may have taken effect is undone once, after all that depend on its node."""
+    for seed in range(first, first + SEEDS):
+        _undone_once(Random(seed))
+
+
+def _undone_once(rnd: Random) -> None:
+    program = program_of(random_saga(rnd))
+    lost = Cut(program, rnd)
+    if lost.run.status is not RunStatus.RUNNING:
+        return
+    past, quiet = lost.past(), {program.index[name]: lost.at + 1000 for name in lost.flying}
+    outcomes = []
+    for name in program.ids:
+        status = NodeStatus(past[name]["status"]) if name in past else NodeStatus.PENDING
+        status = status if status in NODE_ENDS else NodeStatus.CANCELLED
+        outcomes.append(Outcome(status, 0, name in past, past.get(name, {}).get("skip")))
+    told = [
+        Told(program.index[fact["nodeId"]], fact["type"], fact.get("data", {}), fact.get("body", {}))
+        for fact in lost.run.facts
+        if "nodeId" in fact and program.index[fact["nodeId"]] in program.compensations
+    ]
+    again = [node >= program.first_finally for node in range(len(program.ids))]
+    choice = Choice(again, {}, frozenset())
+    ending = Ending(RunStatus.CANCELLED, None, "lost", quiet)
+    made = revive(program, INPUTS, ABOUT, outcomes, choice, {}, told, ending=ending)
+    assert made.effects.keys() == lost.run.effects.keys()
+    run = Run.restore(program, INPUTS, json.loads(json.dumps(made.snapshot)))
+    at, order = lost.at + 1, list[str]()
+    run.apply(Begin({"facts": [], "raised": []}), at)
+    while run.status not in RUN_ENDS:
+        steps = run.due(at)
+        for step in steps:
+            if isinstance(step, Undo):
+                assert at >= quiet.get(step.node, 0)
+                order.append(step.node_id)
+                run.apply(UndoSucceeded(step.node_id, {}), at)
+            else:
+                assert isinstance(step, Start)
+                assert step.node_id == "last"
+                run.apply(NodeSucceeded(step.node_id, {}), at)
+        if not steps and run.status not in RUN_ENDS:
+            assert run.next_alarm is not None, "nothing is due and nothing is waited for"
+            at = run.next_alarm
+            run.apply(AlarmRang(), at)
+    assert (run.status, run.effects) == (RunStatus.CANCELLED, {})
+    assert sorted(order) == sorted(program.ids[node] for node in lost.run.effects)
+    for source, target in zip(program.sources, program.targets, strict=True):
+        before, after = program.ids[target], program.ids[source]
+        assert before not in order or after not in order or order.index(before) < order.index(after)
+
+
+def test_a_kept_rejection_stays_one_and_four_eyes_remember() -> None:
+    """What was rejected goes that way again, and who had a hand in it cannot approve what follows."""
+    human = {"type": "human", "task": {"title": "ok?", "fourEyes": True}}
+    plan = {
+        "nodes": [{"nodeId": "ask", **human}, {"nodeId": "go", "type": "noop"}, {"nodeId": "no", **human}],
+        "edges": [
+            {"sourceNodeId": "ask", "targetNodeId": "go"},
+            {"sourceNodeId": "ask", "sourcePort": "rejected", "targetNodeId": "no"},
+        ],
+    }
+    program = program_of(plan)
+    outputs = {"decision": "reject", "decidedBy": "bob", "notes": None}
+    outcomes = [Outcome(NodeStatus.SUCCESS, 0, True), Outcome(NodeStatus.SKIPPED), Outcome(NodeStatus.FAILED, 0, True)]
+    choice = choose(program, outcomes)
+    assert [program.ids[node] for node, again in enumerate(choice.again) if again] == ["no"]
+    values = {0: {"outputs": outputs}, 2: {"inputs": {}}}
+    made = revive(program, INPUTS, ABOUT, outcomes, choice, values, (), {"ask": ["bob"], "no": ["ann"]})
+    run = Run.restore(program, INPUTS, json.loads(json.dumps(made.snapshot)))
+    run.apply(Begin({"facts": [], "raised": []}), 1)
+    assert run.due(1) == []
+    task = next(iter(run.tasks.values()))
+    assert list(task.excluded) == ["bob", "ann"]

@@ -63,6 +63,27 @@ def _edge(source: str, target: str, **more: Any) -> dict[str, Any]:
     return {"sourceNodeId": source, "targetNodeId": target, **more}
 
 
+_BEGINNING: dict[str, Any] = {
+    "status": "PENDING",
+    "seq": 0,
+    "outputs": [],
+    "errors": [],
+    "result": None,
+    "error": None,
+    "ending": None,
+    "reason": None,
+    "closing": False,
+    "toStop": [],
+    "awaiting": [],
+    "heldByFailure": False,
+    "given": [],
+    "generations": [],
+    "overrides": [],
+    "about": {"id": "second"},
+}
+"""What a seed's snapshot holds besides statuses and edges."""
+
+
 async def _early_late_repeated(started: Started) -> None:
     await started.handle.signal("external_event", {"name": "x", "payload": {"n": 1}, "eventId": "1"})
     await started.handle.signal("external_event", {"name": "x", "payload": {"n": 1}, "eventId": "1"})
@@ -470,6 +491,44 @@ PLANS: dict[str, Recorded] = {
             ]
         },
         below="a",
+    ),
+    "redrive": Recorded(
+        {"nodes": [_node("a", "t-value", inputs={"x": 1}), _node("b", "t-value")], "edges": [_edge("a", "b")]},
+        state={
+            "keyRoot": "first",
+            "seed": {
+                "snapshot": {**_BEGINNING, "statuses": "FA", "edges": "1", "outputs": [[0, {"x": 1}]]},
+                "raised": [],
+                "facts": [["a", {"status": "SUCCESS"}, {"inputs": {"x": 1}, "outputs": {"x": 1}}]],
+                "data": {"redriveOf": "first", "rootRunId": "first"},
+            },
+        },
+    ),
+    "undo-terminated": Recorded(
+        {
+            "nodes": [_node("a", compensation={"type": "noop"}), _node("b", compensation={"type": "noop"})],
+            "edges": [_edge("a", "b")],
+            "finally": [_node("f")],
+        },
+        state={
+            "keyRoot": "first",
+            "seed": {
+                "snapshot": {
+                    **_BEGINNING,
+                    "statuses": "FJA",
+                    "edges": "1",
+                    "ending": "CANCELLED",
+                    "reason": "it hangs",
+                    "effects": [
+                        [0, [{"generation": 0, "inputs": {}, "unsure": 1, "outputs": {}}]],
+                        [1, [{"generation": 1, "inputs": {}, "unsure": 1}]],
+                    ],
+                },
+                "raised": [],
+                "facts": [["a", {"status": "SUCCESS"}, None], ["b", {"status": "CANCELLED"}, None]],
+                "data": {"undoOf": "first", "rootRunId": "first"},
+            },
+        },
     ),
 }
 
