@@ -167,14 +167,7 @@ async def who_had_hands_in(conn: AsyncConnection, tenant_id: str, run_id: UUID) 
     """Who decided about each node, or gave its inputs or outputs, in this run or where it took the node over?"""
     events, stored = run_events.c, event_bodies.c
     same = (stored.run_id == events.run_id) & (stored.epoch == events.epoch) & (stored.seq == events.seq)
-    kinds = (
-        "HITL_TASK_VOTED",
-        "HITL_TASK_COMPLETED",
-        "NODE_RETRY_REQUESTED",
-        "NODE_SKIPPED",
-        "NODE_ERROR",
-        "NODE_KEPT",
-    )
+    kinds = [str(kind) for kind in _HANDS]
     columns = (events.node_id, events.data["operator"], events.data["completedBy"], stored.body["hands"])
     query = select(*columns).select_from(run_events.outerjoin(event_bodies, same))
     query = query.where(
