@@ -209,7 +209,9 @@ async def finished_seed(
         choice = Choice([False] * len(outcomes), generations, frozenset())
         await past.take(conn, choice, needed(program, outcomes, choice))
         ending = Ending(RunStatus.CANCELLED, None, "the run above is undone")
-        made = await asyncio.to_thread(revive, program, inputs, about, outcomes, choice, past.values, told, ending)
+        made = await asyncio.to_thread(
+            revive, program, inputs, about, outcomes, choice, past.values, told, ending=ending
+        )
         facts = await past.facts(conn, made, choice, outcomes)
     return {"snapshot": made.snapshot, "raised": [], "facts": facts, "data": {"undoOf": str(run_id)}}
 
