@@ -138,3 +138,50 @@ async def test_a_cancel_ends_waits_at_once(shared_engine: Engine) -> None:
     await started.handle.execute_update("cancel", {})
     end = await started.end()
     assert {node["status"] for node in end["nodes"].values()} == {"CANCELLED"}
+
+
+async def test_callbacks_over_continue_as_new(shared_engine: Engine) -> None:
+    """Acknowledgements, large ones among them, and waits are carried over."""
+    chain = noop_chain(60)
+    asks = [{"nodeId": name, "type": "t-size", "inputs": {"kilobytes": 20}, "callback": {}} for name in ("a", "b")]
+    plan = {
+        "nodes": [*asks, *chain["nodes"]],
+        "edges": chain["edges"],
+        "failurePolicy": "continue",
+        "outputs": {"size": "${size(nodes.b.outputs.acknowledgement.text)}", "n": "${nodes.a.outputs.n}"},
+    }
+    started = await shared_engine.start(plan, historyLimit=100)
+    await started.until("NODE_WAITING", "a")
+    await started.handle.signal("callback", {"nodeId": "a", "callbackId": "1", "outputs": {"n": 1}})
+    await started.until("NODE_COMPLETED", "n59")
+    await started.handle.signal("callback", {"nodeId": "b", "callbackId": "2"})
+    end = await started.end()
+    assert end["result"]["outputs"] == {"size": 20 * 1024, "n": 1}
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        None,
+        {"nodeId": "a"},
+        {"callbackId": "1"},
+        {"nodeId": "a", "callbackId": "1", "generation": -1},
+        {"nodeId": "a", "callbackId": "1", "generation": "x"},
+        {"nodeId": "a", "callbackId": "1", "outputs": []},
+        {"nodeId": "a", "callbackId": "1", "error": {"type": ["TIMEOUT"]}},
+        {"nodeId": "a", "callbackId": "1", "error": {"type": "TIMEOUT", "retryable": "yes"}},
+        {"nodeId": "a", "callbackId": "1", "error": {"suggestedAction": "DANCE"}},
+        {"nodeId": "a", "callbackId": "1", "token": "x"},
+    ],
+)
+async def test_a_malformed_callback_harms_nobody(shared_engine: Engine, payload: Any) -> None:
+    """Refused as an update, recorded as a signal; the node goes on waiting for its answer."""
+    started = await shared_engine.start({"nodes": [{"nodeId": "a", "type": "t-value", "callback": {}}]})
+    await started.until("NODE_WAITING", "a")
+    with pytest.raises(WorkflowUpdateFailedError) as refusal:
+        await started.handle.execute_update("callback", payload)
+    assert getattr(refusal.value.cause, "type", None) == "INVALID_REQUEST"
+    await started.handle.signal("callback", payload)
+    await started.until("REQUEST_REJECTED")
+    await started.handle.signal("callback", {"nodeId": "a", "callbackId": "2"})
+    assert (await started.end())["run"]["status"] == "COMPLETED"
