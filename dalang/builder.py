@@ -228,6 +228,11 @@ class NodeBuilder:
         self._data["task"] = {**self._data.get("task", {}), **found}
         return self
 
+    def callback(self, *, timeout: DurationLike | None = None) -> Self:
+        """End the node when somebody calls its callback URL; ``timeout`` is how long that may take."""
+        self._data["callback"] = {} if timeout is None else {"timeout": _duration(timeout)}
+        return self
+
     def join(self, join: str) -> Self:
         """Say what the node waits for: allLive, all, any, allDone, or a boolean over edge ids."""
         self._data["join"] = join

@@ -46,6 +46,8 @@ def check_node_types(draft: Draft, registered: frozenset[str] | None, problems: 
             continue
         elif not later.refuse_type(kind, (*node.steps, "type"), problems, node.id) and types is not None:
             hint = problems.hint(kind, types) or f"; there are {', '.join(types[:20])}."
+            if kind == "callback":
+                hint = "; give the node that asks for the work the field `callback`."
             message = f"There is no node type `{kind}`{hint} Functions become types with @node."
             problems.error("UNKNOWN_NODE_TYPE", (*node.steps, "type"), message, node.id)
 

@@ -24,7 +24,7 @@ from dalang.builder import (
 )
 from dalang.errors import ErrorType, InvalidDocument
 from dalang.formats import load_document
-from dalang.plan import FailurePolicy, Node, Plan, RetryPolicy, Timeouts, with_derived_ids
+from dalang.plan import Callback, FailurePolicy, Node, Plan, RetryPolicy, Timeouts, with_derived_ids
 from dalang.plan_human import Escalation, HumanTask, OnExpiry
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -81,6 +81,7 @@ def test_a_node_can_say_everything_that_the_model_knows() -> None:
         .timeout("30s")
         .timeouts(heartbeat="5s")
         .retry(5, backoff="FIXED", initial_delay="2s", max_delay="4s", multiplier=1.5, jitter=True, on=["TIMEOUT"])
+        .callback(timeout="2h")
         .join("any")
         .input_port("url", type="string", required=True)
         .output_port("body", default_value="")
@@ -94,6 +95,8 @@ def test_a_node_can_say_everything_that_the_model_knows() -> None:
     assert node.requirements.resources is not None
     assert node.requirements.resources.model_dump() == {"cpu_cores": 2, "memory_mb": 100, "gpu": 1}
     assert node.priority == 1
+    assert node.callback == Callback(timeout="2h")
+    assert NodeBuilder("a", "http").callback().build().callback == Callback()
     assert node.timeouts == Timeouts(start_to_close="30s", heartbeat="5s")
     assert node.retry_policy is not None
     assert node.retry_policy.retry_on == (ErrorType.TIMEOUT,)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from dalang.canonical import body_reference, compact_json
 from dalang.events import (
     AlarmRang,
+    Begin,
     CallbackReceived,
     CancelRequested,
     Event,
@@ -23,6 +24,9 @@ from dalang.events import (
     RetryRequested,
     SkipRequested,
 )
+from dalang.plan import Plan
+from dalang.program import Program, compile_plan
+from dalang.run import Run
 from dalang.run_state import ACTIVITY, WAIT
 from dalang.statuses import IN_FLIGHT, RUN_ENDS, ImpossibleMove, NodeStatus, RunStatus
 from tests.core.test_hearing import NOON, SECOND, Clock, edge, event
@@ -260,3 +264,14 @@ def test_the_clock_helpers_ring() -> None:
     assert run.ring_if_due(24) is None
     assert run.ring_if_due(25) == AlarmRang()
     assert run.run.next_alarm == NOON + 25 * SECOND
+
+
+def test_a_node_that_asks_again_takes_a_slot_again() -> None:
+    """Within one process, too, where nothing is restored in between."""
+    document = {"name": "p", "nodes": [asking("a", "1m")], "failurePolicy": "pause"}
+    run = Run(Program(compile_plan(Plan.model_validate(document))), {}, {"id": "r"})
+    for one in (Begin(), NodeSucceeded("a", {}), AlarmRang(), RetryRequested("a")):
+        run.apply(one, NOON + (run.next_alarm is not None) * 60 * SECOND)
+        run.due(NOON)
+    assert run.statuses == [NodeStatus.RUNNING]
+    assert (run._busy[ACTIVITY], run._busy[WAIT]) == (1, 0)

@@ -627,3 +627,11 @@ def test_a_rejection_without_its_port_fails_and_a_failure_that_asks_ends_the_reh
     assert trace.status == "FAILED"
     _, trace = once(plan_of(nodes=nodes, edges=edges, failurePolicy="escalate"), nodes={"h": {"approval": 0}})
     assert (trace.status, (trace.error or {})["originNode"]) == ("AWAITING_HITL", "h")
+
+
+def test_a_callback_is_rehearsed_as_part_of_its_node() -> None:
+    """How long the node takes is how long its answer takes; it fails and is repeated as its activity is."""
+    node = {"nodeId": "a", "type": "http", "inputs": {"url": "http://x.org"}, "callback": {"timeout": "2h"}}
+    scenario, trace = once(plan_of(nodes=[node]), nodes={"a": {"duration": "5m", "outputs": {"n": 1}}})
+    assert spans(scenario, trace) == {"a": (0, 300_000)}
+    assert trace.status == "COMPLETED"
