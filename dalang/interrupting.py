@@ -96,7 +96,6 @@ class Interrupting(Waiting):
         """
         if node not in self.halting or self.ending:
             return False
-        self.halting.discard(node)
         checkpoint = self.checkpoints.get(node)
         data = {**notes, "checkpointBytes": None if checkpoint is None else checkpoint["size"]}
         self._move_node(node, PENDING, EventType.NODE_INTERRUPTED, data)
@@ -143,10 +142,9 @@ class Interrupting(Waiting):
         self, node: int, to: NodeStatus, kind: EventType, data: Mapping[str, Any], body: dict[str, Any] | None = None
     ) -> None:
         super()._move_node(node, to, kind, data, body)
-        if to in NODE_ENDS:
-            self.halting.discard(node)
-            if to is not NodeStatus.FAILED:  # an operator may have it run again
-                self._forget(node)
+        self.halting.discard(node)  # whatever it is now, it has ended what it was told to stop
+        if to in NODE_ENDS and to is not NodeStatus.FAILED:  # a failed one an operator may have run again
+            self._forget(node)
 
     def _let_go(self, node: int) -> None:
         super()._let_go(node)

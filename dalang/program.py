@@ -378,9 +378,10 @@ class Program:
     def is_interruptible(self, node: int) -> bool:
         """Tell whether a pause that interrupts may stop the node: as it says, else by its type.
 
-        The run below a container is told itself: stopped it would have ended.
+        The run below a container is told itself: stopped it would have ended. What asks for a callback is not asked
+        twice: the answer to the first question may come at any time.
         """
-        if self.container(node) is not None:
+        if self.container(node) is not None or "callback" in self.nodes[node]:
             return False
         said: bool | None = self.nodes[node].get("interruptible")
         return self.types[node] not in DRAINED_TYPES if said is None else said

@@ -34,8 +34,9 @@ def check_node_types(draft: Draft, registered: frozenset[str] | None, problems: 
         if node.model is None:
             continue
         kind = node.model.type
-        if node.model.interruptible and kind in WAITING_TYPES:
-            message = f"A node of type {kind} has no handler that could be stopped; a pause leaves it as it is."
+        if node.model.interruptible and (kind in WAITING_TYPES or node.model.callback is not None):
+            what = f"A node of type {kind}" if kind in WAITING_TYPES else "A node that waits for a callback"
+            message = f"{what} cannot be stopped to start again; a pause leaves it as it is."
             problems.error("NOT_INTERRUPTIBLE", (*node.steps, "interruptible"), message, node.id)
         check_callback(node, node.model, problems)
         if kind in BUILT_IN_TYPES:

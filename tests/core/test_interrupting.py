@@ -228,6 +228,17 @@ def test_what_only_waits_cannot_be_interruptible(kind: str) -> None:
     """The plan is refused, with the place."""
     inputs = {"sleep": {"seconds": 1}, "timer": {"duration": "1s"}, "event": {"name": "e"}}[kind]
     plan = {"name": "p", "nodes": [{"nodeId": "a", "type": kind, "inputs": inputs, "interruptible": True}]}
+    _refused(plan)
+
+
+def test_who_waits_for_a_callback_is_not_interrupted() -> None:
+    """Its question is asked once, whatever asks it; the plan cannot say otherwise."""
+    asking = work("a", callback={})
+    assert begun(asking).do(INTERRUPT) == []
+    _refused({"name": "p", "nodes": [{"nodeId": "a", "type": "agent", "callback": {}, "interruptible": True}]})
+
+
+def _refused(plan: dict[str, Any]) -> None:
     report = validate(plan)
     assert [(one.code, one.pointer) for one in report.errors] == [("NOT_INTERRUPTIBLE", "/nodes/0/interruptible")]
 

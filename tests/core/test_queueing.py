@@ -228,6 +228,7 @@ class Desk:
         self.held: set[tuple[str, int]] = set()
         self.flying: dict[str, Start] = {}
         self.attempts: dict[str, int] = {}
+        self.told: set[str] = set()
 
     def happen(self, event: Event) -> None:
         self.now += 1
@@ -247,6 +248,7 @@ class Desk:
         while steps := self.run.due(self.now):  # what was stopped just now may have left the finally nodes to begin
             for step in steps:
                 self.take(step)
+            assert {self.run.program.ids[node] for node in self.run.halting} <= self.flying.keys()
         self.run.facts.clear()
 
     def take(self, step: Step) -> None:
@@ -258,8 +260,9 @@ class Desk:
             if key in self.waiting:
                 self.waiting.remove(key)
         elif isinstance(step, Stop):
-            self.flying.pop(step.node_id)
-            self.happen(NodeStopped(step.node_id))
+            self.told.add(step.node_id)
+            if self.rnd.random() < 0.5:  # else it takes its time, and may end otherwise meanwhile
+                self.stop(step.node_id)
         else:
             assert isinstance(step, Start)
             assert step.node_id not in self.flying
@@ -283,7 +286,7 @@ class Desk:
         if self.run.status is RunStatus.PAUSED:
             moves += [lambda: self.happen(ResumeRequested())] * 2
         elif rnd.random() < 0.1:
-            moves.append(lambda: self.happen(PauseRequested()))
+            moves.append(lambda: self.happen(PauseRequested(mode=rnd.choice(("drain", "interrupt")))))
         if rnd.random() < 0.05:
             moves.append(lambda: self.happen(CancelRequested()))
         if rnd.random() < 0.1:
@@ -298,12 +301,16 @@ class Desk:
         node, ask = self.waiting.pop(self.rnd.randrange(len(self.waiting)))
         self.held.add((node, ask))
         if self.rnd.random() < 0.3:
-            self.happen(PauseRequested())  # in the same moment
+            self.happen(PauseRequested(mode=self.rnd.choice(("drain", "interrupt"))))  # in the same moment
         self.happen(LeaseAnswered(node, ask, "GRANTED"))
 
     def end(self) -> None:
         node = self.rnd.choice(sorted(self.flying))
+        if node in self.told and self.rnd.random() < 0.5:
+            self.stop(node)
+            return
         self.flying.pop(node)
+        self.told.discard(node)
         draw = self.rnd.random()
         if draw < 0.4:
             self.happen(NodeSucceeded(node, {}))
@@ -312,6 +319,13 @@ class Desk:
             self.happen(NodeDeferred(node, self.now + 3, "breaker"))
         else:
             self.happen(NodeFailed(node, {**NETWORK, "retryable": self.rnd.random() < 0.7}))
+
+    def stop(self, node: str) -> None:
+        stopped = self.flying.pop(node)
+        self.told.discard(node)
+        if stopped.lease is not None and not self.run.ending:  # interrupted: that attempt does not count
+            self.attempts[node] -= 1
+        self.happen(NodeStopped(node))
 
     def ring(self) -> None:
         assert self.run.next_alarm is not None
