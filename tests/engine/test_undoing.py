@@ -14,6 +14,7 @@ from temporalio.exceptions import ApplicationError
 
 from dalang.nesting import undo_run_id
 from tests.engine.kit import Engine, Started, body_of, node_events
+from tests.engine.test_redrive import redrive
 
 
 def _undo(folder: Path, **more: Any) -> dict[str, Any]:
@@ -340,3 +341,29 @@ async def test_an_undo_below_that_people_gave_up_is_told_above(shared_engine: En
     await _decide(started, task, "resolve")
     end = await started.end()
     assert end["nodes"]["sub"]["status"] == "COMPENSATED"
+
+
+async def test_a_redrive_takes_over_the_undo_of_finished_runs_below(shared_engine: Engine, tmp_path: Path) -> None:
+    """What a kept loop did is known from the events of the run before, and undone when the redrive is cancelled."""
+    body = {"type": "t-value", **_undo(tmp_path)}
+    plan = {
+        "compensate": "onCancel",
+        "nodes": [
+            {"nodeId": "l", "type": "loop", "loop": {"body": body, "until": "iteration == 1", "maxIterations": 5}},
+            {"nodeId": "c", "type": "t-needs", "inputs": {"x": 1}, "retryPolicy": {"maxAttempts": 1}},
+            {"nodeId": "d", "type": "t-hang"},
+        ],
+        "edges": [
+            {"sourceNodeId": "l", "targetNodeId": "c", "mapping": {}},
+            {"sourceNodeId": "c", "targetNodeId": "d", "mapping": {}},
+        ],
+    }
+    started = await shared_engine.start(plan)
+    assert (await started.end())["run"]["status"] == "FAILED"
+    assert undone(tmp_path) == []
+    again = await redrive(shared_engine, started.run_id, c={"x": 2})
+    await again.until("NODE_STARTED", "d")
+    await again.handle.execute_update("cancel", {})
+    end = await again.end()
+    assert end["nodes"]["l"]["status"] == "COMPENSATED"
+    assert undone(tmp_path) == [f"{started.run_id}/l:{iteration}:0:body:0:0:undo" for iteration in (1, 0)]
