@@ -64,6 +64,7 @@ class Callbacks(Hearing):
         timeout = self.program.nodes[node]["callback"].get("timeout")
         until = None if timeout is None else self._at + timeout
         self.acknowledged[node] = acknowledgement
+        self.answers.pop(node, None)  # to other work, with other inputs
         self.halting.discard(node)  # it ended in the moment in which it was to be interrupted
         self._take_wait_slot(node)
         self._wait(node, {"waitsFor": CALLBACK}, until, data, {ACKNOWLEDGEMENT: acknowledgement})

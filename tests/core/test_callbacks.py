@@ -23,6 +23,7 @@ from dalang.events import (
     PauseRequested,
     RetryRequested,
     SkipRequested,
+    Undo,
 )
 from dalang.plan import Plan
 from dalang.program import Program, compile_plan
@@ -118,7 +119,7 @@ def test_an_answer_to_other_work_is_refused() -> None:
     with pytest.raises(ImpossibleMove, match="in generation 1, not 0"):
         run.do(answer("a", n=1))
     run.do(NodeSucceeded("a", {}))
-    assert run.statuses["a"] == "RUNNING"
+    assert (run.statuses["a"], run.run.answers) == ("RUNNING", {})
     assert run.do(answer("a", "c3", 1, n=2)).outputs("a")["n"] == 2
 
 
@@ -275,3 +276,16 @@ def test_a_node_that_asks_again_takes_a_slot_again() -> None:
         run.due(NOON)
     assert run.statuses == [NodeStatus.RUNNING]
     assert (run._busy[ACTIVITY], run._busy[WAIT]) == (1, 0)
+
+
+def test_what_was_asked_for_is_undone() -> None:
+    """A cancel while the answer is waited for: the compensation gets what the activity returned."""
+    undo = {"type": "http", "inputs": {"url": "http://x.org/${outputs.acknowledgement.job}"}}
+    document = {"name": "p", "nodes": [asking("a", compensation=undo)]}
+    run = Run(Program(compile_plan(Plan.model_validate(document))), {}, {"id": "r"})
+    for one in (Begin(), NodeSucceeded("a", {"job": 7}), CancelRequested()):
+        run.apply(one, NOON)
+        steps = run.due(NOON)
+    assert [(step.node_id, dict(step.inputs)) for step in steps if isinstance(step, Undo)] == [
+        ("a", {"url": "http://x.org/7"})
+    ]
