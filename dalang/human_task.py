@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import Any
 from uuid import NAMESPACE_OID, UUID, uuid5
 
@@ -130,11 +131,15 @@ class OpenTask:
 
 def task_id(run_id: str, node_id: str, generation: int, number: int) -> str:
     """Return the id of the ``number``-th task (from 0) of a node in a run: the same wherever it is computed."""
+    return str(uuid5(_namespace(run_id), f"{node_id}:{generation}:{number}"))
+
+
+@lru_cache(maxsize=64)
+def _namespace(run_id: str) -> UUID:
     try:
-        namespace = UUID(run_id)
+        return UUID(run_id)
     except ValueError:  # runs of tests and rehearsals
-        namespace = uuid5(NAMESPACE_OID, run_id)
-    return str(uuid5(namespace, f"{node_id}:{generation}:{number}"))
+        return uuid5(NAMESPACE_OID, run_id)
 
 
 def digest_of(shown: Mapping[str, Any]) -> str:

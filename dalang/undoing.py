@@ -228,7 +228,7 @@ class Undoing(Reviving):
             self._await_quiet(node)
 
     def _await_quiet(self, node: int) -> None:
-        if any(alarm[1] == ALARM and alarm[2] == node for alarm in self._alarms):
+        if self._alarms.has(ALARM, node):
             return
         quiet_at = max(effect.get("quietAt", 0) for effect in self.effects[node])
         if quiet_at > self._at:

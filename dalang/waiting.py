@@ -1,6 +1,6 @@
 """Waits of the state machine itself: nodes that nothing outside works on, and the alarms that end or change them.
 
-An *alarm* is a time at which something is due: ``[at, kind, subject]``. The machine keeps them, since they are part of
+An *alarm* is a time at which something is due (``alarms.py``). The machine keeps them, since they are part of
 what a run is; the driver keeps one durable timer for the earliest (:attr:`Waiting.next_alarm`) and answers with
 :class:`~dalang.events.AlarmRang`. A decision that comes in the same moment as the alarm counts by its own time: whoever
 handles an event that an overdue alarm would have forbidden compares the times itself.
@@ -9,9 +9,9 @@ handles an event that an overdue alarm would have forbidden compares the times i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from heapq import heapify, heappop, heappush
 from typing import Any, ClassVar
 
+from dalang.alarms import Alarms
 from dalang.events import AlarmRang
 from dalang.instants import format_instant
 from dalang.joining import Joining
@@ -19,9 +19,6 @@ from dalang.program import Program
 from dalang.run_state import BLOCKED, moved
 from dalang.statuses import NodeStatus
 from dalang.wire import EventType
-
-Alarm = list[Any]
-"""``[at, kind, subject]``: milliseconds since the epoch, a name of :attr:`Waiting.alarm_handlers`, a node or a task."""
 
 
 class Waiting(Joining):
@@ -39,7 +36,7 @@ class Waiting(Joining):
         self, program: Program, inputs: Mapping[str, Any], about: Mapping[str, Any], max_in_flight: int = 50
     ) -> None:
         super().__init__(program, inputs, about, max_in_flight)
-        self._alarms: list[Alarm] = []
+        self._alarms = Alarms()
         self.waits: dict[int, dict[str, Any]] = {}
 
     def _wait(
@@ -73,37 +70,33 @@ class Waiting(Joining):
     @property
     def next_alarm(self) -> int | None:
         """When the earliest alarm is due, in milliseconds since the epoch; None when there is none."""
-        return self._alarms[0][0] if self._alarms else None
+        return self._alarms.next
 
     def _set_alarm(self, at: int, kind: str, subject: Any) -> None:
-        heappush(self._alarms, [at, kind, subject])
+        self._alarms.set(at, kind, subject)
 
     def _drop_alarms(self, subject: Any) -> None:
         """Nothing is due any more for ``subject``."""
-        kept = [alarm for alarm in self._alarms if alarm[2] != subject]
-        if len(kept) < len(self._alarms):
-            heapify(kept)
-            self._alarms = kept
+        self._alarms.drop(subject)
 
     def _ring(self, event: AlarmRang) -> None:
-        while self._alarms and self._alarms[0][0] <= self._at:
-            _, kind, subject = heappop(self._alarms)
+        while (due := self._alarms.take(self._at)) is not None:
+            kind, subject = due
             self.alarm_handlers[kind](self, subject)
             self._settle()
 
     def _renumber(self, program: Program, to: Sequence[int | None]) -> None:
-        kept: list[Alarm] = []
+        kept = Alarms()
         for at, kind, subject in self._alarms:
             new = to[subject] if isinstance(subject, int) else subject
             if new is not None:
-                kept.append([at, kind, new])
+                kept.set(at, kind, new)
         super()._renumber(program, to)
         self._alarms, self.waits = kept, moved(self.waits, to)
-        heapify(self._alarms)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as compact JSON; alarms and waits only where there are any."""
-        own: dict[str, Any] = {"alarms": sorted(self._alarms)} if self._alarms else {}
+        own: dict[str, Any] = {"alarms": [list(alarm) for alarm in self._alarms]} if self._alarms else {}
         if self.waits:
             own["waits"] = [[node, wait] for node, wait in self.waits.items()]
         return {**super().snapshot(), **own}
@@ -111,5 +104,4 @@ class Waiting(Joining):
     def _load(self, snapshot: Mapping[str, Any]) -> None:
         self.waits = {node: wait for node, wait in snapshot.get("waits", ())}
         super()._load(snapshot)
-        self._alarms = [list(alarm) for alarm in snapshot.get("alarms", ())]
-        heapify(self._alarms)
+        self._alarms = Alarms(snapshot.get("alarms", ()))
