@@ -87,7 +87,7 @@ class People(Asking):
         """Let a human node that has just started ask its person."""
         spec, words = self._spec(node), self._task_words[self.program.ids[node]]
         quorum, four_eyes = spec.get("quorum", 1), spec.get("fourEyes", False)
-        excluded = self._hands_in(node) if four_eyes else []
+        excluded = self.contributors(node) if four_eyes else []
         candidates = spec.get("candidates")
         if candidates is not None:
             left = [name for name in candidates if name not in excluded]
@@ -129,9 +129,9 @@ class People(Asking):
         spec: Mapping[str, Any] = self.program.nodes[node].get("task") or {}
         return spec
 
-    def _hands_in(self, node: int) -> list[str]:
-        """Return who started the run, or had a hand in what ``node`` shows: decided, or gave inputs or outputs, there
-        or in what it depends on. A ``finally`` node depends on all others."""
+    def contributors(self, node: int) -> list[str]:
+        """Return who started the run or had a hand in what ``node`` is given: decided, or gave inputs or outputs, there
+        or in what it depends on, runs above and below included. A ``finally`` node depends on all others."""
         program = self.program
         seen, todo = {node}, [node]
         if node >= program.first_finally:
@@ -143,12 +143,20 @@ class People(Asking):
             todo.extend(new)
         creator = self.about.get("createdBy")
         names = [creator] if isinstance(creator, str) else []
+        names += self.about.get("contributors", ())
         names += [name for one in sorted(seen) for name in self._hands.get(program.ids[one], ())]
         return list(dict.fromkeys(names))
 
+    @property
+    def all_contributors(self) -> list[str]:
+        """Who had a hand in anything of this run and the runs below it; not who started it."""
+        return list(dict.fromkeys(name for names in self._hands.values() for name in names))
+
     def _had_hand(self, node: int, *operators: str | None) -> None:
-        known = self._hands.setdefault(self.program.ids[node], [])
-        known.extend(name for name in operators if name is not None and name not in known)
+        names = [name for name in operators if name is not None]
+        if names:
+            known = self._hands.setdefault(self.program.ids[node], [])
+            known.extend(name for name in dict.fromkeys(names) if name not in known)
 
     def _error(self, node: int, kind: ErrorType, message: str, **details: Any) -> dict[str, Any]:
         node_id = self.program.ids[node]

@@ -177,6 +177,7 @@ class Run(Undoing):
             return
         if event.undoable:
             self._took_effect_below(node)
+        self._had_hand(node, *event.notes.get("contributors", ()))
         if self.program.types[node] == "loop":
             iterated = self._iterated(node, outputs, event.notes)
             if iterated is None:

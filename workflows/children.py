@@ -173,6 +173,8 @@ class Children:
     def _child_state(self, step: Start, document: Mapping[str, Any], nodes: int) -> dict[str, Any]:
         parent, about = self._state, self._run.about
         key_root = parent.get("keyRoot") or self._run_id
+        # Four eyes reach into the run below: who had a hand in what it is given may not approve it there.
+        contributors = [name for name in self._run.contributors(self._number(step)) if name != about.get("createdBy")]
         link: wire.ChildLink = {
             "parentRunId": self._run_id,
             "parentNodeId": step.node_id,
@@ -198,6 +200,7 @@ class Children:
                 "priority": document["priority"],
                 "parentRunId": self._run_id,
                 "topRunId": link["topRunId"],
+                **({"contributors": contributors} if contributors else {}),
             },
             "maxInFlight": parent["maxInFlight"],
             "historyLimit": parent["historyLimit"],
@@ -267,6 +270,8 @@ class Children:
         if status == RunStatus.COMPLETED:
             undoable = result.get("undoable") is True
             notes |= {"undoable": True, "iteration": step.iteration} if undoable else {}
+            names = result.get("contributors")
+            notes |= {"contributors": names} if isinstance(names, list) else {}
             return NodeSucceeded(step.node_id, result.get("outputs") or {}, notes=notes, undoable=undoable)
         if status == RunStatus.CANCELLED:
             return self._cancelled(step, result.get("reason"), stopping, notes)

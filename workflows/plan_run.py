@@ -50,6 +50,8 @@ with workflow.unsafe.imports_passed_through():
 DRAIN_SECONDS = 10
 """How long a run waits for a quiet point before it starts nodes again, while its history may still grow."""
 DETAILS_EVERY_SECONDS = 1.0
+MAX_CONTRIBUTORS = 1_000
+"""So many people a run below a node names to the run above it."""
 _CARRIED = (
     "engine",
     "runId",
@@ -413,7 +415,9 @@ class PlanRun(Replanning, AnsweringPeople):
                 raise asyncio.CancelledError
             return {**result, "reason": run.reason, **({"notUndone": len(run.effects)} if run.effects else {})}
         undoable = {"undoable": True} if "child" in self._state and run.undoable else {}
-        return {**result, "outputs": run.result, **undoable}
+        names = run.all_contributors if "child" in self._state else []
+        contributors = {"contributors": names[:MAX_CONTRIBUTORS]} if names else {}
+        return {**result, "outputs": run.result, **undoable, **contributors}
 
     def _show_status(self, before: RunStatus) -> None:
         self._shown = self._run.status

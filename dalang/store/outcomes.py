@@ -167,15 +167,20 @@ async def who_had_hands_in(conn: AsyncConnection, tenant_id: str, run_id: UUID) 
     """Who decided about each node, or gave its inputs or outputs, in this run or where it took the node over?"""
     events, stored = run_events.c, event_bodies.c
     same = (stored.run_id == events.run_id) & (stored.epoch == events.epoch) & (stored.seq == events.seq)
-    kinds = [str(kind) for kind in _HANDS]
-    columns = (events.node_id, events.data["operator"], events.data["completedBy"], stored.body["hands"])
+    below = (events.type == str(EventType.NODE_COMPLETED)) & events.data.has_key("contributors")  # in a run below it
+    said = events.data["operator"], events.data["completedBy"], events.data["contributors"]
+    columns = (events.node_id, *said, stored.body["hands"])
     query = select(*columns).select_from(run_events.outerjoin(event_bodies, same))
     query = query.where(
-        events.tenant_id == tenant_id, events.run_id == run_id, events.type.in_(kinds), ~events.superseded
+        events.tenant_id == tenant_id,
+        events.run_id == run_id,
+        events.type.in_([str(kind) for kind in _HANDS]) | below,
+        ~events.superseded,
     )
     hands: dict[str, list[str]] = {}
-    for node_id, operator, completed_by, before in await conn.execute(query.order_by(events.seq)):
-        names = [name for name in (operator, completed_by, *(before or ())) if isinstance(name, str)]
+    for node_id, operator, completed_by, others, before in await conn.execute(query.order_by(events.seq)):
+        found = (operator, completed_by, *(others or ()), *(before or ()))
+        names = [name for name in found if isinstance(name, str)]
         if names:
             hands[node_id] = list(dict.fromkeys([*hands.get(node_id, ()), *names]))
     return hands

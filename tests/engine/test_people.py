@@ -6,9 +6,12 @@ import asyncio
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from temporalio.client import WorkflowUpdateFailedError
 
-from tests.engine.kit import Engine, Started, body_of, node_events
+from dalang.store.engine import transaction
+from tests.engine.kit import TENANT, Engine, Started, body_of, node_events
+from tests.engine.test_redrive import redrive
 
 
 def _plan(**task: Any) -> dict[str, Any]:
@@ -273,3 +276,72 @@ async def test_the_status_is_a_search_attribute(shared_engine: Engine) -> None:
             await asyncio.sleep(0.1)
     await started.handle.execute_update("cancel", {})
     assert (await started.end())["run"]["status"] == "CANCELLED"
+
+
+async def _approve(started: Started, operator: str) -> None:
+    """Decide the only open task, as soon as there is one."""
+    async with asyncio.timeout(20):
+        while not (tasks := await _tasks(started)):
+            await asyncio.sleep(0.05)
+    (task,) = tasks
+    payload = {"taskId": task["taskId"], "action": "approve", "operator": operator}
+    await started.handle.execute_update("complete_human_task", payload)
+
+
+async def test_four_eyes_see_through_a_redrive(shared_engine: Engine) -> None:
+    """Who approved a node that was kept, and who started the first run, cannot approve what comes of it now."""
+    plan = {
+        "nodes": [
+            {"nodeId": "first", "type": "human"},
+            {"nodeId": "c", "type": "t-needs", "inputs": {"x": 1}, "retryPolicy": {"maxAttempts": 1}},
+            {"nodeId": "h", "type": "human", "task": {"fourEyes": True}},
+        ],
+        "edges": [{"sourceNodeId": "first", "targetNodeId": "c", "mapping": {}},
+                  {"sourceNodeId": "c", "targetNodeId": "h"}],
+    }  # fmt: skip
+    started = await shared_engine.start(plan)
+    await _approve(started, "eve")
+    assert (await started.end())["run"]["status"] == "FAILED"
+    again = await redrive(shared_engine, started.run_id, c={"x": 1})
+    await again.end()
+    new = await redrive(shared_engine, again.run_id, c={"x": 2})
+    await new.until("HITL_TASK_CREATED")
+    assert body_of(await new.stored(), "HITL_TASK_CREATED")["excluded"] == ["ann", "tester", "eve"]
+    await _approve(new, "bob")
+    assert (await new.end())["run"]["status"] == "COMPLETED"
+
+
+async def test_four_eyes_see_into_runs_below_and_above(shared_engine: Engine) -> None:
+    """Who decided before a sub-plan cannot approve in it, and who decided in it cannot approve after it."""
+    inner = {"name": "inner", "nodes": [{"nodeId": "in", "type": "human", "task": {"fourEyes": True}}]}
+    plan = {
+        "nodes": [
+            {"nodeId": "before", "type": "human"},
+            {"nodeId": "sub", "type": "plan", "plan": inner},
+            {"nodeId": "after", "type": "human", "task": {"fourEyes": True}},
+        ],
+        "edges": [{"sourceNodeId": "before", "targetNodeId": "sub"}, {"sourceNodeId": "sub", "targetNodeId": "after"}],
+    }
+    started = await shared_engine.start(plan, about={"id": "x", "createdBy": "sue"})
+    await _approve(started, "ann")
+    await started.until("NODE_STARTED", "sub")
+    async with asyncio.timeout(20):
+        while not (child := await _child(shared_engine, started.run_id)):
+            await asyncio.sleep(0.05)
+    await child.until("HITL_TASK_CREATED")
+    assert body_of(await child.stored(), "HITL_TASK_CREATED")["excluded"] == ["sue", "ann"]
+    await _approve(child, "bob")
+    await started.until("HITL_TASK_CREATED", "after")
+    stored = await started.stored()
+    assert body_of(stored, "HITL_TASK_CREATED", "after")["excluded"] == ["sue", "ann", "bob"]
+    await _approve(started, "eve")
+    assert (await started.end())["run"]["status"] == "COMPLETED"
+
+
+async def _child(engine: Engine, run_id: str) -> Started | None:
+    async with transaction(engine.db, TENANT) as conn:
+        query = text("select run_id from execution_runs where parent_run_id = :r")
+        found = (await conn.execute(query, {"r": run_id})).scalar_one_or_none()
+    if found is None:
+        return None
+    return Started(engine, str(found), engine.client.get_workflow_handle(f"run-{found}"))
