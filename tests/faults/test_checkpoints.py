@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from dalang.settings import Settings
 from tests.engine.kit import Started, body_of
-from tests.faults.site import Site, until
+from tests.faults.site import Site, site, until
 
 
 def steps_node(path: Path, **inputs: Any) -> dict[str, Any]:
@@ -53,3 +54,42 @@ async def test_the_attempt_after_a_kill_goes_on(workers: Site, folder: Path, kil
     assert [pid == old for _, pid in done] == [True] * 4 + [False] * 4
     outputs = body_of(end, "NODE_COMPLETED", "a")["outputs"]
     assert (outputs["begun"], outputs["attempt"]) == (4, 2)
+
+
+async def test_a_run_is_interrupted_while_the_worker_of_its_node_is_dead(workers: Site, folder: Path) -> None:
+    """Nobody answers for the killed attempt: once it is noticed the node is PENDING, and goes on from its heartbeat."""
+    path = folder / "steps"
+    started = await workers.start({"nodes": [steps_node(path, count=8, wait_at=4)]})
+    await until(lambda: len(steps_done(path)) == 4)
+    await until_heartbeat(started, 4)
+    old = workers.stack.parts["worker"].pid
+    await workers.stack.add_worker()
+    await workers.stack.kill("worker")
+    await started.handle.execute_update("pause", {"mode": "interrupt"})
+    await started.until("NODE_INTERRUPTED", "a")
+    path.with_suffix(".gate").touch()
+    await started.handle.execute_update("resume", {})
+    end = await started.end(60)
+    done = steps_done(path)
+    assert [step for step, _ in done] == list(range(8))
+    assert [pid == old for _, pid in done] == [True] * 4 + [False] * 4
+    assert body_of(end, "NODE_COMPLETED", "a")["outputs"]["begun"] == 4
+    assert end["attempts"] == []
+
+
+async def test_a_worker_that_ends_hands_its_work_on(settings: Settings, folder: Path) -> None:
+    """SIGTERM, and the handler does not end in the time for draining: another worker goes on from its checkpoint."""
+    path = folder / "steps"
+    short = settings.model_copy(update={"graceful_shutdown_seconds": 1})
+    async with site(short, folder) as made:
+        started = await made.start({"nodes": [steps_node(path, count=8, wait_at=4)]})
+        await until(lambda: len(steps_done(path)) == 4)
+        old = made.stack.parts["worker"].pid
+        await made.stack.add_worker()
+        assert await made.sigterm() == 0
+        path.with_suffix(".gate").touch()
+        end = await started.end(60)
+        done = steps_done(path)
+        assert [step for step, _ in done] == list(range(8))
+        assert [pid == old for _, pid in done] == [True] * 4 + [False] * 4
+        assert body_of(end, "NODE_COMPLETED", "a")["outputs"]["begun"] == 4
