@@ -6,6 +6,7 @@ task. Due dates, reminders and escalations are alarms. How tasks are kept, claim
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,6 +38,10 @@ class People(Asking):
         """By human node that has started and may be asked again: its texts and names."""
         self._hands: dict[str, list[str]] = {}
         """By node: who decided it, or gave its inputs or outputs."""
+
+    @abstractmethod
+    def _own_inputs(self, node: int) -> Mapping[str, Any]:
+        """Return what ``inputs`` means in the expressions of ``node``."""
 
     def _weigh_waiting(self) -> None:
         """Keep AWAITING_HITL true to its meaning: people are asked, and nothing can move until they decide."""
@@ -71,7 +76,8 @@ class People(Asking):
         words: Mapping[str, Any] = {key: spec[key] for key in TASK_TEXTS if key in spec}
         if template is not None:
             try:
-                words = template.render(self._context(program.input_references.get(node, ())))
+                context = self._context(program.input_references.get(node, ()))
+                words = template.render({**context, "inputs": self._own_inputs(node)})
             except ExpressionError as failure:
                 place = f"task{failure.pointer or ''} of node {node_id}"
                 details = {"code": failure.code, "expression": place}

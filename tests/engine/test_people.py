@@ -345,3 +345,22 @@ async def _child(engine: Engine, run_id: str) -> Started | None:
     if found is None:
         return None
     return Started(engine, str(found), engine.client.get_workflow_handle(f"run-{found}"))
+
+
+async def test_a_person_per_element(shared_engine: Engine) -> None:
+    """A map may ask about each element of a list; the results come in order, whoever decides first."""
+    ask = {"nodeId": "ask", "type": "human", "inputs": {"who": "${inputs.item}"}, "task": {"title": "${inputs.item}?"}}
+    plan = {"nodes": [{"nodeId": "each", "type": "map", "map": {"items": ["x", "y", "z"], "body": ask}}]}
+    started = await shared_engine.start(plan)
+    async with asyncio.timeout(20):
+        while not (child := await _child(shared_engine, started.run_id)):
+            await asyncio.sleep(0.05)
+        while len(tasks := await _tasks(child)) < 3:
+            await asyncio.sleep(0.05)
+    assert [task["title"] for task in tasks] == ["x?", "y?", "z?"]
+    for task in reversed(tasks):
+        payload = {"taskId": task["taskId"], "action": "approve", "operator": "ann"}
+        await child.handle.execute_update("complete_human_task", payload)
+    end = await started.end()
+    results = body_of(end, "NODE_COMPLETED", "each")["outputs"]["results"]
+    assert [one["who"] for one in results] == ["x", "y", "z"]
