@@ -19,19 +19,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from dalang.store.tables import metadata
+from dalang.store.columns import metadata, moment
 
 LEASE_STATES = ("WAITING", "GRANTED", "RELEASED", "WITHDRAWN", "REFUSED")
 SHARED = ""
 """The tenant of a pool or an agent that all tenants share."""
-
-
-def _now(name: str) -> Column[object]:
-    return Column(name, DateTime(timezone=True), nullable=False, server_default=text("now()"))
-
-
-def _when(name: str) -> Column[object]:
-    return Column(name, DateTime(timezone=True))
 
 
 resource_pools = Table(
@@ -44,7 +36,7 @@ resource_pools = Table(
     Column("burst", Float),
     Column("description", Text, nullable=False, server_default=text("''")),
     Column("updated_by", Text, nullable=False),
-    _now("updated_at"),
+    moment("updated_at", default=True),
     PrimaryKeyConstraint("tenant_id", "name"),
     CheckConstraint("size >= 0 AND rate > 0 AND burst > 0", "amounts"),
     CheckConstraint("(size IS NOT NULL OR rate IS NOT NULL) AND (rate IS NULL) = (burst IS NULL)", "limits"),
@@ -73,7 +65,7 @@ tenant_quotas = Table(
     Column("memory_mb", Float),
     Column("weight", Float, nullable=False, server_default=text("1")),
     Column("updated_by", Text, nullable=False),
-    _now("updated_at"),
+    moment("updated_at", default=True),
     PrimaryKeyConstraint("tenant_id"),
     CheckConstraint("max_nodes >= 0 AND cpu_cores >= 0 AND memory_mb >= 0 AND weight > 0", "amounts"),
     comment="What a tenant may use at once, and how large its share is where tenants compete.",
@@ -92,10 +84,10 @@ agents = Table(
     Column("endpoint", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     Column("draining", Boolean, nullable=False, server_default=text("false")),
     Column("heartbeat_seconds", Integer),
-    _when("heartbeat_at"),
+    moment("heartbeat_at"),
     Column("registered_by", Text, nullable=False),
-    _now("registered_at"),
-    _now("updated_at"),
+    moment("registered_at", default=True),
+    moment("updated_at", default=True),
     PrimaryKeyConstraint("tenant_id", "agent_id"),
     CheckConstraint("kind IN ('local', 'taskQueue', 'poll', 'a2a')", "kind"),
     CheckConstraint("max_concurrent_tasks >= 0 AND heartbeat_seconds > 0", "numbers"),
@@ -121,10 +113,10 @@ leases = Table(
     Column("lasts_ms", BigInteger, nullable=False),
     Column("short", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     Column("reason", Text),
-    _now("asked_at"),
-    _when("granted_at"),
-    _when("ended_at"),
-    _when("told_at"),
+    moment("asked_at", default=True),
+    moment("granted_at"),
+    moment("ended_at"),
+    moment("told_at"),
     PrimaryKeyConstraint("lease_id"),
     CheckConstraint(f"state IN ({', '.join(repr(state) for state in LEASE_STATES)})", "state"),
     CheckConstraint("(state IN ('WAITING', 'GRANTED')) = (ended_at IS NULL)", "ended"),

@@ -10,7 +10,8 @@ from sqlalchemy import ColumnElement, delete, literal, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from dalang.store.tables import execution_runs, node_checkpoints
+from dalang.store.restart_tables import node_checkpoints
+from dalang.store.tables import execution_runs
 
 _kept = node_checkpoints.c
 

@@ -18,8 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.store.events import Event, list_events_of_task
 from dalang.store.paging import Page, after, read_cursor, write_cursor
+from dalang.store.people_tables import human_tasks
 from dalang.store.references import resolve
-from dalang.store.tables import execution_runs, human_tasks
+from dalang.store.tables import execution_runs
 
 _tasks, _runs = human_tasks.c, execution_runs.c
 

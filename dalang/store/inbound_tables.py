@@ -20,22 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from dalang.store.tables import metadata
-
-
-def _now(name: str) -> Column[object]:
-    return Column(name, DateTime(timezone=True), nullable=False, server_default=text("now()"))
-
-
-def _when(name: str) -> Column[object]:
-    return Column(name, DateTime(timezone=True))
-
-
-def _of_run() -> ForeignKeyConstraint:
-    return ForeignKeyConstraint(
-        ["tenant_id", "run_id"], ["execution_runs.tenant_id", "execution_runs.run_id"], ondelete="CASCADE"
-    )
-
+from dalang.store.columns import metadata, moment, of_run
 
 external_events = Table(
     "external_events",
@@ -47,7 +32,7 @@ external_events = Table(
     Column("payload", JSONB(none_as_null=True), nullable=False),
     Column("digest", Text, nullable=False),
     Column("created_by", Text, nullable=False),
-    _now("created_at"),
+    moment("created_at", default=True),
     Column("expires_at", DateTime(timezone=True), nullable=False),
     Column("position", BigInteger, Identity(always=True), nullable=False),
     PrimaryKeyConstraint("tenant_id", "event_id"),
@@ -69,7 +54,7 @@ event_waits = Table(
     Column("seq", BigInteger, nullable=False),
     Column("since", DateTime(timezone=True), nullable=False),
     PrimaryKeyConstraint("tenant_id", "run_id", "node_id"),
-    _of_run(),
+    of_run(cascade=True),
     Index(None, "tenant_id", "name", "correlation_key"),
     comment="Read model: which node began to wait for which event, with which of its events. It waits as long as that "
     "is the newest event of the node.",
@@ -83,13 +68,13 @@ event_deliveries = Table(
     Column("run_id", Uuid, nullable=False),
     Column("epoch", Integer, nullable=False),
     Column("position", BigInteger, nullable=False),
-    _now("created_at"),
-    _when("delivered_at"),
+    moment("created_at", default=True),
+    moment("delivered_at"),
     PrimaryKeyConstraint("tenant_id", "event_id", "run_id", "epoch"),
     ForeignKeyConstraint(
         ["tenant_id", "event_id"], ["external_events.tenant_id", "external_events.event_id"], ondelete="CASCADE"
     ),
-    _of_run(),
+    of_run(cascade=True),
     Index("ix_event_deliveries_open", "position", postgresql_where=text("delivered_at IS NULL")),
     comment="Which event goes to which run (once in each epoch of it); sent again until Temporal has taken it.",
 )
@@ -104,13 +89,13 @@ callbacks = Table(
     Column("node_id", Text, nullable=False),
     Column("generation", Integer, nullable=False),
     Column("attempt", Integer, nullable=False),
-    _now("created_at"),
-    _when("closed_at"),
-    _when("called_at"),
+    moment("created_at", default=True),
+    moment("closed_at"),
+    moment("called_at"),
     Column("answer", JSONB(none_as_null=True)),
-    _when("delivered_at"),
+    moment("delivered_at"),
     UniqueConstraint("callback_id"),
-    _of_run(),
+    of_run(cascade=True),
     CheckConstraint("token_hash ~ '^[0-9a-f]{64}$'", "token_hash"),
     CheckConstraint("generation >= 0 AND attempt > 0", "numbers"),
     CheckConstraint("called_at IS NULL OR (answer IS NOT NULL AND closed_at IS NOT NULL)", "called"),

@@ -24,14 +24,7 @@ from dalang.store.chain import Transition
 from dalang.store.projection import body_part
 from dalang.store.references import resolve
 from dalang.store.runs import RunSummary
-from dalang.store.tables import (
-    event_bodies,
-    execution_runs,
-    node_executions,
-    plan_documents,
-    run_events,
-    run_revisions,
-)
+from dalang.store.tables import event_bodies, execution_runs, node_executions, plan_documents, run_events, run_revisions
 from dalang.wire import EventType
 
 _revisions, _runs, _nodes = run_revisions.c, execution_runs.c, node_executions.c

@@ -16,7 +16,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.errors import Conflict, NotFound
-from dalang.store.tables import execution_runs, run_checkpoints, run_events
+from dalang.store.restart_tables import run_checkpoints
+from dalang.store.tables import execution_runs, run_events
 
 _points, _runs, _events = run_checkpoints.c, execution_runs.c, run_events.c
 

@@ -13,9 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from dalang.statuses import TaskStatus
 from dalang.store.bulk import arguments, insert_all
 from dalang.store.chain import Transition
+from dalang.store.people_tables import human_tasks
 from dalang.store.projection import Row
 from dalang.store.stored_chain import task_events
-from dalang.store.tables import human_tasks
 from dalang.store.task_projection import task_after, task_of
 
 Tasks = dict[UUID, Row]

@@ -13,7 +13,7 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from dalang.store.tables import ROLES, api_tokens
+from dalang.store.people_tables import ROLES, api_tokens
 
 PREFIX = "dalang_"
 """Every token begins with it, so that scanners find leaked ones."""

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dalang.store.engine import create_engine, sql_state
 from dalang.store.migrate import current_revision, downgrade, newest_revision, upgrade
-from dalang.store.tables import metadata
+from dalang.store.schema import metadata
 from tests.harness import Database
 from tests.store.world import World
 

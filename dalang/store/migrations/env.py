@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from dalang.store import admission_tables, inbound_tables  # noqa: F401 - they are part of the metadata
-from dalang.store.tables import metadata
+from dalang.store.schema import metadata
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
 with context.begin_transaction():

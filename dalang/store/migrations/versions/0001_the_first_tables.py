@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from dalang.store.tables import TransactionId
+from dalang.store.columns import TransactionId
 
 revision = "0001"
 down_revision = None

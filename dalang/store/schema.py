@@ -1,0 +1,8 @@
+"""All tables: who compares or makes them imports ``metadata`` from here, so that none is missing."""
+
+from __future__ import annotations
+
+from dalang.store import admission_tables, inbound_tables, people_tables, restart_tables, tables
+from dalang.store.columns import metadata
+
+__all__ = ["admission_tables", "inbound_tables", "metadata", "people_tables", "restart_tables", "tables"]
