@@ -71,6 +71,7 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
             scheduled.start,
             scheduled.wait,
             revisions.prepare,
+            revisions.load,
             undo_seeds.seed,
             *activities,
         ],

@@ -30,7 +30,7 @@ from dalang.store.engine import is_connection_error, transaction
 from dalang.store.plans import get_document, put_document
 from dalang.store.revisions import plan_of_revision, results_of
 from dalang.validation import validate
-from dalang.wire import PREPARE_REVISION, PreparedRevision, RevisionRequest
+from dalang.wire import LOAD_PLAN, PREPARE_REVISION, PreparedRevision, RevisionRequest
 
 T = TypeVar("T")
 logger = logging.getLogger("dalang.revisions")
@@ -59,6 +59,15 @@ class Revisions:
                 logger.exception("a revision of run %s could not be prepared", request.get("runId"))
                 message = f"the revision could not be prepared: {type(error).__name__}; the worker's log has it"
                 raise ApplicationError(message, non_retryable=True) from None
+
+    @activity.defn(name=LOAD_PLAN)
+    async def load(self, request: Any) -> Any:
+        """Return the plan that a run has at a revision."""
+        async with beating():
+            try:
+                return dict(await self._document(request))
+            except NotFound as error:
+                raise ApplicationError(str(error), type="NotFound", non_retryable=True) from error
 
     async def _prepared(self, request: RevisionRequest) -> PreparedRevision:
         document = await self._document(request)
@@ -101,7 +110,7 @@ class Revisions:
         whole, _ = await with_stored_plans(self._engine, self._preparations, request["tenantId"], revision.plan)
         return replace(revision, plan=whole, diff=plan_diff(before, whole.wire()))
 
-    async def _document(self, request: RevisionRequest) -> Mapping[str, Any]:
+    async def _document(self, request: Mapping[str, Any] | RevisionRequest) -> Mapping[str, Any]:
         """Return the plan that the change is made of.
 
         Raises:

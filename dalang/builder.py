@@ -25,6 +25,7 @@ from dalang.durations import format_duration
 from dalang.errors import ErrorType, InvalidDocument
 from dalang.plan import SUCCESS_PORT, BackoffStrategy, FailurePolicy, Node, Plan, Port
 from dalang.plan_human import OnExpiry
+from dalang.plan_planner import Planner
 from dalang.plan_undo import Compensate, Compensation
 
 DurationLike: TypeAlias = str | timedelta
@@ -173,6 +174,11 @@ class NodeBuilder:
         self._data["compensation"] = built.model_dump(mode="json", by_alias=True, exclude_unset=True)
         return self
 
+    def evaluator(self) -> Self:
+        """Let the node judge what was done: its outputs carry a verdict, pass, replan or fail."""
+        self._data["evaluator"] = True
+        return self
+
     def pivot(self) -> Self:
         """Make the node the point of no return."""
         self._data["pivot"] = True
@@ -308,6 +314,12 @@ class PlanBuilder:
     def failure_policy(self, policy: FailurePolicy | Literal["failFast", "continue", "pause", "escalate"]) -> Self:
         """Say what an unhandled failure means for the rest of the run."""
         return self._set("failurePolicy", str(policy))
+
+    def planner(self, type: str = "agent", *, max_replans: int | None = None, **fields: Any) -> Self:
+        """Say who changes the plan while it runs; ``fields`` are named as in :class:`~dalang.plan_planner.Planner`."""
+        built = Planner.model_validate({"type": type, **fields})
+        self._set("planner", built.model_dump(mode="json", by_alias=True, exclude_unset=True))
+        return self if max_replans is None else self._set("maxReplans", max_replans)
 
     def compensate(self, when: Compensate | Literal["onFailure", "onCancel", "always", "never"]) -> Self:
         """Say after which ends of a run its effects are undone; by default after a failure and after a cancel."""

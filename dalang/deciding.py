@@ -99,14 +99,18 @@ class Deciding(Interrupting):
                 node, NodeStatus.FAILED, EventType.NODE_FAILED, {**data, "awaiting": True}, {"error": error}
             )
             self.awaiting.append(node)
-            if self._wants_person(error):
-                self._ask_about(node, error)
-            else:
-                self._hold(node)
+            self._bring_up(node, error)
             return
         self._move_node(node, NodeStatus.FAILED, EventType.NODE_FAILED, data, {"error": error})
         self._let_go(node)
         self._give_up(node, error)
+
+    def _bring_up(self, node: int, error: Mapping[str, Any]) -> None:
+        """Have somebody decide about a failed node."""
+        if self._wants_person(error):
+            self._ask_about(node, error)
+        else:
+            self._hold(node)
 
     def _give_up(self, node: int, error: Mapping[str, Any]) -> None:
         """Let a failure that nothing handles take its effect on what depends on the node, and on the run."""
@@ -137,7 +141,7 @@ class Deciding(Interrupting):
 
     def _hold(self, node: int) -> None:
         """Hold the run because of a failed node, unless an operator holds it already."""
-        if self.status in (RunStatus.RUNNING, RunStatus.AWAITING_HITL):
+        if self.status in (RunStatus.RUNNING, RunStatus.AWAITING_HITL, RunStatus.REPLANNING):
             self.held_by_failure = True
             node_id = self.program.ids[node]
             data = {"nodeId": node_id, "reason": f"node {node_id} failed; retry or skip it, or cancel the run"}

@@ -186,6 +186,21 @@ class PlanRevised:
     known: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     operator: str | None = None
     reason: str | None = None
+    planning: int | None = None
+    """The number of the MakePlan that this answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplanFailed:
+    """No revision came of the MakePlan with the number ``planning``: ``error`` is an ErrorPayload in wire form.
+
+    ``problems`` say what was wrong with the planner's answer; it is asked again with them, unless this is ``final``.
+    """
+
+    planning: int
+    error: Mapping[str, Any]
+    problems: Sequence[Mapping[str, Any]] = ()
+    final: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +298,7 @@ Event = (
     | RetryRequested
     | SkipRequested
     | PlanRevised
+    | ReplanFailed
     | UndoSucceeded
     | UndoFailed
     | TaskDecided
@@ -366,4 +382,17 @@ class GiveBack:
     ask: int
 
 
-Step = Start | Stop | Undo | Ask | GiveBack
+@dataclass(frozen=True, slots=True)
+class MakePlan:
+    """Ask the plan's planner for the next revision; answered by PlanRevised or ReplanFailed with this ``number``.
+
+    ``causes`` say what asks for it, ``problems`` what was wrong with the answer of the attempt before.
+    """
+
+    number: int
+    attempt: int
+    causes: Sequence[Mapping[str, Any]]
+    problems: Sequence[Mapping[str, Any]] = ()
+
+
+Step = Start | Stop | Undo | Ask | GiveBack | MakePlan

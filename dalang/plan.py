@@ -22,6 +22,7 @@ from dalang.plan_base import RetryPolicy as RetryPolicy
 from dalang.plan_base import Timeouts as Timeouts
 from dalang.plan_containers import Body, LoopSpec, MapSpec
 from dalang.plan_human import HumanTask
+from dalang.plan_planner import Planner
 from dalang.plan_undo import Compensate, Compensation
 
 MAX_NODES = 100_000
@@ -172,6 +173,12 @@ class Node(Model):
         description="The point of no return: once it succeeded, neither it nor what it depends on is undone, and later"
         " failures wait for an operator.",
     )
+    evaluator: bool = Field(
+        False,
+        strict=True,
+        description="Its outputs carry a verdict on what was done: pass, replan (the planner changes the plan) or fail;"
+        " with a reason.",
+    )
     callback: Callback | None = Field(
         None, description="The node ends when somebody calls its callback URL; of http, agent, python and own types."
     )
@@ -229,6 +236,12 @@ class PlanHead(Model):
     )
     max_in_flight: int | None = Field(
         None, ge=1, le=1000, strict=True, description="Nodes RUNNING at once; 1 is sequential."
+    )
+    planner: Planner | None = Field(
+        None, description="Who changes the plan while it runs, when an evaluator or a failure asks for it."
+    )
+    max_replans: int | None = Field(
+        None, ge=1, le=100, strict=True, description="How often the planner is asked in one run. Default: 3."
     )
     inputs: dict[str, Any] | None = Field(None, description="JSON Schema of the run's inputs.")
     outputs: dict[str, Any] | None = Field(None, description="The run's outputs; ${...} is CEL.")

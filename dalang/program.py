@@ -33,6 +33,7 @@ from dalang.plan import (
     with_derived_ids,
 )
 from dalang.plan_containers import MAX_ELEMENTS
+from dalang.plan_planner import DEFAULT_MAX_REPLANS, Planner
 from dalang.plan_undo import Compensation
 from dalang.templates import Template, compile_template
 
@@ -105,6 +106,9 @@ def compile_plan(plan: Plan) -> dict[str, Any]:
         document["outputs"] = plan.outputs
     if plan.compensate is not None:
         document["compensate"] = plan.compensate.value
+    if plan.planner is not None:
+        document["planner"] = _planner_document(plan, plan.planner)
+        document["maxReplans"] = plan.max_replans or DEFAULT_MAX_REPLANS
     return document
 
 
@@ -132,6 +136,7 @@ def _node_document(node: Node, retry: int) -> dict[str, Any]:
         "callback": {"timeout": node.callback.timeout} if node.callback else None,
         "priority": node.priority,
         "pivot": node.pivot or None,
+        "evaluator": node.evaluator or None,
         "join": None if node.join == JOIN_WORDS[0] else node.join,
         "estimate": node.requirements.estimated_duration,
         "capabilities": list(dict.fromkeys(capabilities)) or None,
@@ -156,6 +161,18 @@ def _node_document(node: Node, retry: int) -> dict[str, Any]:
 def _compensation_document(undo: Compensation, retry: int) -> dict[str, Any]:
     optional = {"handler": undo.handler, "inputs": undo.inputs, "capabilities": list(undo.capabilities) or None}
     document = {"type": undo.type, "retry": retry, "timeouts": _timeouts(undo.timeouts, None)}
+    return {**document, **{key: value for key, value in optional.items() if value is not None}}
+
+
+def _planner_document(plan: Plan, planner: Planner) -> dict[str, Any]:
+    policy = planner.retry_policy or RetryPolicy(max_attempts=plan.max_retries or DEFAULT_MAX_ATTEMPTS)
+    optional = {"handler": planner.handler, "capabilities": list(planner.capabilities) or None}
+    document = {
+        "type": planner.type,
+        "inputs": planner.inputs,
+        "retry": _retry_document(policy),
+        "timeouts": _timeouts(planner.timeouts, None),
+    }
     return {**document, **{key: value for key, value in optional.items() if value is not None}}
 
 
@@ -244,6 +261,7 @@ class Program:
         self.priority: int = document["priority"]
         self.max_in_flight: int | None = document["maxInFlight"]
         self.timeout_ms: int | None = document["timeout"]
+        self.planner: dict[str, Any] | None = document.get("planner")
         self.first_finally: int = document["finally"] if self.repeat is None else self.repeat
         self.ids: list[str] = _ids(self.nodes, self.repeat)
         self.types: list[str] = [node["type"] for node in self.nodes]

@@ -201,11 +201,15 @@ class Revising(Containers):
             "reason": event.reason,
         }
         data = {key: value for key, value in data.items() if value is not None}
-        self._emit(EventType.PLAN_REVISED, None, data, {"diff": event.diff})
+        self._announce(event, data, {"diff": event.diff})
+
+    def _announce(self, event: PlanRevised, data: dict[str, Any], body: dict[str, Any]) -> None:
+        self._emit(EventType.PLAN_REVISED, None, data, body)
 
     def _begin_anew(self, node: int, event: PlanRevised) -> None:
         """Let a node that was replaced wait for its turn again."""
         self.errors.pop(node, None)
+        self._starts_again(node, as_other_work=True)
         if self.statuses[node] is PENDING:
             return
         data = {"generation": self.generations[node], "operator": event.operator, "reason": "replaced"}

@@ -11,12 +11,12 @@ from typing import Any
 
 from dalang.expressions import ExpressionError
 from dalang.joining import SKIP
-from dalang.revising import Revising
+from dalang.planning import Planning
 from dalang.run_state import PENDING
 from dalang.wire import EventType
 
 
-class Reviving(Revising):
+class Reviving(Planning):
     """A run's state that may have begun elsewhere."""
 
     def _take_over(self, seed: Mapping[str, Any]) -> None:

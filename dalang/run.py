@@ -51,6 +51,7 @@ from dalang.events import (
     PauseRequested,
     PlanRevised,
     Rejected,
+    ReplanFailed,
     ResumeRequested,
     RetryRequested,
     SkipRequested,
@@ -137,7 +138,8 @@ class Run(Undoing):
     def _pause_refusal(self, name: str, event: PauseRequested) -> ImpossibleMove | None:
         if self._may_interrupt(event):
             return None
-        possible = self.status in (RunStatus.RUNNING, RunStatus.AWAITING_HITL) and not self.ending and not self.closing
+        going = self.status in (RunStatus.RUNNING, RunStatus.AWAITING_HITL, RunStatus.REPLANNING)
+        possible = going and not self.ending and not self.closing
         return None if possible else self._wrong_status(name)
 
     def _resume_refusal(self, name: str, event: ResumeRequested) -> ImpossibleMove | None:
@@ -155,7 +157,7 @@ class Run(Undoing):
 
     def _cancellable(self) -> bool:
         return (
-            self.status in (RunStatus.RUNNING, RunStatus.PAUSED, RunStatus.AWAITING_HITL)
+            self.status in (RunStatus.RUNNING, RunStatus.PAUSED, RunStatus.AWAITING_HITL, RunStatus.REPLANNING)
             and self.ending is not RunStatus.CANCELLED
             and not self.closing
         )
@@ -215,7 +217,7 @@ class Run(Undoing):
     def _cancel(self, event: CancelRequested) -> None:
         self.reason = event.reason or "cancelled"
         data = {"operator": event.operator, "reason": event.reason}
-        if self.status in (RunStatus.PAUSED, RunStatus.AWAITING_HITL):
+        if self.status in (RunStatus.PAUSED, RunStatus.AWAITING_HITL, RunStatus.REPLANNING):
             self._move_run(RunStatus.RUNNING, EventType.PLAN_CANCEL_REQUESTED, data)
         else:
             self._emit(EventType.PLAN_CANCEL_REQUESTED, None, {"status": self.status, **data})
@@ -254,6 +256,8 @@ class Run(Undoing):
                     steps.append(self._with_past(started))
         steps.extend(self._lease_steps(starting))
         self._weigh_waiting()
+        if starting:
+            steps.extend(self._plans_due())
         stops = [node for node in self._to_stop if self.statuses[node] in IN_FLIGHT and node not in self.waits]
         steps.extend(Stop(self.program.ids[node], node in self.halting and not self.ending) for node in stops)
         self._to_stop = []
@@ -339,6 +343,7 @@ class Run(Undoing):
         self.ending = ending
         if already:
             return
+        self._stop_planning()
         if self.held_by_failure and self.status is RunStatus.PAUSED:
             self._move_run(RunStatus.RUNNING, EventType.PLAN_RESUMED, {"reason": "the run is ending"})
         awaiting, self.awaiting, self.held_by_failure = self.awaiting, [], False
@@ -368,7 +373,7 @@ class Run(Undoing):
 
     def _close(self) -> None:
         """When all nodes have ended undo what is to be undone; then run the ``finally`` nodes, then end the run."""
-        if self.status not in MOVING or self._open[0] or self.awaiting or self._undo_is_open():
+        if self.status not in MOVING or self._open[0] or self.awaiting or self._undo_is_open() or self._is_planning():
             return
         if not self.closing:
             if self._begin_undo(self._outcome()):
@@ -443,6 +448,7 @@ RULES: dict[type, Rule] = {
     SkipRequested: Rule("skip", Run._decision_refusal, Run._skip),
     ExternalEvent: Rule("external event", Run._event_refusal, Run._hear),
     PlanRevised: Rule("replan", Run._revise_refusal, Run._revise),
+    ReplanFailed: Rule("failed replan", Run._replan_failed_refusal, Run._replan_failed),
     UndoSucceeded: Rule("undo succeeded", Run._undo_refusal, Run._undo_succeeded),
     UndoFailed: Rule("undo failed", Run._undo_refusal, Run._undo_failed),
     TaskDecided: Rule("decide", Run._decide_refusal, Run._decide_task),

@@ -26,6 +26,7 @@ with workflow.unsafe.imports_passed_through():
         CancelRequested,
         Event,
         GiveBack,
+        MakePlan,
         NodeSucceeded,
         Rejected,
         Start,
@@ -44,8 +45,8 @@ with workflow.unsafe.imports_passed_through():
     from dalang.workflows.details import current_details
     from dalang.workflows.dispatch import Dispatcher, stopped, success, undone
     from dalang.workflows.lease_desk import LeaseDesk
+    from dalang.workflows.planners import Planners
     from dalang.workflows.recording import FactFlow, identity_of
-    from dalang.workflows.replanning import Replanning
 
 DRAIN_SECONDS = 10
 """How long a run waits for a quiet point before it starts nodes again, while its history may still grow."""
@@ -70,7 +71,7 @@ _programs = ProgramCache()
 
 
 @workflow.defn(name=wire.PLAN_RUN)
-class PlanRun(Replanning, AnsweringPeople):
+class PlanRun(Planners, AnsweringPeople):
     """Drives one run of a plan; see the module's text.
 
     Arguments: the program document (``program.compile_plan``), and the run's state: runId, tenantId, inputs, about,
@@ -212,11 +213,14 @@ class PlanRun(Replanning, AnsweringPeople):
                 self._stop(step)
             elif isinstance(step, Undo):
                 self._begin_undo(step)
+            elif isinstance(step, MakePlan):
+                self._plan(step)
             elif step.type == "sleep":
                 self._begin_sleep(step)
             else:
                 self._begin(step)
         self._children.follow()
+        self._keep_planner()
         self._keep_alarm()
         facts, run.facts = run.facts, []
         self._flow.add(facts, self._is_stored_by_worker)
@@ -351,7 +355,7 @@ class PlanRun(Replanning, AnsweringPeople):
     # -- continue-as-new -------------------------------------------------------------------------------------------
 
     def _in_flight_activities(self) -> int:
-        return len(self._in_flight) - len(self._wakes)
+        return len(self._in_flight) - len(self._wakes) + (self._planner is not None)
 
     def _holding(self) -> bool:
         """Whether nothing may be started now: too much is not stored yet, or a quiet point is waited for."""

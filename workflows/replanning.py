@@ -28,7 +28,7 @@ with workflow.unsafe.imports_passed_through():
     from dalang.workflows.hearing import HearingEvents
     from dalang.workflows.requests import INVALID_REQUEST, WRONG_STATE, Malformed, text
 
-_RETRY = RetryPolicy(
+RETRY = RetryPolicy(
     initial_interval=timedelta(milliseconds=200), backoff_coefficient=2, maximum_interval=timedelta(seconds=5)
 )
 _PREPARING = timedelta(minutes=10)
@@ -46,6 +46,8 @@ class ReplanRequest:
     reason: str | None = None
     expected: int | None = None
     dry_run: bool = False
+    planning: int | None = None
+    """The number of the request to the planner that this answers."""
 
 
 def parse_replan(payload: Any) -> ReplanRequest:
@@ -134,7 +136,7 @@ class Replanning(HearingEvents):
         run.retain()
         try:
             prepared = await self._prepared(request)
-            event = self._event(prepared, base, request.operator, request.reason)
+            event = self._event(prepared, base, request)
             self._unless(run.refusal(event), prepared.get("places", {}))
             if not request.dry_run:
                 self._revise(event, prepared)
@@ -171,7 +173,7 @@ class Replanning(HearingEvents):
             start_to_close_timeout=_PREPARING,
             schedule_to_close_timeout=_PREPARING,
             heartbeat_timeout=timedelta(seconds=5),
-            retry_policy=_RETRY,
+            retry_policy=RETRY,
             summary=f"revision {run.revision + 1}",
         )
         await workflow.wait_condition(lambda: task.done() or run.status in RUN_ENDS)
@@ -205,9 +207,7 @@ class Replanning(HearingEvents):
             "dryRun": request.dry_run,
         }
 
-    def _event(
-        self, prepared: wire.PreparedRevision, base: int, operator: str | None, reason: str | None
-    ) -> PlanRevised:
+    def _event(self, prepared: wire.PreparedRevision, base: int, request: ReplanRequest) -> PlanRevised:
         return PlanRevised(
             program=self._program_of(prepared["program"]),
             digest=prepared["digest"],
@@ -215,8 +215,9 @@ class Replanning(HearingEvents):
             diff=prepared["diff"],
             counts=prepared["counts"],
             known=prepared["known"],
-            operator=operator,
-            reason=reason,
+            operator=request.operator,
+            reason=request.reason,
+            planning=request.planning,
         )
 
     def _revise(self, event: PlanRevised, prepared: wire.PreparedRevision) -> None:

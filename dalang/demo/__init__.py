@@ -5,6 +5,6 @@ api-design, code-generation, testing, code-review, documentation, code-analysis,
 ``generalist``, which takes any task. They do small but real work, the same for the same inputs.
 """
 
-from dalang.demo import agents, nodes
+from dalang.demo import agents, nodes, planner
 
-__all__ = ["agents", "nodes"]
+__all__ = ["agents", "nodes", "planner"]

@@ -16,6 +16,7 @@ from dalang.validation.containers import check_containers
 from dalang.validation.human_tasks import check_human_tasks
 from dalang.validation.input_schema import check_input_schema
 from dalang.validation.node_types import check_node_types
+from dalang.validation.planner import check_planner
 from dalang.validation.ports import check_ports
 from dalang.validation.references import check_references
 from dalang.validation.report import MAX_PROBLEMS, Problems, Report
@@ -69,6 +70,7 @@ class _Validation:
         check_structure(draft, shape.has_nodes, problems)
         check_node_types(draft, self._node_types, problems)
         check_undo(draft, self._node_types, problems)
+        check_planner(draft, self._node_types, problems)
         check_human_tasks(draft, problems)
         check_ports(draft, problems)
         check_references(draft, problems)

@@ -85,6 +85,9 @@ CODES: dict[str, Code] = {
     "JOIN_UNKNOWN_EDGE": Code("error", "A join names an edge that does not lead into the node."),
     # Undoing
     "BAD_COMPENSATION": Code("error", "A compensation has a node type that does no work: a wait, or a container."),
+    "BAD_PLANNER": Code("error", "The planner has a node type that does no work: a wait, or a container."),
+    "FINALLY_EVALUATOR": Code("error", "A `finally` node is an evaluator; the plan does not change any more then."),
+    "NO_PLANNER": Code("warning", "Something asks for another plan, or bounds how often, and nobody could make one."),
     "FINALLY_UNDO": Code("error", "A `finally` node has a compensation or is a pivot; it runs after the undo."),
     "PIVOT_COMPENSATION": Code("warning", "A pivot has a compensation, which runs only when it did not succeed."),
     "NOTHING_TO_UNDO": Code("warning", "What the plan says about undoing has no effect."),

@@ -16,17 +16,12 @@ NODE_TYPES: Mapping[str, str] = {
     "llm": "calling a language model",
     "wasm": "WebAssembly modules",
     "container": "containers",
-    "evaluator": "judging outputs",
-    "planner": "making plans while a run goes on",
 }
 NODE_FIELDS: Mapping[str, str] = {
     "execution": "choosing how a node is executed",
     "light": "short nodes within the workflow",
 }
-PLAN_FIELDS: Mapping[str, str] = {
-    "maxReplans": "changing the plan of a running run",
-    "planner": "making plans while a run goes on",
-}
+PLAN_FIELDS: Mapping[str, str] = {}
 
 
 def _refuse(problems: Problems, steps: Steps, what: str, meaning: str, node: str | None = None) -> None:

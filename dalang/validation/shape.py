@@ -26,6 +26,7 @@ from dalang.plan import (
 )
 from dalang.plan_containers import LoopSpec, MapSpec
 from dalang.plan_human import Escalation, HumanTask
+from dalang.plan_planner import Planner
 from dalang.plan_undo import Compensation
 from dalang.validation import later
 from dalang.validation.report import Problems, Steps, kind_of, shown
@@ -40,6 +41,7 @@ _PARTS: Mapping[str, type[BaseModel]] = {
     "retryPolicy": RetryPolicy,
     "timeouts": Timeouts,
     "compensation": Compensation,
+    "planner": Planner,
     "descriptor": Descriptor,
     "implementation": Implementation,
     "task": HumanTask,

@@ -266,6 +266,15 @@ ERRORS: list[tuple[Change, str, str]] = [
     (setting("nodes", 0, "inputs", "x", "${undoes.inputs.x}"), "/nodes/0/inputs/x", "WRONG_VARIABLE"),
     (setting("finally", 0, "pivot", True), "/finally/0/pivot", "FINALLY_UNDO"),
     (setting("finally", 0, "compensation", {"type": "noop"}), "/finally/0/compensation", "FINALLY_UNDO"),
+    # plans that change
+    (setting("planner", {"type": "sleep"}), "/planner/type", "BAD_PLANNER"),
+    (setting("planner", {"type": "mcp"}), "/planner/type", "FEATURE_UNAVAILABLE"),
+    (setting("planner", {"type": "python"}), "/planner/handler", "MISSING_FIELD"),
+    (setting("planner", {"type": "http"}), "/planner/inputs", "MISSING_INPUT"),
+    (setting("planner", {"capability": "x"}), "/planner/capability", "UNKNOWN_FIELD"),
+    (setting("maxReplans", 0), "/maxReplans", "BAD_VALUE"),
+    (setting("nodes", 0, "evaluator", "yes"), "/nodes/0/evaluator", "WRONG_TYPE"),
+    (changes(setting("planner", {}), setting("finally", 0, "evaluator", True)), "/finally/0/evaluator", "FINALLY_EVALUATOR"),
 ]  # fmt: skip
 
 WARNINGS: list[tuple[Change, str, str]] = [
@@ -281,6 +290,8 @@ WARNINGS: list[tuple[Change, str, str]] = [
     (setting("nodes", 0, "retryPolicy", {"initialDelay": "5m"}), "/nodes/0/retryPolicy/maxDelay", "DURATION_ORDER"),
     (setting("nodes", 0, "retryPolicy", {"retryOn": []}), "/nodes/0/retryPolicy/retryOn", "NO_RETRY_ON"),
     (setting("timeout", "6m"), "/timeout", "CRITICAL_PATH"),
+    (setting("maxReplans", 2), "/maxReplans", "NO_PLANNER"),
+    (setting("nodes", 0, "evaluator", True), "/nodes/0/evaluator", "NO_PLANNER"),
     (setting("compensate", "always"), "/compensate", "NOTHING_TO_UNDO"),
     (setting("nodes", 0, "pivot", True), "/nodes/0/pivot", "NOTHING_TO_UNDO"),
     (changes(setting("nodes", 0, "compensation", {"type": "noop"}), setting("compensate", "never")), "/compensate", "NOTHING_TO_UNDO"),

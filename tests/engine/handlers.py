@@ -307,3 +307,49 @@ async def late_block(ctx: NodeContext, folder: str, seconds: float) -> None:
     """The same on the handlers' loop, which it blocks."""
     time.sleep(seconds)
     (Path(folder) / "effect").touch()
+
+
+@node("t-judge")
+async def judge(ctx: NodeContext, words: int = 0) -> dict[str, Any]:
+    """Want ten words."""
+    verdict = "pass" if words >= 10 else "replan"
+    return {"verdict": verdict, "reason": f"{words} words", "words": words}
+
+
+@agent("t-planner", capabilities=["planning"])
+async def planner(ctx: NodeContext, **inputs: Any) -> dict[str, Any]:
+    """Answer as its inputs say: well, badly first, not at all; each answer tells what it was asked."""
+    way, cause = inputs.get("way", "well"), inputs["causes"][0]
+    if way == "fail" or (way == "fail-once" and ctx.attempt == 1):
+        raise NodeFailure("no idea", type="NETWORK_ERROR", retryable=way == "fail-once")
+    if way == "hang":
+        await asyncio.sleep(3600)
+    if way == "nonsense" or (way == "badly-first" and not inputs["problems"]):
+        return {"patch": {"removeNodes": ["nobody"]}} if way == "badly-first" else {"answer": 42}
+    if cause["kind"] == "failure":
+        node = next(one for one in inputs["plan"]["nodes"] if one["nodeId"] == cause["nodeId"])
+        return {"patch": {"replaceNodes": [{**node, "inputs": {"x": 5}}]}, "reason": "x was too small"}
+    number = inputs["revision"]
+    last, more = cause["nodeId"], f"write{number}"
+    follow = [edge for edge in inputs["plan"]["edges"] if edge["sourceNodeId"] == last]
+    patch = {
+        "removeEdges": [edge["edgeId"] for edge in follow],
+        "addNodes": [
+            {"nodeId": more, "type": "t-value", "inputs": {"words": cause["outputs"]["words"] + 5}},
+            {"nodeId": f"judge{number}", "type": "t-judge", "evaluator": True},
+        ],
+        "addEdges": [
+            {"sourceNodeId": last, "targetNodeId": more, "mapping": {"reason": "because"}},
+            {"sourceNodeId": more, "targetNodeId": f"judge{number}"},
+            *({"sourceNodeId": f"judge{number}", "targetNodeId": edge["targetNodeId"]} for edge in follow),
+        ],
+    }
+    return {"patch": patch, "reason": f"{inputs['statuses'][last]} with {cause['outputs']['reason']}"}
+
+
+@node("t-fixable")
+async def fixable(ctx: NodeContext, x: int) -> dict[str, Any]:
+    """Fail for good unless x is more than 1, and suggest that the plan be fixed."""
+    if x <= 1:
+        raise ToolError("x is too small", suggested_action="AUTO_FIX")
+    return {"x": x, "key": ctx.idempotency_key}

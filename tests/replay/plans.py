@@ -6,9 +6,12 @@ A plan here never changes; a new feature gets a new entry, and ``python -m tests
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+from temporalio.client import WorkflowUpdateFailedError
 
 from tests.engine.kit import Started, noop_chain
 
@@ -209,7 +212,38 @@ async def _cancel_when_asked(started: Started) -> None:
     await started.handle.execute_update("cancel", {"reason": "enough"})
 
 
+async def _replan(started: Started) -> None:
+    await started.until("NODE_STARTED", "s")
+    patch = {"addNodes": [_node("n")], "addEdges": [_edge("a", "n"), _edge("n", "z")], "set": {"timeout": "2h"}}
+    await started.handle.execute_update("replan", {"patch": patch, "operator": "ann"})
+    for bad in ({"removeNodes": ["nobody"]}, {"changeInputs": {"a": {"x": 1}}}):
+        with contextlib.suppress(WorkflowUpdateFailedError):
+            await started.handle.execute_update("replan", {"patch": bad})
+    await started.handle.signal("replan", {"patch": {"changeInputs": {"z": {"x": 1}}}, "expectedRevision": 2})
+
+
+_JUDGED = {
+    "nodes": [
+        _node("draft", "t-value", inputs={"words": 4}),
+        _node("judge", "t-judge", evaluator=True),
+        _node("publish", "t-value"),
+    ],
+    "edges": [_edge("draft", "judge"), _edge("judge", "publish")],
+}
+
+
 PLANS: dict[str, Recorded] = {
+    "replan": Recorded(
+        {
+            "timeout": "1h",
+            "nodes": [_node("a"), _node("s", "sleep", inputs={"duration": "3s"}), _node("z")],
+            "edges": [_edge("a", "s"), _edge("s", "z")],
+        },
+        _replan,
+    ),
+    "planner": Recorded({**_JUDGED, "planner": {"inputs": {"way": "badly-first"}}}, state={"historyLimit": 30}),
+    "planner-fails": Recorded({**_JUDGED, "planner": {"inputs": {"way": "fail"}}}),
+    "auto-fix": Recorded({"planner": {}, "nodes": [_node("a", "t-fixable", inputs={"x": 1})]}),
     "chain": Recorded(noop_chain(5)),
     "data": Recorded(
         {
