@@ -53,13 +53,14 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
     projection = Projection(engine, client)
     link = TemporalLink(settings, engine, client)
     await link.identify(client)
-    scheduled = ScheduledRuns(engine, client, Launcher(settings, engine, link), Schedules(client, settings))
+    launcher = Launcher(settings, engine, link)
+    scheduled = ScheduledRuns(engine, client, launcher, Schedules(client, settings))
     leasing = Leasing(engine)
     admissions = Admissions(leasing)
     teller = Teller(engine, settings.require_database_url(), client, leasing)
     loop, http = HandlerLoop(settings.max_concurrent_activities), Http()
     revisions, undo_seeds = Revisions(engine), UndoSeeds(engine)
-    activities = node_activities(StoreRecorder(engine, identity, settings.public_url), loop, http)
+    activities = node_activities(StoreRecorder(engine, identity, settings.public_url, launcher.enforcer), loop, http)
     running = Worker(
         client,
         task_queue=settings.task_queue,
@@ -96,6 +97,7 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
         leasing.close()
         loop.close()
         await http.close()
+        await launcher.enforcer.close()
         await engine.dispose()
 
 

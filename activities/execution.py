@@ -52,6 +52,10 @@ class Recorder:
     def __init__(self, worker: str = "") -> None:
         self.worker = worker
 
+    async def permit(self, task: NodeTask, attempt: int) -> dict[str, Any] | None:
+        """Ask whether the attempt may begin, and return what the event tells of it; raises PolicyViolation."""
+        return None
+
     async def failed_attempt(self, task: NodeTask, attempt: int, error: Mapping[str, Any]) -> None:
         """Record one failed attempt; must not raise."""
 
@@ -188,10 +192,13 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
     inputs_kept = asyncio.create_task(_keep_large(task["tenantId"], task["inputs"], recorder))
     try:
         ctx.restored = await checkpoints.restore()
+        permitted = await recorder.permit(task, number)
         if task.get("callback"):
             ctx.callback_url = await recorder.callback_url(task, number)
         outputs = hidden(await _within_deadline(task, ctx, handler), ctx.callback_url)
         result: NodeResult = {"outputs": outputs, "attempt": number, "worker": recorder.worker}
+        if permitted is not None:
+            result["policy"] = permitted
         await inputs_kept
         await _keep_large(task["tenantId"], outputs, recorder)
         return result

@@ -17,6 +17,8 @@ from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
 
 from dalang.activities.execution import Recorder
+from dalang.activities.policy import permit
+from dalang.enforcement import Enforcer
 from dalang.errors import NotFound
 from dalang.store.callbacks import Asked, create_callback, new_token
 from dalang.store.checkpoints import StoredCheckpoint, Work, get_checkpoint, put_checkpoint
@@ -85,10 +87,17 @@ class Projection:
 class StoreRecorder(Recorder):
     """Keeps failed attempts, large bodies and checkpoints in Postgres."""
 
-    def __init__(self, engine: AsyncEngine, worker: str, public_url: str = "") -> None:
+    def __init__(
+        self, engine: AsyncEngine, worker: str, public_url: str = "", enforcer: Enforcer | None = None
+    ) -> None:
         super().__init__(worker)
         self._engine = engine
         self._public_url = public_url
+        self._enforcer = enforcer
+
+    async def permit(self, task: NodeTask, attempt: int) -> dict[str, Any] | None:
+        """Ask the configured policies whether the attempt may begin."""
+        return None if self._enforcer is None else await permit(self._enforcer, task, attempt)
 
     async def failed_attempt(self, task: NodeTask, attempt: int, error: Mapping[str, Any]) -> None:
         """Record one failed attempt; without Postgres it is only logged, since Temporal's history has it as well."""

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -31,7 +31,7 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from temporalio.service import RPCError, RPCStatusCode
 
 from dalang import wire
-from dalang.errors import ErrorType, InvalidDocument
+from dalang.errors import Denied, ErrorType, InvalidDocument
 from dalang.launch import Launcher
 from dalang.scheduling import Schedules, identity, startable
 from dalang.statuses import RUN_ENDS
@@ -126,24 +126,40 @@ class ScheduledRuns:
             # Of the key alone: a schedule that was changed meanwhile does not make another run of the same time.
             request_digest=hashlib.sha256(key.encode()).hexdigest(),
         )
-        run = await self._launcher.accept(new, found.plan, found.prepared.inner)
+        try:
+            run = await self._launcher.accept(new, found.plan, found.prepared.inner)
+        except Denied as denied:
+            if denied.away:  # the time is not lost while the policy service restarts: Temporal repeats the activity
+                raise
+            await self._note(row, scheduled_for, ErrorType.POLICY_VIOLATION, str(denied))
+            raise ApplicationError(
+                f"schedule {row.schedule_id} could not start a run: {denied}",
+                type=ErrorType.POLICY_VIOLATION,
+                non_retryable=True,
+                category=ApplicationErrorCategory.BENIGN,
+            ) from None
         async with transaction(self._engine, row.tenant_id) as conn:
             await note_error(conn, row.tenant_id, row.key, None)
         return run
 
     async def _refused(self, row: Schedule, scheduled_for: str, error: InvalidDocument) -> None:
-        """Keep with the schedule why nothing was started: there is no run to show it."""
         problems = [one.model_dump(mode="json", by_alias=True, exclude_none=True) for one in error.problems]
+        await self._note(row, scheduled_for, ErrorType.VALIDATION_ERROR, str(error), problems[:20])
+
+    async def _note(
+        self, row: Schedule, scheduled_for: str, kind: ErrorType, message: str, problems: Sequence[Any] = ()
+    ) -> None:
+        """Keep with the schedule why nothing was started: there is no run to show it."""
         told = {
-            "type": str(ErrorType.VALIDATION_ERROR),
-            "message": str(error)[:2000],
+            "type": str(kind),
+            "message": message[:2000],
             "scheduledFor": scheduled_for,
             "at": format_instant(datetime.now(UTC)),
-            "problems": problems[:20],
+            "problems": list(problems),
         }
         async with transaction(self._engine, row.tenant_id) as conn:
             await note_error(conn, row.tenant_id, row.key, told)
-        logger.warning("schedule %s of %s could not start a run: %s", row.schedule_id, row.tenant_id, error)
+        logger.warning("schedule %s of %s could not start a run: %s", row.schedule_id, row.tenant_id, message)
 
     # -- waiting ---------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import uvicorn
 
 from dalang.activities.catalogue import load_node_modules
 from dalang.api.app import create_app
+from dalang.enforcement import Enforcer
 from dalang.errors import DalangError
 from dalang.settings import Settings
 
@@ -23,6 +24,7 @@ def main() -> int:
         settings.require_database_url()
         logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
         logging.getLogger("alembic").setLevel(logging.WARNING)  # readiness asks for the revision all the time
+        Enforcer(settings)  # a policy with problems ends the process before it listens
         load_node_modules(settings.node_modules)  # so that validation knows their node types
     except DalangError as error:
         sys.stderr.write(f"dalang api: {error}\n")

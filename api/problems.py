@@ -24,6 +24,8 @@ from dalang.errors import (
     Conflict,
     ConflictingPlan,
     DalangError,
+    Denied,
+    ErrorType,
     Gone,
     InvalidDocument,
     NotFound,
@@ -76,8 +78,9 @@ def problem(
     kind: str | None = None,
     problems: Sequence[Mapping[str, Any]] | None = None,
     headers: Mapping[str, str] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Response:
-    """Return a problem; ``kind`` names its type where the status alone does not."""
+    """Return a problem; ``kind`` names its type where the status alone does not, ``more`` are members of its own."""
     title = HTTPStatus(status).phrase
     content: dict[str, Any] = {"type": _TYPE + kind if kind else "about:blank", "title": title, "status": status}
     if detail:
@@ -89,6 +92,7 @@ def problem(
             content["requestId"] = request_id
     if problems is not None:
         content["problems"] = list(problems)
+    content.update(more or {})
     body = json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
     return Response(body, status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
 
@@ -136,6 +140,11 @@ def _conflicting(request: Request | None, error: Any) -> Response:
     return problem(request, 409, str(error), kind="conflicting-plan", problems=listed)
 
 
+def _denied(request: Request | None, error: Any) -> Response:
+    told = {"errorType": str(ErrorType.POLICY_VIOLATION), "rule": safe_text(error.rule)}
+    return problem(request, 403, str(error), kind="policy-violation", more=told)
+
+
 def _validation(request: Request | None, error: Any) -> Response:
     problems = [_parameter(one) for one in error.errors()]
     return problem(request, 422, "The request has wrong parameters.", kind="invalid-request", problems=problems)
@@ -172,6 +181,7 @@ _ANSWERS: tuple[tuple[type[Exception], Answer], ...] = (
     (HTTPException, _http),
     (Unauthenticated, _unauthenticated),
     (Forbidden, _forbidden),
+    (Denied, _denied),
     (NotFound, _simple(404, "not-found")),
     (ConflictingPlan, _conflicting),
     (Conflict, _simple(409, "conflict")),

@@ -54,7 +54,8 @@ async def redrive(
     idempotency_key: IdempotencyKey = None,
 ) -> ExecutePlanResponse:
     """Start a finished run again as a new run: failed or chosen nodes and what follows them run, all else is kept."""
-    wanted = Wanted(who.subject, body.from_, body.inputs, body.checkpoint, body.reason, checked_key(idempotency_key))
+    key = checked_key(idempotency_key)
+    wanted = Wanted(who.subject, body.from_, body.inputs, body.checkpoint, body.reason, key, who.roles)
     run = await it.redrives.redrive(who.tenant_id, runId, wanted)
     response.headers["Location"] = f"/orchestrator/runs/{run.run_id}"
     message = f"Run {runId} is redriven by run {run.run_id}"

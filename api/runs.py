@@ -95,7 +95,7 @@ async def execute(
         request_digest=await asyncio.to_thread(_digest, document) if idempotency_key is not None else None,
     )
     async with asyncio.timeout(ACCEPT_SECONDS):
-        run = await it.launcher.accept(new, inline, prepared.inner)
+        run = await it.launcher.accept(new, inline, prepared.inner, who.roles)
     response.headers["Location"] = f"/orchestrator/runs/{run.run_id}"
     try:
         if run.run_id == new.run_id:

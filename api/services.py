@@ -60,6 +60,7 @@ class Services:
             for task in tasks:
                 with suppress(asyncio.CancelledError):
                     await task
+            await self.launcher.enforcer.close()
             await self.engine.dispose()
 
     @asynccontextmanager

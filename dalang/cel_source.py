@@ -271,8 +271,8 @@ def _quantifier_depth(tokens: list[Token]) -> tuple[int, int]:
     return count, deepest
 
 
-def analyse(source: str) -> Analysis:
-    """Return what ``source`` reads.
+def analyse(source: str, variables: tuple[str, ...] = VARIABLES) -> Analysis:
+    """Return what ``source`` reads of ``variables``.
 
     Raises ExpressionError: SYNTAX, NESTING (see :func:`tokenize`); NODES_USE for `nodes` without a static id;
     FORBIDDEN_MACRO for `map` and `filter`; TIME_ZONE for named time zones (the machine's tables decide);
@@ -303,7 +303,7 @@ def analyse(source: str) -> Analysis:
                         " times longer.",
                         token.start,
                     )
-        elif token.kind == "name" and token.text in VARIABLES and not selected and not _after_optional(tokens, index):
+        elif token.kind == "name" and token.text in variables and not selected and not _after_optional(tokens, index):
             keys, ends = _static_path(tokens, index)
             if token.text == "nodes":
                 _check_node(keys, token)
@@ -315,7 +315,7 @@ def analyse(source: str) -> Analysis:
     texts = [token.text for token in tokens if token.kind in ("op", "name")]
     return Analysis(
         paths=tuple(paths),
-        only_path=len(paths) == 1 and ends == len(tokens) and tokens[0].text in VARIABLES and "?" not in texts,
+        only_path=len(paths) == 1 and ends == len(tokens) and tokens[0].text in variables and "?" not in texts,
         quantifiers=count,
         quantifier_depth=depth,
         commas=texts.count(","),

@@ -134,5 +134,14 @@ class ConflictingPlan(Conflict):
         super().__init__(message)
 
 
+class Denied(DalangError):
+    """A policy forbids it: ``rule`` says which; ``away`` that the one who decides could not be asked."""
+
+    def __init__(self, message: str, rule: str, *, away: bool = False) -> None:
+        super().__init__(message)
+        self.rule = rule
+        self.away = away
+
+
 class Unavailable(DalangError):
     """A part this request needs (Temporal, Postgres) does not answer at the moment; try again."""

@@ -48,10 +48,15 @@ MAX_ITERATIONS = 10_000
 MAX_WORK = 1_000_000_000
 """Iterations times characters: one comparison may look at every character that is read."""
 
-_ENV = cel.NewEnv(
-    variables={name: cel.Type.DYN for name in VARIABLES},
-    extensions=[ext_optional.ExtOptional(), ext_strings.ExtStrings(), ext_math.ExtMath()],
-)
+
+@lru_cache(maxsize=8)
+def _environment(variables: tuple[str, ...]) -> Any:
+    return cel.NewEnv(
+        variables={name: cel.Type.DYN for name in variables},
+        extensions=[ext_optional.ExtOptional(), ext_strings.ExtStrings(), ext_math.ExtMath()],
+    )
+
+
 _POSITION = re.compile(r"<input>:(\d+):(\d+): (.*)")
 _COMPILE_CODES = (
     ("recursion", "NESTING"),
@@ -96,8 +101,10 @@ class Expression:
 
 
 @lru_cache(maxsize=8192)
-def compile(source: str) -> Expression:
+def compile(source: str, variables: tuple[str, ...] = VARIABLES) -> Expression:
     """Return the compiled expression; the same source gives the same object while it is remembered.
+
+    ``variables`` are what it may read; those of policies are others than those of plans.
 
     Raises ExpressionError: TOO_LONG, SYNTAX, NESTING, UNKNOWN_NAME, TYPE_MISMATCH, NOT_JSON (the value would be an
     optional), and the refusals of :func:`dalang.cel_source.analyse`.
@@ -106,9 +113,9 @@ def compile(source: str) -> Expression:
         raise ExpressionError("TOO_LONG", f"An expression has at most {MAX_SOURCE} characters, this one {len(source)}.")
     if not source.isascii() and not encodable(source):
         raise ExpressionError("SYNTAX", "The expression holds half of a surrogate pair.")
-    analysis = analyse(source)
+    analysis = analyse(source, variables)
     try:
-        program = _ENV.compile(source)
+        program = _environment(variables).compile(source)
         kind = program.return_type().name()
     except Exception as error:
         raise _compile_error(str(error), source) from None

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -33,6 +33,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from dalang import temporal, wire
+from dalang.enforcement import Enforcer
 from dalang.errors import Conflict, ErrorPayload, ErrorType, InvalidDocument, NotFound, Unavailable
 from dalang.nesting import embedded_plans, names_stored_plans
 from dalang.nodes import registry
@@ -205,17 +206,23 @@ class Launcher:
         self._engine = engine
         self._link = link
         self.preparations = Preparations()
+        self.enforcer = Enforcer(settings)
 
-    async def accept(self, new: NewRun, inline: Plan | None = None, inner: Sequence[Plan] = ()) -> Run:
+    async def accept(
+        self, new: NewRun, inline: Plan | None = None, inner: Sequence[Plan] = (), roles: Iterable[str] = ()
+    ) -> Run:
         """Write the run's row and, for a plan that is stored nowhere yet, its document; committed when this returns.
 
-        ``inner`` are the plans within it: the runs below its nodes show theirs.
+        ``inner`` are the plans within it: the runs below its nodes show theirs. ``roles`` are those of who asks.
 
         The same Idempotency-Key with the same request answers the run that is there.
 
         Raises:
             Conflict: the key was used for another request.
+            Denied: a policy forbids the run, or could not be asked.
         """
+        if self.enforcer.active:
+            await self.enforcer.check_run(policy_subject(new, roles))
         async with transaction(self._engine, new.tenant_id) as conn:
             if inline is not None:
                 await put_document(conn, new.tenant_id, inline)
@@ -393,6 +400,24 @@ def initial_state(run: Run | NewRun, settings: Settings) -> dict[str, Any]:
         },
         "maxInFlight": settings.max_in_flight,
         "historyLimit": settings.history_events_limit,
+    }
+
+
+def policy_subject(new: NewRun, roles: Iterable[str]) -> dict[str, Any]:
+    """Return what rules see of a run that is asked for."""
+    return {
+        "tenant": new.tenant_id,
+        "plan": {
+            "id": str(new.plan_id),
+            "name": new.plan_name,
+            "version": new.plan_version,
+            "digest": new.plan_digest,
+            "nodes": new.total_nodes,
+        },
+        "run": {"id": str(new.run_id), "priority": new.priority, "metadata": dict(new.metadata or {})},
+        "inputs": dict(new.inputs or {}),
+        "requester": new.created_by,
+        "roles": sorted(roles),
     }
 
 

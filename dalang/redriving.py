@@ -33,6 +33,7 @@ class RedriveRequest:
     checkpoint: str | None = None
     reason: str | None = None
     idempotency_key: str | None = None
+    roles: frozenset[str] = frozenset()
 
 
 class Redrives:
@@ -49,6 +50,7 @@ class Redrives:
             NotFound: there is no such run.
             Conflict: it has not ended, was redriven before, or nothing would run again.
             InvalidDocument: a node is not in its plan.
+            Denied: a policy forbids it.
         """
         async with transaction(self._engine, tenant_id) as conn:
             old = await get_run(conn, tenant_id, run_id)
@@ -66,7 +68,7 @@ class Redrives:
         # Before the row: what is refused leaves no trace, and does not count as the run's one redrive.
         repeated = links.redriven_by is not None
         state = None if repeated else await self._launcher.state_of(new, prepared)
-        run = await self._launcher.accept(new)
+        run = await self._launcher.accept(new, roles=wanted.roles)
         try:
             if run.run_id == new.run_id:
                 await self._launcher.start(run, prepared, state)

@@ -93,6 +93,27 @@ class Settings(BaseModel):
         default="", repr=False, description="API token of the command line. Default: the content of `<home>/token`."
     )
 
+    production: bool = Field(
+        default=False, description="Refuse settings that are for trying out only (`policy_when_away=allow`)."
+    )
+    policy_file: str = Field(
+        default="", description="YAML file of policy rules (`docs/policy.md`); read again when it changes."
+    )
+    opa_url: str = Field(
+        default="",
+        description="Document of OPA's Data API that decides: `http://127.0.0.1:8181/v1/data/dalang/decision`.",
+    )
+    policy_url: str = Field(
+        default="", description="Policy service with Wayang's `/policy/validate/{execution,node}`; without that path."
+    )
+    policy_timeout_seconds: float = Field(
+        default=2, gt=0, le=60, description="How long OPA, or the policy service, may take to answer."
+    )
+    policy_when_away: Literal["deny", "allow"] = Field(
+        default="deny",
+        description="What holds for nodes while that service does not answer; runs are always denied then.",
+    )
+
     node_modules: tuple[str, ...] = Field(
         default=(), description="Python modules, separated by commas, that register node types with `@node`."
     )
@@ -210,7 +231,7 @@ class Settings(BaseModel):
             raise ValueError("must look like host:port, such as 127.0.0.1:7233")
         return value
 
-    @field_validator("api_url", "public_url", "temporal_ui_url")
+    @field_validator("api_url", "public_url", "temporal_ui_url", "opa_url", "policy_url")
     @classmethod
     def _web_address(cls, value: str) -> str:
         if value and not value.startswith(("http://", "https://")):
@@ -234,6 +255,12 @@ class Settings(BaseModel):
         if not values.get("public_url"):
             values["public_url"] = values["api_url"]
         return values
+
+    @model_validator(mode="after")
+    def _fit_for_production(self) -> Self:
+        if self.production and self.policy_when_away == "allow":
+            raise ValueError("policy_when_away=allow is not for production: nodes would begin that nobody allowed")
+        return self
 
     def require_database_url(self) -> str:
         """The URL of the process role; raises :class:`SettingsError` when there is none."""

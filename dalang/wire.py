@@ -395,6 +395,8 @@ class NodeResult(TypedDict):
     outputs: dict[str, Any]
     attempt: NotRequired[int]
     worker: NotRequired[str]
+    policy: NotRequired[dict[str, Any]]
+    """The decision that let the attempt begin, where a rule made one: ``{effect, rule}``."""
 
 
 class LeaseAsk(TypedDict):

@@ -210,8 +210,9 @@ class Dispatcher:
         attempts = self._program.retries[node["retry"]]["attempts"]
         payload, lost = self._payload(step.node_id, attempts, cause)
         cut_short = isinstance(error, ActivityError) and error.retry_state is RetryState.CANCEL_REQUESTED
+        notes = _policy_notes(payload.get("details")) if payload.get("type") == ErrorType.POLICY_VIOLATION else {}
         return NodeFailed(
-            step.node_id, payload, lost=lost, checkpoint=_left(cause), cut_short=interrupted and cut_short
+            step.node_id, payload, notes, lost=lost, checkpoint=_left(cause), cut_short=interrupted and cut_short
         )
 
     def undo_failure(self, step: Undo, error: BaseException) -> Event:
@@ -274,6 +275,14 @@ def _undo_attempt(attempt: Any) -> dict[str, Any]:
     return {"undoAttempt": attempt} if isinstance(attempt, int) and not isinstance(attempt, bool) else {}
 
 
+def _policy_notes(decision: Any) -> dict[str, Any]:
+    """Return what an event tells of a policy's decision, which a result or an error brought."""
+    if not isinstance(decision, Mapping) or not isinstance(decision.get("rule"), str):
+        return {}
+    told = {"effect": str(decision.get("effect"))[:20], "rule": decision["rule"][:500]}
+    return {"policy": {**told, "away": True} if decision.get("away") is True else told}
+
+
 def undone(step: Undo, result: Any) -> Event:
     """Return what the result of a compensation's activity means; it ended well, whatever a worker makes of it."""
     answer = result if isinstance(result, dict) else {}
@@ -312,7 +321,8 @@ def success(step: Start, result: Any) -> Event:
         message = "the worker answered without an object 'outputs'"
         return NodeFailed(step.node_id, validation_error(message, {}, step.node_id))
     attempt = result.get("attempt", 1)
-    notes = {"worker": result["worker"]} if isinstance(result.get("worker"), str) else {}
+    notes: dict[str, Any] = {"worker": result["worker"]} if isinstance(result.get("worker"), str) else {}
+    notes.update(_policy_notes(result.get("policy")))
     return NodeSucceeded(step.node_id, outputs, attempt if isinstance(attempt, int) else 1, notes)
 
 

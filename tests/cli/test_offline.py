@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dalang import __version__
+from dalang.commands import app
 from dalang.commands.client import server_sent
 from tests.cli.conftest import Dalang
 from tests.harness import ROOT, requires_shared, shared_dir
@@ -308,3 +309,15 @@ def test_an_instance_says_how_it_is_imported(dalang: Dalang, write: Write) -> No
     said = dalang("run", write('{"name": "x", "workflow": {"tasks": []}}', "x.json"))
     assert said.code == 2
     assert "--from wfformat" in said.err
+
+
+def test_a_policy_is_checked_with_all_its_problems(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Before a process is given it."""
+    file = tmp_path / "policy.yaml"
+    file.write_text("rules: [{name: a, effect: deny}]")
+    assert app.run(["policy", "check", str(file)]) == 0
+    assert "1 rule, default allow" in capsys.readouterr().out
+    file.write_text("default: x\nrules: [{name: a, effect: deny, when: '1 +'}, 7]")
+    assert app.run(["policy", "check", str(file)]) == 1
+    told = capsys.readouterr().out
+    assert [place for place in ("/default", "/rules/0/when", "/rules/1:") if place not in told] == []

@@ -24,6 +24,7 @@ import yaml
 from dalang.loading import load_plan
 from dalang.patching import OPERATIONS
 from dalang.plan import Edge, Node
+from dalang.policies import read_policy
 from dalang.rehearsal import load_options
 from dalang.settings import Settings
 from dalang.stack.private_files import make_home, write_private
@@ -113,6 +114,8 @@ def test_yaml_is_a_plan_or_a_part_of_one(block: Block) -> None:
         load_options(yaml.safe_load(block.text))
     elif "patch" in block.marks:
         assert set(yaml.safe_load(block.text)) <= set(OPERATIONS)
+    elif str(block.marks.get("file", "")).endswith("policy.yaml"):
+        read_policy(block.text)
     elif not str(block.marks.get("file", "")).startswith("bad"):
         report = load_plan(block.text.encode(), name="plan.yaml")
         assert [str(one) for one in report.problems] == []

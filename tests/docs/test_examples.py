@@ -25,7 +25,7 @@ from tests.engine.kit import Engine, body_of, engine
 from tests.harness import ROOT
 
 EXAMPLES = ROOT / "examples"
-OPTIONS = {path.name for end in ("options", "patch") for path in EXAMPLES.glob(f"*-{end}.yaml")}
+OPTIONS = {path.name for end in ("options", "patch", "policy") for path in EXAMPLES.glob(f"*-{end}.yaml")}
 PLANS = sorted(
     path.name for path in EXAMPLES.iterdir() if path.suffix in (".yaml", ".json") and path.name not in OPTIONS
 )
