@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 
 from dalang import __version__
 from dalang.api import (
+    agents,
     decisions,
     docs,
     events,
@@ -30,6 +31,7 @@ from dalang.api import (
     task_decisions,
     terminations,
 )
+from dalang.api.agent_schemas import BODIES as AGENT_BODIES
 from dalang.api.inbound_schemas import BODIES as INBOUND_BODIES
 from dalang.api.middleware import Metrics, RequestContext
 from dalang.api.redrives import RedriveRequest
@@ -50,6 +52,7 @@ _TAGS = [
     {"name": "waiting", "description": "Events and answers from outside, for nodes that wait for them."},
     {"name": "plans", "description": "Plans and their versions, which never change."},
     {"name": "human tasks", "description": "What people are asked, and what they decide."},
+    {"name": "agents", "description": "Who does the work of nodes that ask for capabilities."},
     {"name": "schedules", "description": "Start runs of stored plans by cron, interval and calendar."},
     {"name": "health", "description": "For load balancers and Prometheus."},
 ]
@@ -60,6 +63,7 @@ _DESCRIPTION = (
 )
 _SCHEDULE_BODIES = (CreateScheduleRequest, UpdateScheduleRequest, TriggerRequest, BackfillRequest)
 _BODIES = (
+    *AGENT_BODIES,
     *TASK_BODIES,
     *INBOUND_BODIES,
     *_SCHEDULE_BODIES,
@@ -101,6 +105,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     # The stream before the list's sibling addresses: nodes take any path that is left.
     resources = (
+        agents,
         inbound,
         plans,
         rehearsals,

@@ -1,8 +1,9 @@
 """Who asks: ``Authorization: Bearer <token>``, looked up by its SHA-256; nothing but health and the docs is open.
 
 What a token may do is a matter of its roles: ``viewer`` reads, ``approver`` also decides human tasks, ``operator`` does
-that and runs and controls, ``admin`` may do everything. Which tasks are his to decide is a matter of his name and of
-the token's groups. The tenant of a request is the token's, whatever a body says.
+that and runs and controls, ``agent`` registers an agent and does its work, ``admin`` may do everything. Which tasks are
+his to decide is a matter of his name and of the token's groups. The tenant of a request is the token's, whatever a body
+says.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ MAX_TOKEN_LENGTH = 4_096
 
 READERS = frozenset({"viewer", "operator", "approver", "admin"})
 OPERATORS = frozenset({"operator", "admin"})
+WORKERS = frozenset({"agent", "operator", "admin"})
 DECIDERS = frozenset({"approver", "operator", "admin"})
 
 bearer = HTTPBearer(auto_error=False, description="A token made by `dalang token create`, or `<home>/token`.")
@@ -93,4 +95,5 @@ def requires(roles: frozenset[str]) -> Callable[..., Awaitable[Principal]]:
 
 Reader = Annotated[Principal, Depends(requires(READERS))]
 Operator = Annotated[Principal, Depends(requires(OPERATORS))]
+Worker = Annotated[Principal, Depends(requires(WORKERS))]
 Decider = Annotated[Principal, Depends(requires(DECIDERS))]

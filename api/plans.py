@@ -10,7 +10,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 
-from dalang.api.auth import Operator, Reader
+from dalang.api.auth import Operator, Principal, Reader
 from dalang.api.bodies import JSON_TYPES, SMALL_BYTES, YAML_TYPES, body_schema, media_type, read_body
 from dalang.api.problems import UnsupportedMedia, wire
 from dalang.api.schemas import (
@@ -27,6 +27,7 @@ from dalang.api.services import Service, Services
 from dalang.drawing import dot, mermaid, svg
 from dalang.errors import InvalidDocument, NotFound, Problem
 from dalang.formats import load_document, to_plan_document
+from dalang.store.agents import capabilities_of_all
 from dalang.store.plans import PlanVersion, get_plan, list_plans, list_versions, put_plan
 from dalang.validation import Report, validate
 
@@ -47,7 +48,7 @@ async def create_plan(who: Operator, request: Request, response: Response, it: S
 
     The same version with the same content is answered with 200, with other content with 409: versions never change.
     """
-    report = await _checked(request, it)
+    report = await _checked(request, who, it)
     plan = report.require()
     async with it.transaction(who.tenant_id, seconds=60) as conn:
         stored, new = await put_plan(conn, who.tenant_id, plan, created_by=who.subject)
@@ -68,7 +69,7 @@ async def create_plan(who: Operator, request: Request, response: Response, it: S
 async def validate_plan(who: Reader, request: Request, it: Service) -> PlanChecked:
     """Validate a plan without storing it; every problem at once, each with JSON Pointer, code and sentence."""
     try:
-        report = await _checked(request, it)
+        report = await _checked(request, who, it)
     except InvalidDocument as error:
         report = Report(None, error.problems)
     return PlanChecked(valid=report.ok, problems=_items(report.problems))
@@ -139,12 +140,15 @@ async def read_plan(body: bytes, media: str) -> dict[str, Any]:
     return parse() if len(body) <= SMALL_BYTES else await asyncio.to_thread(parse)
 
 
-async def _checked(request: Request, it: Services) -> Report:
+async def _checked(request: Request, who: Principal, it: Services) -> Report:
     media = media_type(request)
     if media not in (*JSON_TYPES, *YAML_TYPES):
         raise UnsupportedMedia("A plan is sent as application/json or application/yaml.")
     body = await read_body(request, it.settings.max_plan_bytes)
-    return await it.launcher.preparations.check(await read_plan(body, media))
+    document = await read_plan(body, media)
+    async with it.transaction(who.tenant_id) as conn:
+        agents = await capabilities_of_all(conn, who.tenant_id)
+    return await it.launcher.preparations.check(document, agents)
 
 
 def _item(stored: PlanVersion) -> PlanItem:

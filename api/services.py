@@ -17,6 +17,7 @@ from dalang.api.plan_index import PlanIndexes
 from dalang.controls import Controls
 from dalang.deliveries import Deliveries
 from dalang.launch import Launcher, TemporalLink
+from dalang.leasing import Leasing
 from dalang.reaper import Reaper
 from dalang.redriving import Redrives
 from dalang.settings import Settings
@@ -39,6 +40,7 @@ class Services:
         self.redrives = Redrives(self.engine, self.launcher)
         self.reaper = Reaper(self.temporal, self.engine, self.launcher, settings.temporal_namespace)
         self.deliveries = Deliveries(self.temporal, self.engine, settings.require_database_url())
+        self.leasing = Leasing(self.engine)
         self.tokens = Tokens(self.engine)
         self.indexes = PlanIndexes()
         self.feed = EventFeed(settings.require_database_url())
@@ -61,6 +63,7 @@ class Services:
                 with suppress(asyncio.CancelledError):
                     await task
             await self.launcher.enforcer.close()
+            self.leasing.close()
             await self.engine.dispose()
 
     @asynccontextmanager

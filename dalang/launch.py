@@ -141,10 +141,10 @@ class Prepared:
         return self.head.plan_id
 
 
-def check_plan(document: Mapping[str, Any]) -> Report:
-    """Validate a plan document against what this process knows of node types and agents."""
-    agents = [agent.capabilities for agent in registry.agents]
-    return validate(document, node_types=registry.node_types, agents=agents or None)
+def check_plan(document: Mapping[str, Any], agents: Iterable[frozenset[str]] = ()) -> Report:
+    """Validate a plan document against what this process knows of node types and agents, and ``agents`` besides."""
+    known = [*(frozenset(agent.capabilities) for agent in registry.agents), *agents]
+    return validate(document, node_types=registry.node_types, agents=known or None)
 
 
 def prepare(plan: Plan) -> Prepared:
@@ -163,10 +163,10 @@ class Preparations:
         self._nodes = 0
         self._slots = asyncio.Semaphore(PREPARING_AT_ONCE)
 
-    async def check(self, document: Mapping[str, Any]) -> Report:
-        """Validate a plan document."""
+    async def check(self, document: Mapping[str, Any], agents: Iterable[frozenset[str]] = ()) -> Report:
+        """Validate a plan document; ``agents`` are the capabilities of each agent that is registered."""
         async with self._slots:
-            return await asyncio.to_thread(check_plan, document)
+            return await asyncio.to_thread(check_plan, document, agents)
 
     async def of_plan(self, plan: Plan) -> Prepared:
         """Prepare a plan that was validated."""

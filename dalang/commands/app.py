@@ -11,6 +11,7 @@ import typer
 
 from dalang import __version__
 from dalang.commands import (
+    agents,
     audit,
     decisions,
     demo,
@@ -99,6 +100,7 @@ app.add_typer(plans.app, name="plan", rich_help_panel=RUN)
 app.add_typer(run_checkpoints.app, name="checkpoints", rich_help_panel=DO)
 app.add_typer(schedules.app, name="schedules", rich_help_panel=RUN)
 app.add_typer(tasks.app, name="tasks", rich_help_panel=DO)
+app.add_typer(agents.app, name="agents", rich_help_panel=SERVE)
 app.add_typer(audit.app, name="audit", rich_help_panel=LOOK)
 app.add_typer(policies.app, name="policy", rich_help_panel=SERVE)
 app.add_typer(services.database, name="db", rich_help_panel=SERVE)

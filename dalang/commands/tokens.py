@@ -30,6 +30,7 @@ class Role(StrEnum):
     operator = "operator"
     approver = "approver"
     admin = "admin"
+    agent = "agent"
 
 
 @app.command()

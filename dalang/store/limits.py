@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.admission import Admission, Agent, Demand, Lease
 from dalang.store.admission_tables import SHARED, agents, pool_buckets, resource_pools, tenant_quotas
+from dalang.store.agents import is_there
 
 CPU, MEMORY = "cpu", "memory"
 _QUOTAS = (("nodes", "max_nodes"), (CPU, "cpu_cores"), (MEMORY, "memory_mb"))
@@ -178,7 +179,12 @@ class Limits:
 
     def _able(self, tenant: str, capabilities: Sequence[str], last_agent: str | None) -> tuple[bool, tuple[int, ...]]:
         """Return whether an agent is needed, and which could take it, the most proficient first."""
-        seen = [(at, row) for at, row in enumerate(self._workers) if row.tenant_id in (tenant, SHARED)]
+        own = {row.agent_id for row in self._workers if row.tenant_id == tenant}
+        seen = [
+            (at, row)
+            for at, row in enumerate(self._workers)
+            if row.tenant_id == tenant or (row.tenant_id == SHARED and row.agent_id not in own)
+        ]
         offered = {name for _, row in seen for name in (row.agent_id, *row.capabilities)}
         needed = [name for name in capabilities if name in offered]
         if not needed:
@@ -227,17 +233,13 @@ async def load_limits(conn: AsyncConnection) -> Limits:
 
 async def _load_agents(conn: AsyncConnection) -> list[AgentRow]:
     agent = agents.c
-    is_there = or_(
-        agent.heartbeat_seconds.is_(None),
-        agent.heartbeat_at + func.make_interval(0, 0, 0, 0, 0, 0, agent.heartbeat_seconds) > func.now(),
-    )
     rows = await conn.execute(
         select(
             agent.tenant_id,
             agent.agent_id,
             agent.capabilities,
             agent.max_concurrent_tasks,
-            (~agent.draining & func.coalesce(is_there, False)).label("takes"),
+            (~agent.draining & is_there()).label("takes"),
         ).order_by(agent.tenant_id, agent.agent_id)
     )
     return [

@@ -48,6 +48,7 @@ PRIVILEGES = {
     "pool_buckets": "SELECT, INSERT, UPDATE, DELETE",
     "tenant_quotas": "SELECT, INSERT, UPDATE, DELETE",
     "agents": "SELECT, INSERT, UPDATE, DELETE",
+    "agent_assignments": "SELECT, INSERT, UPDATE",
     "leases": "SELECT, INSERT, UPDATE, DELETE",
     "external_events": "SELECT, INSERT, UPDATE, DELETE",
     "event_waits": "SELECT, INSERT, UPDATE, DELETE",

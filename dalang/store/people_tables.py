@@ -25,7 +25,7 @@ from dalang.store.columns import json_column, metadata, moment, number, of_run, 
 ENDED_TASK_STATUSES = tuple(status for status in TaskStatus if status in TASK_ENDS)
 OPEN_TASK = text("completed_at IS NULL")
 """Of partial indexes: a human task is open as long as this holds."""
-ROLES = ("viewer", "operator", "approver", "admin")
+ROLES = ("viewer", "operator", "approver", "admin", "agent")
 
 human_tasks = Table(
     "human_tasks",

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from dalang.store import admission_tables, inbound_tables, people_tables, restart_tables, tables
+from dalang.store import admission_tables, assignment_tables, inbound_tables, people_tables, restart_tables, tables
 from dalang.store.columns import metadata
 
-__all__ = ["admission_tables", "inbound_tables", "metadata", "people_tables", "restart_tables", "tables"]
+__all__ = [
+    "admission_tables",
+    "assignment_tables",
+    "inbound_tables",
+    "metadata",
+    "people_tables",
+    "restart_tables",
+    "tables",
+]

@@ -1,0 +1,139 @@
+"""What goes in and out of the routes for agents and what they work at."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, Strict, model_validator
+
+from dalang.api.schemas import Answer, QueryModel, RequestModel, Text
+from dalang.durations import Duration
+from dalang.store.agents import AgentKind, AgentStatus
+
+AGENT_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+RESERVED_IDS = frozenset({"statistics"})
+MAX_CAPABILITIES = 200
+POLL_HEARTBEAT_SECONDS = 30
+QUEUE_HEARTBEAT_SECONDS = 90
+"""Temporal tells of a worker that polls once a minute."""
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Proficiency = Annotated[float, Field(ge=0, le=1)]
+
+
+def _by_proficiency(value: Any) -> Any:
+    """A list of capabilities is all of them in full."""
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return dict.fromkeys(value, 1.0)
+    return value
+
+
+class QueueEndpoint(RequestModel):
+    """Where a Temporal worker of its own takes its work."""
+
+    task_queue: Name = Field(description="Its task queue, in the namespace of the runs.")
+    activity: Name | None = Field(None, description="The activity type that is started. Default: the node's type.")
+    heartbeat: Annotated[Duration, Strict(False)] | None = Field(
+        None, description="It sends activity heartbeats at least so often. Default: it sends none."
+    )
+
+
+class RegisterAgentRequest(RequestModel):
+    """Who an agent is and what it can do."""
+
+    kind: Annotated[AgentKind, Strict(False)] = AgentKind.POLL
+    name: Name | None = Field(None, description="For people; of a local agent its @agent function. Default: the id.")
+    capabilities: Annotated[
+        dict[Name, Proficiency], BeforeValidator(_by_proficiency), Field(max_length=MAX_CAPABILITIES)
+    ] = Field(default_factory=dict, description="By proficiency, 0 to 1; a list is 1 for each.")
+    max_concurrent_tasks: int = Field(1, ge=1, le=10_000, description="So many nodes at once.")
+    labels: Annotated[dict[Name, Text], Field(max_length=50)] = Field(default_factory=dict)
+    endpoint: QueueEndpoint | None = Field(None, description="Of kind taskQueue, and only of it.")
+    heartbeat_seconds: int | None = Field(
+        None,
+        ge=2,
+        le=86_400,
+        description="Offline when nothing was heard of it for so long. Default: 30 for poll, 90 for taskQueue, else it "
+        "is always there.",
+    )
+    shared: bool = Field(False, description="It works for all tenants; this needs the role admin.")
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        if self.kind is AgentKind.A2A:
+            raise ValueError("agents of kind a2a need a later version of Dalang; poll and taskQueue work today")
+        if (self.kind is AgentKind.TASK_QUEUE) != (self.endpoint is not None):
+            raise ValueError("an agent of kind taskQueue has an endpoint {taskQueue}, and no other kind has one")
+        return self
+
+    @property
+    def heartbeat(self) -> int | None:
+        """Return after how many seconds of silence it is Offline, None for never."""
+        defaults = {AgentKind.POLL: POLL_HEARTBEAT_SECONDS, AgentKind.TASK_QUEUE: QUEUE_HEARTBEAT_SECONDS}
+        return self.heartbeat_seconds or defaults.get(self.kind)
+
+    def wire_endpoint(self) -> dict[str, Any]:
+        """Return the endpoint as the registry keeps it; times in milliseconds."""
+        one = self.endpoint
+        if one is None:
+            return {}
+        found = {"taskQueue": one.task_queue, "activity": one.activity, "heartbeatMs": one.heartbeat}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+class DrainRequest(RequestModel):
+    """Whether an agent is to get nothing new any more."""
+
+    draining: bool = True
+
+
+class AgentQuery(QueryModel):
+    """Which agents are meant."""
+
+    status: AgentStatus | None = None
+    capability: str | None = Field(None, max_length=200, description="Only agents that offer it.")
+    kind: AgentKind | None = None
+
+
+class AgentItem(Answer):
+    """An agent as it stands now."""
+
+    agent_id: str
+    shared: bool
+    kind: AgentKind
+    name: str
+    status: AgentStatus
+    capabilities: dict[str, float]
+    max_concurrent_tasks: int
+    active_tasks: int
+    load: float
+    labels: dict[str, str]
+    endpoint: dict[str, Any]
+    draining: bool
+    heartbeat_seconds: int | None
+    heartbeat_at: datetime | None
+    registered_by: str
+    registered_at: datetime
+    updated_at: datetime
+
+
+class AgentPage(Answer):
+    """Agents by id; there is no other page."""
+
+    items: list[AgentItem]
+    next: Literal[None] = None
+
+
+class AgentStatisticsItem(Answer):
+    """The pool statistics of the seed, and how many agents are away or draining."""
+
+    total_agents: int
+    idle_agents: int
+    working_agents: int
+    offline_agents: int
+    draining_agents: int
+    average_load: float
+
+
+BODIES = (RegisterAgentRequest, DrainRequest)
