@@ -19,9 +19,11 @@ from dalang.api import (
     health,
     human_tasks,
     inbound,
+    limits,
     nodes,
     plans,
     problems,
+    queue,
     redrives,
     rehearsals,
     revisions,
@@ -33,6 +35,7 @@ from dalang.api import (
 )
 from dalang.api.agent_schemas import BODIES as AGENT_BODIES
 from dalang.api.inbound_schemas import BODIES as INBOUND_BODIES
+from dalang.api.limit_schemas import BODIES as LIMIT_BODIES
 from dalang.api.middleware import Metrics, RequestContext
 from dalang.api.redrives import RedriveRequest
 from dalang.api.rehearsals import RehearseRequest
@@ -53,6 +56,7 @@ _TAGS = [
     {"name": "plans", "description": "Plans and their versions, which never change."},
     {"name": "human tasks", "description": "What people are asked, and what they decide."},
     {"name": "agents", "description": "Who does the work of nodes that ask for capabilities."},
+    {"name": "limits", "description": "Pools, quotas, who waits for a lease and who holds one, retries."},
     {"name": "schedules", "description": "Start runs of stored plans by cron, interval and calendar."},
     {"name": "health", "description": "For load balancers and Prometheus."},
 ]
@@ -66,6 +70,7 @@ _BODIES = (
     *AGENT_BODIES,
     *TASK_BODIES,
     *INBOUND_BODIES,
+    *LIMIT_BODIES,
     *_SCHEDULE_BODIES,
     ExecutePlanRequest,
     PauseResumeRequest,
@@ -116,6 +121,8 @@ def create_app(settings: Settings) -> FastAPI:
         terminations,
         events,
         decisions,
+        queue,
+        limits,
         nodes,
         human_tasks,
         task_decisions,

@@ -35,6 +35,7 @@ READERS = frozenset({"viewer", "operator", "approver", "admin"})
 OPERATORS = frozenset({"operator", "admin"})
 WORKERS = frozenset({"agent", "operator", "admin"})
 DECIDERS = frozenset({"approver", "operator", "admin"})
+ADMINS = frozenset({"admin"})
 
 bearer = HTTPBearer(auto_error=False, description="A token made by `dalang token create`, or `<home>/token`.")
 
@@ -97,3 +98,4 @@ Reader = Annotated[Principal, Depends(requires(READERS))]
 Operator = Annotated[Principal, Depends(requires(OPERATORS))]
 Worker = Annotated[Principal, Depends(requires(WORKERS))]
 Decider = Annotated[Principal, Depends(requires(DECIDERS))]
+Admin = Annotated[Principal, Depends(requires(ADMINS))]

@@ -14,7 +14,7 @@ from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
-from dalang.api.schemas import CheckpointItem, LiveAttempt
+from dalang.api.node_schemas import CheckpointItem, LiveAttempt
 from dalang.api.services import Services
 from dalang.errors import ErrorPayload, ErrorType, Unavailable
 from dalang.store.runs import RunSummary

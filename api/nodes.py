@@ -11,9 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.api.auth import Reader
 from dalang.api.live import is_retrying, live_attempts
-from dalang.api.plan_index import PlanIndex, PlannedNode
-from dalang.api.runs import found_run, status_without_row
-from dalang.api.schemas import (
+from dalang.api.node_schemas import (
     AttemptItem,
     CheckpointItem,
     LiveAttempt,
@@ -22,6 +20,9 @@ from dalang.api.schemas import (
     NodePage,
     NodeQuery,
 )
+from dalang.api.plan_index import PlanIndex, PlannedNode
+from dalang.api.queue import node_retries, queued
+from dalang.api.runs import found_run, status_without_row
 from dalang.api.services import Service
 from dalang.errors import NotFound
 from dalang.statuses import NodeStatus
@@ -30,6 +31,7 @@ from dalang.store.children import children_of_node
 from dalang.store.node_pages import nodes_among
 from dalang.store.nodes import NodeState, get_node, list_attempts
 from dalang.store.paging import read_cursor, write_cursor
+from dalang.store.retry_statistics import retries_of
 from dalang.store.runs import RunSummary
 
 router = APIRouter(prefix="/orchestrator/runs/{runId}/nodes", tags=["nodes"])
@@ -46,10 +48,15 @@ async def get_nodes(who: Reader, runId: UUID, query: Annotated[NodeQuery, Query(
         run = await found_run(conn, who, runId)
         index = await it.indexes.get(conn, who.tenant_id, run.plan_digest, run.elements)
         chosen, following = await _chosen(conn, run, index, query, max(first, 0))
+        names = [one.node_id for one, state in chosen if state is not None and state.status == NodeStatus.QUEUED]
+        waits = await queued(conn, who, runId, names)
     live: Mapping[str, LiveAttempt] = {}
     if any(state is not None and state.status == NodeStatus.RUNNING for _, state in chosen):
         live = await live_attempts(run, it)
-    items = [NodeItem(**_common(run, planned, state, live.get(planned.node_id))) for planned, state in chosen]
+    items = [
+        NodeItem(**_common(run, planned, state, live.get(planned.node_id)), queue=waits.get(planned.node_id))
+        for planned, state in chosen
+    ]
     if query.status:
         # A node that is RUNNING in the table is RETRYING by what Temporal says, or not.
         items = [item for item in items if item.status in query.status]
@@ -73,6 +80,9 @@ async def get_one_node(who: Reader, runId: UUID, nodeId: str, it: Service) -> No
         attempts = await list_attempts(conn, who.tenant_id, runId, node_id=nodeId)
         stored = await last_checkpoint(conn, who.tenant_id, runId, nodeId)
         children = await children_of_node(conn, who.tenant_id, runId, nodeId)
+        is_queued = state is not None and state.status == NodeStatus.QUEUED
+        waits = await queued(conn, who, runId, [nodeId] if is_queued else [])
+        retries = await retries_of(conn, who.tenant_id, runId, nodeId)
     planned = planned or PlannedNode(nodeId, nodeId, "unknown")
     live = None
     if state is not None and state.status == NodeStatus.RUNNING:
@@ -86,6 +96,8 @@ async def get_one_node(who: Reader, runId: UUID, nodeId: str, it: Service) -> No
         attempts=[AttemptItem.model_validate({name: vars(one)[name] for name in _ATTEMPT}) for one in attempts],
         metadata=state.metadata if state else {},
         checkpoint=_newest(live, stored),
+        retries=await node_retries(it, run, nodeId, retries),
+        queue=waits.get(nodeId),
         child_run_ids=children,
     )
 

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from dalang.api.auth import Operator, Principal, Reader
 from dalang.api.bodies import JSON_TYPES, SMALL_BYTES, YAML_TYPES, body_schema, media_type, read_body
+from dalang.api.limit_warnings import limit_warnings
 from dalang.api.problems import UnsupportedMedia, wire
 from dalang.api.schemas import (
     PlanChecked,
@@ -52,6 +53,7 @@ async def create_plan(who: Operator, request: Request, response: Response, it: S
     plan = report.require()
     async with it.transaction(who.tenant_id, seconds=60) as conn:
         stored, new = await put_plan(conn, who.tenant_id, plan, created_by=who.subject)
+    limits = await limit_warnings(it, who.tenant_id, await it.launcher.preparations.of_plan(plan))
     response.status_code = 201 if new else 200
     response.headers["Location"] = f"/orchestrator/plans/{stored.plan_id}?version={quote(stored.version, safe='')}"
     return PlanCreated(
@@ -61,7 +63,7 @@ async def create_plan(who: Operator, request: Request, response: Response, it: S
         name=stored.name,
         nodes=stored.node_count,
         edges=stored.edge_count,
-        warnings=_items(report.warnings),
+        warnings=[*_items(report.warnings), *limits],
     )
 
 

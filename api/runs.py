@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.api.auth import Operator, Principal, Reader
 from dalang.api.bodies import body_schema, checked, read_json, small_body
+from dalang.api.limit_warnings import limit_warnings
 from dalang.api.plans import GRAPH_RESPONSES, Format, drawn
 from dalang.api.problems import Malformed
 from dalang.api.schemas import (
@@ -109,10 +110,10 @@ async def execute(
     if not started:
         message = "Temporal refuses to start the run; GET it for the error."
         return ExecutePlanResponse(run_id=run.run_id, status=RunStatus.FAILED, message=message)
+    warnings = await limit_warnings(it, who.tenant_id, prepared)
     again = "" if run.run_id == new.run_id else " before, with this Idempotency-Key"
-    return ExecutePlanResponse(
-        run_id=run.run_id, status=RunStatus(run.status), message=f"Execution started successfully{again}"
-    )
+    message = f"Execution started successfully{again}"
+    return ExecutePlanResponse(run_id=run.run_id, status=RunStatus(run.status), message=message, warnings=warnings)
 
 
 async def _prepared(wanted: ExecutePlanRequest, who: Principal, it: Services) -> tuple[Plan | None, Prepared]:

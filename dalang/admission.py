@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from typing import Any
 
+AGING_MS = 60_000
+"""So long a wait is worth one step of priority: what is less urgent is late, never starved."""
 _NOTHING = 1e-9
 """Amounts are sums of fractions: so little missing is nothing."""
 

@@ -53,7 +53,7 @@ def needs_of(
     document = program.nodes[node]
     if program.types[node] in UNLEASED:
         return None
-    amounts = {name: amount for name, amount in _sizes(document).items() if amount > 0 and name in limited}
+    amounts = {name: amount for name, amount in sizes_of(document).items() if amount > 0 and name in limited}
     named: Mapping[str, list[Any]] = document.get("pools", {})
     keys: Mapping[str, Any] = {}
     template = program.keys_template(node)
@@ -74,7 +74,8 @@ def _names_agent(document: Mapping[str, Any]) -> bool:
     return document["type"] == "agent" and "handler" in document
 
 
-def _sizes(document: Mapping[str, Any]) -> dict[str, float]:
+def sizes_of(document: Mapping[str, Any]) -> dict[str, float]:
+    """Return what a node of a program takes of cpu, memory and gpu: what it says, else what its type does."""
     resources = document.get("resources")
     if resources is not None:
         return {CPU: resources["cpuCores"], MEMORY: resources["memoryMb"], GPU: resources["gpu"]}

@@ -16,6 +16,7 @@ from dalang.commands import (
     decisions,
     demo,
     events,
+    limits,
     plans,
     policies,
     redrives,
@@ -35,7 +36,8 @@ from dalang.commands.failures import FAILED, INTERRUPTED, CommandFailure, Usage,
 USAGE_ERROR: Any = typer.BadParameter.__base__
 CLICK_ERROR: Any = USAGE_ERROR.__base__
 
-RUN, LOOK, DO, SERVE = "Run plans", "Look at runs", "Control runs", "Run Dalang"
+RUN, LOOK, DO = "Run plans", "Look at runs", "Control runs"
+LIMIT, SERVE = "Limit what runs use", "Run Dalang"
 
 app = typer.Typer(
     name="dalang",
@@ -64,7 +66,16 @@ def _root(
 
 _PANELS = {
     RUN: (demo.app, ("demo",), runs.app, ("run", "start", "watch")),
-    LOOK: (runs.app, ("list", "status", "nodes"), events.app, ("events",), revisions.app, ("revisions",)),
+    LOOK: (
+        runs.app,
+        ("list", "status", "nodes"),
+        events.app,
+        ("events",),
+        revisions.app,
+        ("revisions",),
+        limits.app,
+        ("queue",),
+    ),
     DO: (
         runs.app,
         ("pause", "resume", "cancel"),
@@ -101,6 +112,8 @@ app.add_typer(run_checkpoints.app, name="checkpoints", rich_help_panel=DO)
 app.add_typer(schedules.app, name="schedules", rich_help_panel=RUN)
 app.add_typer(tasks.app, name="tasks", rich_help_panel=DO)
 app.add_typer(agents.app, name="agents", rich_help_panel=SERVE)
+app.add_typer(limits.pools, name="pools", rich_help_panel=LIMIT)
+app.add_typer(limits.quotas, name="quotas", rich_help_panel=LIMIT)
 app.add_typer(audit.app, name="audit", rich_help_panel=LOOK)
 app.add_typer(policies.app, name="policy", rich_help_panel=SERVE)
 app.add_typer(services.database, name="db", rich_help_panel=SERVE)

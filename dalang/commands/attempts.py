@@ -12,10 +12,12 @@ import httpx
 
 from dalang.commands.client import ApiClient
 from dalang.commands.failures import CommandFailure
+from dalang.commands.limits import queued_note
 from dalang.commands.output import instant
 from dalang.commands.progress import RunProgress
 
 EVERY_SECONDS = 1.5
+_LOOKED_AT = ["RUNNING", "RETRYING", "QUEUED"]
 MOST_NODES = 100
 """Of a run with more nodes under way nobody could read it."""
 
@@ -35,21 +37,27 @@ def looked_at(client: ApiClient, run_id: str, run: RunProgress) -> Iterator[None
 def _look(client: ApiClient, run_id: str, run: RunProgress, stopping: threading.Event) -> None:
     while not stopping.wait(EVERY_SECONDS):
         late = time.time() - EVERY_SECONDS
-        slow = [node for node in list(run.nodes) if node.status == "RUNNING" and (node.started or late) < late]
+        slow = [
+            node
+            for node in list(run.nodes)
+            if node.status == "QUEUED" or (node.status == "RUNNING" and (node.started or late) < late)
+        ]
         if not slow or len(slow) > MOST_NODES:
             continue
         try:
-            found = client.get(f"/runs/{run_id}/nodes", status=["RUNNING", "RETRYING"], limit=MOST_NODES)["items"]
+            found = client.get(f"/runs/{run_id}/nodes", status=_LOOKED_AT, limit=MOST_NODES)["items"]
         except (CommandFailure, httpx.HTTPError):
             continue  # it is a nicety; whoever follows the events tells that the API is away
         for item in found:
             node = run.by_id.get(item["nodeId"])
-            if node is not None and node.status == "RUNNING":
+            if node is not None and node.status in ("RUNNING", "QUEUED"):
                 node.note = told(item)
 
 
 def told(item: Mapping[str, Any]) -> str:
     """Return what a node's live attempt is worth telling."""
+    if item.get("queue"):
+        return queued_note(item)
     live = item.get("live") or {}
     parts = []
     if live.get("attempt", 1) > 1:

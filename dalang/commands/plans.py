@@ -221,9 +221,14 @@ def _file_names(names: list[str]) -> list[str]:
 @online
 def push(session: Session, file: File, from_: From = None, time_scale: TimeScale = None, select: Select = None) -> None:
     """Store a plan's version on the server; again with the same content it changes nothing."""
+    from dalang.commands.complaints import show_problems
+    from dalang.feasibility import LARGER_THAN_POOL, UNKNOWN_POOL
+
     plan = loaded(session, file, None, from_, time_scale, select, files_only=True)
     status, stored = session.client.post_bytes("/plans", plan_bytes(plan), "application/json")
     created = status == 201
+    if not session.json:
+        show_problems([one for one in stored["warnings"] if one["code"] in (LARGER_THAN_POOL, UNKNOWN_POOL)], file)
     session.emit(
         {**stored, "created": created},
         lambda: session.out.print(

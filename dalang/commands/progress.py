@@ -114,6 +114,8 @@ def note_of(event: Mapping[str, Any]) -> str:
     if isinstance(error, Mapping):
         return f"{error.get('type', 'ERROR')}: {error.get('message', '')}"
     parts = [str(data[key]) for key in ("errorType", "skipReason", "reason", "request", "action") if data.get(key)]
+    if isinstance(data.get("short"), list):
+        parts += [str(one) for one in data["short"]]
     if data.get("childRunId"):
         parts.append(f"run {str(data['childRunId'])[:8]}")
     if data.get("iteration"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dalang.commands.limits import queued_note
 from dalang.commands.live import symbol
 from dalang.commands.output import STATUS_STYLES, moment, safe, seconds, span, styled, table, to_json
 
@@ -17,6 +18,7 @@ MAX_OUTPUT_LINES = 40
 MAX_FAILED = 10
 
 
+SHOWN_QUEUED = 10
 SHOWN_CHILDREN = 10
 """Runs below nodes that `dalang status` names."""
 
@@ -114,9 +116,23 @@ def status(out: Console, client: ApiClient, run: dict[str, Any]) -> None:
     for name, value in facts:
         if str(value) not in ("-", ""):
             out.print(Text.assemble((f"{name:<9}", "dim"), value), soft_wrap=True)
+    if (run.get("nodeStatusCounts") or {}).get("QUEUED"):
+        _queued(out, client, run["runId"])
     if run["status"] == "FAILED":
         failed(out, client, run)
     outputs(out, run.get("outputs"), run["runId"])
+
+
+def _queued(out: Console, client: ApiClient, run_id: str) -> None:
+    """Print which nodes are QUEUED, and what they wait for."""
+    from rich.text import Text
+
+    items = client.get(f"/runs/{run_id}/queue")["items"]
+    for one in items[:SHOWN_QUEUED]:
+        line = Text.assemble((f"  {safe(one['nodeId'])}", "bold"), "  ", safe(queued_note({"queue": one})))
+        out.print(line, soft_wrap=True)
+    if len(items) > SHOWN_QUEUED:
+        out.print(Text(f"  dalang queue {run_id[:8]} shows {len(items):,}", style="dim"), soft_wrap=True)
 
 
 def _place_below(run: dict[str, Any]) -> str:
@@ -132,7 +148,7 @@ def nodes(out: Console, items: list[dict[str, Any]]) -> None:
         live = node.get("live") or {}
         attempt = max(node.get("attempt") or 0, live.get("attempt") or 0)
         most = node.get("maxAttempts") or 0
-        note = node.get("skipReason") or (live.get("lastFailure") or {}).get("message") or ""
+        note = node.get("skipReason") or queued_note(node) or (live.get("lastFailure") or {}).get("message") or ""
         attempts = "-" if not attempt else f"{attempt}/{most}" if most else str(attempt)
         lasted = span(node.get("startedAt"), node.get("completedAt"))
         name = node["nodeId"] if node.get("name") in (None, node["nodeId"]) else f"{node['nodeId']}  ({node['name']})"
@@ -160,6 +176,8 @@ def node(out: Console, found: dict[str, Any]) -> None:
         ("skipped", safe(found.get("skipReason") or "")),
         ("progress", safe(to_json(live["progress"], indent=None)) if live.get("progress") is not None else ""),
         ("next try", moment(live.get("nextAttemptAt"))),
+        ("queued", safe(queued_note(found))),
+        ("retries", _retries(found)),
         ("runs", ", ".join(found.get("childRunIds") or ())),
     ]
     for name, value in facts:
@@ -174,6 +192,16 @@ def node(out: Console, found: dict[str, Any]) -> None:
             out.print(Text(name, style="bold red" if name == "error" else "bold"))
             for line in to_json(found[name]).splitlines():
                 out.print(Text("  " + line), soft_wrap=True)
+
+
+def _retries(found: dict[str, Any]) -> str:
+    """Return how often a node was tried again, and how long was waited for that."""
+    retries = found.get("retries") or {}
+    if not retries.get("totalRetries"):
+        return ""
+    waited = seconds(retries["totalDelayMs"] / 1000)
+    last = f", last at {moment(retries['lastRetryAt'])}" if retries.get("lastRetryAt") else ""
+    return f"{retries['totalRetries']:,}, waited {waited} before them{last}"
 
 
 def runs(out: Console, items: list[dict[str, Any]]) -> None:

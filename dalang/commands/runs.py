@@ -226,6 +226,7 @@ def begin(
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Check a plan and its inputs here, start its run; return the answer and the plan's document if it was a file."""
     from dalang.commands import plan_files
+    from dalang.commands.complaints import show_problems
     from dalang.commands.failures import CommandFailure
 
     inputs = plan_files.given_inputs(pairs or (), file)
@@ -246,12 +247,15 @@ def begin(
     # A key of our own makes it safe to ask again when the answer was lost.
     headers = {"Idempotency-Key": key or f"cli-{uuid.uuid4()}"}
     try:
-        return session.client.post("/execute", body, headers=headers), document
+        begun = session.client.post("/execute", body, headers=headers)
     except CommandFailure as failure:
         for problem in failure.problems:
             problem["pointer"] = str(problem.get("pointer", "")).removeprefix("/plan")
         failure.source = plan if failure.problems else None
         raise
+    if begun.get("warnings") and not session.json:
+        show_problems(begun["warnings"], plan if document is not None else None)
+    return begun, document
 
 
 def _plan_of(client: Any, run_id: str) -> dict[str, Any]:

@@ -24,16 +24,16 @@ from uuid import UUID
 from sqlalchemy import any_, bindparam, case, cast, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.types import Integer, Text, Uuid
+from sqlalchemy.types import Text, Uuid
 
+from dalang.admission import AGING_MS
 from dalang.store.admission_tables import leases
 from dalang.store.bulk import arguments, insert_all
 from dalang.store.limits import Limits, load_limits, save_buckets
 from dalang.store.tables import execution_runs
 
 LOOK_AHEAD = 200
-AGING = timedelta(seconds=60)
-"""So long a wait is worth one step of priority: what is less urgent is late, never starved."""
+AGING = timedelta(milliseconds=AGING_MS)
 MAX_AGED = 1000
 GRANT_LOCK = 0x44414C414E47
 CHANNEL = "dalang_grant"
@@ -209,11 +209,21 @@ async def _load_held(conn: AsyncConnection, limits: Limits) -> None:
         limits.hold(row.tenant_id, row.amounts, row.agent_id, row.times)
 
 
+def _urgency() -> Any:
+    """Return the priority that a wait has come to."""
+    age = func.extract("epoch", func.now() - _l.asked_at) / AGING.total_seconds()
+    return _l.priority + func.least(func.floor(age), MAX_AGED)
+
+
+def service_order() -> tuple[Any, ...]:
+    """Return the order in which those who wait are served, but for the turns that tenants take."""
+    return _urgency().desc(), _l.rank.desc(), _l.asked_at, _l.lease_id
+
+
 async def _load_waiting(conn: AsyncConnection, limits: Limits) -> dict[UUID, Any]:
     """Put those who wait into the admission, in order; return the demand of each."""
-    age = func.extract("epoch", func.now() - _l.asked_at) / AGING.total_seconds()
-    urgency = (_l.priority + func.least(func.floor(age), MAX_AGED)).label("urgency")
-    order = (urgency.desc(), _l.rank.desc(), _l.asked_at, _l.lease_id)
+    urgency = _urgency().label("urgency")
+    order = service_order()
     place = func.row_number().over(partition_by=(_l.tenant_id, _l.amounts, _l.capabilities, _l.sticky), order_by=order)
     columns = (_l.lease_id, _l.tenant_id, _l.run_id, _l.amounts, _l.capabilities, _l.sticky, _l.rank, _l.asked_at)
     inner = select(*columns, urgency, place.label("place")).where(_l.state == "WAITING").subquery()
@@ -269,20 +279,6 @@ async def _write_short(conn: AsyncConnection, limits: Limits, waiting: Mapping[U
             .where(_l.lease_id == any_(bindparam("ids", ids, ARRAY(Uuid))), _l.short != texts)
             .values(short=texts)
         )
-
-
-async def position(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> dict[str, tuple[int, tuple[str, ...]]]:
-    """Which nodes of a run wait, at which place (from 1) among all that wait for something, and for what?"""
-    age = func.extract("epoch", func.now() - _l.asked_at) / AGING.total_seconds()
-    order = ((_l.priority + func.least(func.floor(age), MAX_AGED)).desc(), _l.rank.desc(), _l.asked_at, _l.lease_id)
-    place = cast(func.row_number().over(order_by=order), Integer).label("place")
-    inner = select(_l.tenant_id, _l.run_id, _l.node_id, _l.short, place).where(_l.state == "WAITING").subquery()
-    rows = await conn.execute(
-        select(inner.c.node_id, inner.c.place, inner.c.short).where(
-            inner.c.tenant_id == tenant_id, inner.c.run_id == run_id
-        )
-    )
-    return {row.node_id: (row.place, tuple(row.short)) for row in rows}
 
 
 async def reap(conn: AsyncConnection) -> int:

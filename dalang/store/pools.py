@@ -1,4 +1,4 @@
-"""Pools, quotas and what is used of them: what operators set and look at. Who is granted what is ``leases.py``."""
+"""Pools and quotas, as operators set them. What is used: ``utilization.py``; who is granted what: ``leases.py``."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Float, cast, delete, func, select, true
+from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from dalang.errors import Conflict
 from dalang.needs import CAPABILITY, EVERY_NODE
-from dalang.store.admission_tables import SHARED, agents, leases, resource_pools, tenant_quotas
+from dalang.store.admission_tables import SHARED, agents, resource_pools, tenant_quotas
 
-_pool, _quota, _lease, _agent = resource_pools.c, tenant_quotas.c, leases.c, agents.c
+_pool, _quota, _agent = resource_pools.c, tenant_quotas.c, agents.c
+
+MAX_POOLS = 1_000
+"""Of one tenant, and of all together: each grant pass reads them."""
 
 
 @dataclass(frozen=True)
@@ -43,28 +47,15 @@ class Quota:
     updated_at: datetime
 
 
-@dataclass(frozen=True)
-class Use:
-    """How much of a pool, or of one key of it, is held, and how many nodes wait that ask for it."""
-
-    name: str
-    held: float
-    leases: int
-    waiting: int
-
-
-@dataclass(frozen=True)
-class Queue:
-    """Those of a tenant that wait for a lease."""
-
-    tenant_id: str
-    size: int
-    oldest: datetime
-    active: int
-
-
 async def put_pool(conn: AsyncConnection, pool: dict[str, Any]) -> Pool:
-    """Make or change a pool. What is held stays held: a pool that shrinks grants nothing until it fits again."""
+    """Make or change a pool. What is held stays held: a pool that shrinks grants nothing until it fits again.
+
+    Raises:
+        Conflict: there are as many as there may be.
+    """
+    others = (_pool.tenant_id == pool["tenant_id"], _pool.name != pool["name"])
+    if (await conn.execute(select(func.count()).where(*others))).scalar_one() >= MAX_POOLS:
+        raise Conflict(f"There are {MAX_POOLS:,} pools, which is as many as there may be.")
     changes = {name: pool[name] for name in ("size", "rate", "burst", "description", "updated_by")}
     statement = insert(resource_pools).values(pool)
     statement = statement.on_conflict_do_update(
@@ -109,42 +100,6 @@ async def delete_quota(conn: AsyncConnection, tenant_id: str) -> bool:
     return (await conn.execute(delete(tenant_quotas).where(_quota.tenant_id == tenant_id))).rowcount > 0
 
 
-async def uses(conn: AsyncConnection, tenant_id: str | None = None) -> dict[str, Use]:
-    """How much of every pool is held and wanted, by ``name`` or ``name/key``; of one tenant, or of all."""
-    amount = func.jsonb_each_text(_lease.amounts).table_valued("key", "value", name="amount").render_derived()
-    is_granted = _lease.state == "GRANTED"
-    query = (
-        select(
-            amount.c.key,
-            func.coalesce(func.sum(cast(amount.c.value, Float)).filter(is_granted), 0.0),
-            func.count().filter(is_granted),
-            func.count().filter(_lease.state == "WAITING"),
-        )
-        .select_from(leases.join(amount, true()))
-        .where(_lease.ended_at.is_(None), *(() if tenant_id is None else (_lease.tenant_id == tenant_id,)))
-        .group_by(amount.c.key)
-    )
-    return {row[0]: Use(*row) for row in await conn.execute(query)}
-
-
-async def queues(conn: AsyncConnection, tenant_id: str | None = None) -> list[Queue]:
-    """Who waits, and how many hold a lease, by tenant; of one tenant, or of all."""
-    of_tenant = () if tenant_id is None else (_lease.tenant_id == tenant_id,)
-    waits = _lease.state == "WAITING"
-    rows = await conn.execute(
-        select(
-            _lease.tenant_id,
-            func.count().filter(waits),
-            func.coalesce(func.min(_lease.asked_at).filter(waits), func.now()),
-            func.count().filter(_lease.state == "GRANTED"),
-        )
-        .where(_lease.ended_at.is_(None), *of_tenant)
-        .group_by(_lease.tenant_id)
-        .order_by(_lease.tenant_id)
-    )
-    return [Queue(*row) for row in rows]
-
-
 async def limited_names(conn: AsyncConnection, tenant_id: str) -> list[str]:
     """Return the names of all that is limited for this tenant, sorted; ``*`` when each of its nodes needs a lease."""
     scope = (tenant_id, SHARED)
@@ -162,3 +117,18 @@ async def limited_names(conn: AsyncConnection, tenant_id: str) -> list[str]:
 
 def _pool_of(row: Any) -> Pool:
     return Pool(row.tenant_id, row.name, row.size, row.rate, row.burst, row.description, row.updated_by, row.updated_at)
+
+
+async def largest_amounts(conn: AsyncConnection, tenant_id: str) -> tuple[dict[str, float], frozenset[str]]:
+    """How much of each pool can a node of this tenant have at most, by its quota, too; and which pools are there?"""
+    pools = {one.name: one for one in sorted(await list_pools(conn, tenant_id), key=lambda one: one.tenant_id)}
+    most: dict[str, float] = {}
+    for name, pool in pools.items():
+        bounds = [bound for bound in (pool.size, pool.burst) if bound is not None]
+        most[name] = min(bounds)
+    quota = await get_quota(conn, tenant_id)
+    lines = (("cpu", quota.cpu_cores), ("memory", quota.memory_mb)) if quota is not None else ()
+    for name, amount in lines:
+        if amount is not None:
+            most[name] = min(amount, most.get(name, amount))
+    return most, frozenset(pools)

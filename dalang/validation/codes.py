@@ -100,5 +100,7 @@ CODES: dict[str, Code] = {
     "DURATION_ORDER": Code("warning", "A duration makes another one pointless."),
     "NO_RETRY_ON": Code("warning", "Several attempts are allowed, but no error is worth another attempt."),
     "CRITICAL_PATH": Code("warning", "The longest chain of estimated durations does not fit in the plan's timeout."),
+    "LARGER_THAN_POOL": Code("warning", "A node asks for more of a pool than it, or a quota, has. The API says so."),
+    "UNKNOWN_POOL": Code("warning", "A node names a pool that is not there: nothing limits it. The API says so."),
     "UNMET_REQUIREMENTS": Code("warning", "No registered agent has all the capabilities that the node requires."),
 }

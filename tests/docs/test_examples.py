@@ -20,6 +20,8 @@ from dalang.plan import Plan
 from dalang.rehearsal import load_options, rehearse
 from dalang.settings import Settings
 from dalang.stack.ports import free_ports
+from dalang.store.engine import transaction
+from dalang.store.pools import put_pool
 from dalang.validation import inputs_problems, with_input_defaults
 from tests.engine.kit import Engine, body_of, engine
 from tests.harness import ROOT
@@ -31,6 +33,9 @@ PLANS = sorted(
 )
 WAITING = {"decisions.yaml", "event.yaml", "callback.yaml", "human-approval.yaml", "human-escalation.yaml"}
 """They wait for somebody: each has a test of its own, here or in ``test_human_examples.py``."""
+
+POOL = {"tenant_id": "", "rate": None, "burst": None, "description": "", "updated_by": "test"}
+SPAN = ("NODE_STARTED", "NODE_COMPLETED")
 
 
 @pytest.fixture
@@ -97,6 +102,24 @@ async def test_both_ways_through_the_conditions_example(running: Engine) -> None
     ended = await run(running, "conditions.yaml", {"legacy": True})
     assert ended["nodes"]["rework"]["status"] == "SUCCESS"
     assert ended["nodes"]["write"]["status"] == "SKIPPED"
+
+
+async def test_the_limits_example_takes_turns(running: Engine) -> None:
+    """With a pool of one: one import at a time in the region, and the one with another key beside them."""
+    async with transaction(running.db, None) as conn:
+        await put_pool(conn, {**POOL, "name": "staging-db", "size": 1.0})
+    plan = load_plan((EXAMPLES / "limits.yaml").read_bytes(), name="limits.yaml").require()
+    ended = await (
+        await running.start_plan(plan, dict(with_input_defaults(plan, {"seconds": 0.1})), limits=["staging-db"])
+    ).end()
+    assert ended["run"]["status"] == "COMPLETED"
+    spans = {
+        node: tuple(row["at"] for row in ended["events"] if row["node_id"] == node and row["type"] in SPAN)
+        for node in ("customers", "orders", "archive")
+    }
+    first, second = sorted((spans["customers"], spans["orders"]))
+    assert first[1] <= second[0], "one after the other"
+    assert spans["archive"][0] < first[1], "beside the first"
 
 
 async def test_the_decisions_example_goes_on_as_an_operator_says(running: Engine) -> None:

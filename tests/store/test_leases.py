@@ -17,6 +17,8 @@ from dalang.store import leases
 from dalang.store.admission_tables import agents, resource_pools, tenant_quotas
 from dalang.store.engine import transaction
 from dalang.store.leases import Answer, Ask, Asker
+from dalang.store.utilization import waiting
+from tests.store.world import World
 
 RUN = UUID(int=1)
 
@@ -217,11 +219,14 @@ async def test_a_rate_lets_through_what_its_bucket_holds_and_more_later(site: Si
 
 async def test_a_run_that_is_gone_gives_back_what_it_waits_for_and_later_what_it_holds(site: Site) -> None:
     await site.pool("cpu", 1)
-    await site.ask("a", "b", amounts={"cpu": 1}, lasts_ms=60_000)
+    run = (await World(site.engine).run()).run_id
+    await site.ask("a", "b", run=run, amounts={"cpu": 1}, lasts_ms=60_000)
     async with transaction(site.engine, None) as conn:
-        assert await leases.reap(conn, [RUN]) == 1
+        assert await leases.reap(conn) == 0, "the run is under way"
+        await conn.execute(text("UPDATE execution_runs SET status = 'FAILED', completed_at = now()"))
+        assert await leases.reap(conn) == 1
         await conn.execute(text("UPDATE leases SET granted_at = now() - interval '2 minutes' WHERE node_id = 'a'"))
-        assert await leases.reap(conn, [RUN]) == 1
+        assert await leases.reap(conn) == 1
     assert await site.states() == {"a": "RELEASED", "b": "WITHDRAWN"}
 
 
@@ -229,8 +234,8 @@ async def test_positions_say_who_waits_where_and_for_what(site: Site) -> None:
     await site.pool("cpu", 1)
     await site.ask("a", "b", "c", amounts={"cpu": 1})
     async with transaction(site.engine, None) as conn:
-        found = await leases.position(conn, "acme", RUN)
-    assert sorted(found.values()) == [(1, ("pool cpu",)), (2, ("pool cpu",))]
+        found = await waiting(conn, "acme", run_id=RUN)
+    assert [(one.position, one.short) for one in found] == [(1, ("pool cpu",)), (2, ("pool cpu",))]
 
 
 async def test_nothing_is_ever_over_its_limit(site: Site) -> None:

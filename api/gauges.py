@@ -1,0 +1,56 @@
+"""What /metrics tells of pools, the queue and leases: gauges of the token's tenant, in Prometheus' text format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from dalang.store.admission_tables import SHARED
+from dalang.store.pools import Pool, list_pools
+from dalang.store.utilization import Use, pool_uses, queue_statistics
+
+Sample = tuple[Mapping[str, str], float]
+
+
+async def limit_gauges(conn: AsyncConnection, tenant_id: str) -> list[str]:
+    """Return the lines."""
+    pools = await list_pools(conn, tenant_id)
+    uses = await pool_uses(conn, tenant_id)
+    queue = await queue_statistics(conn, tenant_id)
+    age = 0.0 if queue.oldest is None else max((datetime.now(UTC) - queue.oldest).total_seconds(), 0.0)
+    sizes = [(_labels(pool), pool.size) for pool in pools if pool.size is not None]
+    return [
+        *gauge("dalang_pool_size", "Size of a pool; of one with keys, of each key.", sizes),
+        *gauge("dalang_pool_used", "Held of a pool, of all its keys.", _sums(pools, uses, "held")),
+        *gauge("dalang_pool_waiting", "Nodes that wait and ask for a pool.", _sums(pools, uses, "waiting")),
+        *gauge("dalang_queue_size", "Nodes that wait for a lease.", [({}, queue.size)]),
+        *gauge("dalang_queue_oldest_seconds", "How long the first of them has waited.", [({}, round(age, 3))]),
+        *gauge("dalang_leases", "Nodes that hold a lease.", [({}, queue.active)]),
+    ]
+
+
+def gauge(name: str, about: str, samples: Iterable[Sample]) -> Iterator[str]:
+    """Return a gauge's lines."""
+    yield f"# HELP {name} {about}"
+    yield f"# TYPE {name} gauge"
+    for labels, value in samples:
+        inner = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
+        yield f"{name}{{{inner}}} {value:g}" if inner else f"{name} {value:g}"
+
+
+def _labels(pool: Pool) -> dict[str, str]:
+    return {"pool": pool.name, "shared": str(pool.tenant_id == SHARED).lower()}
+
+
+def _sums(pools: Iterable[Pool], uses: Iterable[Use], what: str) -> list[Sample]:
+    sums: dict[tuple[str, str], float] = {}
+    for use in uses:
+        place = (use.tenant_id, use.name)
+        sums[place] = sums.get(place, 0) + getattr(use, what)
+    return [(_labels(pool), sums.get((pool.tenant_id, pool.name), 0)) for pool in pools]
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
