@@ -143,7 +143,8 @@ async def test_what_the_documentation_says_to_type_works(monkeypatch: pytest.Mon
     names = [block.marks["file"] for block in ALL if block.language == "python" and "file" in block.marks]
     for path in documents():
         _write_files(path, modules)
-    monkeypatch.setenv("PYTHONPATH", str(modules))
+    # This checkout before one that may be installed, too.
+    monkeypatch.setenv("PYTHONPATH", f"{modules}{os.pathsep}{ROOT}")
     settings = on_free_ports(
         Settings(home=folder / "home", node_modules=("dalang.demo", *(Path(name).stem for name in names)))
     )
