@@ -213,12 +213,12 @@ async def lock_run(conn: AsyncConnection, run_id: str) -> None:
     await conn.execute(text("select 1 from execution_runs where run_id = :run for update"), {"run": run_id})
 
 
-async def storing_process(started: Started, within: float = 30) -> int:
-    """Wait until a worker stores events of the run and return its pid."""
+async def storing_process(started: Started, within: float = 30, kind: str = "record") -> int:
+    """Wait until a worker stores events of the run (or is at another activity, ``kind``) and return its pid."""
     async with asyncio.timeout(within):
         while True:
             for pending in (await started.handle.describe()).raw_description.pending_activities:
-                if pending.activity_type.name == "record" and pending.state == STARTED:
+                if pending.activity_type.name == kind and pending.state == STARTED:
                     return int(pending.last_worker_identity.rpartition("-")[2])
             await asyncio.sleep(0.05)
 
