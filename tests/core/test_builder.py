@@ -247,3 +247,16 @@ def test_build_returns_a_plan_with_ids() -> None:
     plan = PlanBuilder("p").node("a", type="noop").node("b", type="noop", after="a").build()
     assert plan.plan_id is not None
     assert plan.edges[0].edge_id == "a->b"
+
+
+def test_a_plan_that_changes_by_itself() -> None:
+    """Evaluators and the planner are written as in YAML."""
+    plan = (
+        PlanBuilder("judged")
+        .task(NodeBuilder("judge", "noop").evaluator())
+        .planner(handler="demo-planner", max_replans=2)
+        .build()
+    )
+    assert plan.nodes[0].evaluator
+    assert plan.planner is not None
+    assert (plan.planner.type, plan.planner.handler, plan.max_replans) == ("agent", "demo-planner", 2)
