@@ -120,6 +120,9 @@ def note_of(event: Mapping[str, Any]) -> str:
         parts.append(f"run {str(data['childRunId'])[:8]}")
     if data.get("iteration"):
         parts.append(f"iteration {data['iteration']}")
+    if event.get("type") in ("HITL_TASK_ESCALATED", "HITL_TASK_DELEGATED"):
+        parts += [f"to {data['assignee']}"] if data.get("assignee") else []
+        parts += [f"to group {data['group']}"] if data.get("group") else []
     if data.get("operator") and not data.get("nodeId"):
         parts.append(f"by {data['operator']}")
     if data.get("completedBy"):

@@ -47,7 +47,8 @@ def whole(out: Console, task: dict[str, Any]) -> None:
         out.print()
         _markdown(out, task["description"])
     out.print()
-    for name, key in (("proposed", "context"), ("form", "form"), ("error", "error"), ("decision", "decision")):
+    shown = "proposed" if task["kind"] == "approval" else "inputs"
+    for name, key in ((shown, "context"), ("form", "form"), ("error", "error"), ("decision", "decision")):
         if task.get(key):
             out.print(Text(name, style="bold"))
             for line in to_json(task[key]).splitlines():

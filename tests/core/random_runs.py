@@ -146,6 +146,8 @@ def random_event(rnd: Random, model: NaiveRun, troubles: int = 12) -> Event:
     if not model.begun:
         return Begin()
     flying = model.in_flight()
+    if model.interrupts and troubles and set(flying) - set(model.halting) and chance(rnd, 50):
+        return PauseRequested(mode="interrupt")  # often, since most games are short
     if flying and not chance(rnd, troubles):
         node = rnd.choice(flying)
         if model.possible("stopped", node) and chance(rnd, 50):
@@ -155,7 +157,7 @@ def random_event(rnd: Random, model: NaiveRun, troubles: int = 12) -> Event:
         return NodeSucceeded(node, random_outputs(rnd))
     waiting = [node for node, status in model.status.items() if status == "PENDING"]
     options: list[Event] = [ResumeRequested()] * 3 if model.paused else [PauseRequested()] * 2
-    options += [PauseRequested(mode="interrupt")] * 6 if model.interrupts else []
+    options += [PauseRequested(mode="interrupt")] * 2 if model.interrupts else []
     options += [CancelRequested("op", "enough"), TimedOut()]
     if waiting:
         last = [node for node in waiting if node in model.last()]
