@@ -25,6 +25,7 @@ from dalang.activities.projection import Projection, StoreRecorder
 from dalang.activities.revisions import Revisions
 from dalang.activities.scheduled_run import ScheduledRuns
 from dalang.activities.undoing import UndoSeeds
+from dalang.breakers import Breakers
 from dalang.errors import DalangError
 from dalang.launch import Launcher, TemporalLink
 from dalang.leasing import Leasing, Teller
@@ -60,7 +61,9 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
     teller = Teller(engine, settings.require_database_url(), client, leasing)
     loop, http = HandlerLoop(settings.max_concurrent_activities), Http()
     revisions, undo_seeds = Revisions(engine), UndoSeeds(engine)
-    activities = node_activities(StoreRecorder(engine, identity, settings.public_url, launcher.enforcer), loop, http)
+    breakers = Breakers(engine, settings.require_database_url(), settings.breaker_thresholds)
+    recorder = StoreRecorder(engine, identity, settings.public_url, launcher.enforcer)
+    activities = node_activities(recorder, loop, http, breakers if settings.breaker_failure_threshold else None)
     running = Worker(
         client,
         task_queue=settings.task_queue,
@@ -89,7 +92,7 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
     )
     allow_long_activations(running)
     try:
-        async with running, _beside(teller.tell_for_ever()):
+        async with running, _beside(teller.tell_for_ever()), _beside(breakers.listen_for_ever()):
             logger.info("working on task queue %s as %s", settings.task_queue, identity)
             yield running
     finally:

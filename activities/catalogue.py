@@ -11,6 +11,7 @@ from typing import Any
 
 from temporalio import activity
 
+from dalang.activities.breakers import Gate, breaker_key, guarded
 from dalang.activities.execution import Handler, HandlerLoop, Recorder, attempt
 from dalang.activities.http import Http
 from dalang.activities.python import LocalFunctions
@@ -53,9 +54,12 @@ async def _noop(ctx: NodeContext) -> dict[str, Any]:
 
 
 def node_activities(
-    recorder: Recorder, loop: HandlerLoop, http: Http, known: Registry = registry
+    recorder: Recorder, loop: HandlerLoop, http: Http, gate: Gate | None = None, known: Registry = registry
 ) -> list[Callable[..., Awaitable[Any]]]:
-    """Return the activities of the built-in node types and of everything registered with ``@node``."""
+    """Return the activities of the built-in node types and of everything registered with ``@node``.
+
+    Without a ``gate`` there are no circuit breakers.
+    """
     local = LocalFunctions(known, loop)
 
     def python(task: NodeTask) -> Handler:
@@ -74,14 +78,24 @@ def node_activities(
         "agent": agent,
         **{name: registered(name) for name in known.node_types},
     }
-    return [_activity(name, choose, recorder) for name, choose in handlers.items()]
+
+    async def one(task: NodeTask, choose: Callable[[NodeTask], Handler]) -> Any:
+        if gate is None:
+            return await attempt(task, choose(task), recorder)
+        return await guarded(gate, breaker_key(task, known), task, lambda: attempt(task, choose(task), recorder))
+
+    return [_activity(name, choose, one) for name, choose in handlers.items()]
 
 
-def _activity(name: str, choose: Callable[[NodeTask], Handler], recorder: Recorder) -> Callable[..., Awaitable[Any]]:
+def _activity(
+    name: str,
+    choose: Callable[[NodeTask], Handler],
+    one: Callable[[NodeTask, Callable[[NodeTask], Handler]], Awaitable[Any]],
+) -> Callable[..., Awaitable[Any]]:
     # The parameter is Any, so that the payload stays the JSON it is: checking it against a model costs as much as
     # a short node does, and it comes from our own workflow.
     @activity.defn(name=name)
     async def run(task: Any) -> Any:
-        return await attempt(task, choose(task), recorder)
+        return await one(task, choose)
 
     return run

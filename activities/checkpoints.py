@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from temporalio.activity import Info
 
-from dalang.wire import Checkpoint, NodeTask, is_checkpoint
+from dalang.wire import Checkpoint, NodeTask, attempt_number, is_checkpoint
 
 logger = logging.getLogger("dalang.activities")
 
@@ -62,10 +62,10 @@ class Checkpoints:
     """The checkpoints of one attempt. ``record`` is what heartbeats carry; ``changed`` says that they should."""
 
     def __init__(self, task: NodeTask, info: Info, store: CheckpointStore) -> None:
-        self.record = _received(task, info)
+        self.record = received(task, info)
         self.changed = asyncio.Event()
         self._task = task
-        self._attempt = info.attempt
+        self._attempt = attempt_number(task, info.attempt)
         self._begun = int(info.started_time.timestamp() * 1000)
         self._store = store
         self._loop = asyncio.get_running_loop()
@@ -196,7 +196,7 @@ class Checkpoints:
             one.cancel()
 
 
-def _received(task: NodeTask, info: Info) -> Checkpoint | None:
+def received(task: NodeTask, info: Info) -> Checkpoint | None:
     """Return the checkpoint that an earlier attempt left in its heartbeats, else the one the workflow gives."""
     details = info.heartbeat_details
     if info.attempt > 1 and len(details) > 1 and is_checkpoint(details[1]):

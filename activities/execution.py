@@ -25,7 +25,7 @@ from dalang.activities.checkpoints import Checkpoints
 from dalang.activities.failures import classify, completed, to_temporal
 from dalang.canonical import compact_json, find_unsafe
 from dalang.nodes import InvalidInput, NodeContext, NodeFailure, Undoes
-from dalang.wire import INLINE_BODY_BYTES, Checkpoint, NodeResult, NodeStop, NodeTask
+from dalang.wire import INLINE_BODY_BYTES, Checkpoint, NodeResult, NodeStop, NodeTask, attempt_number
 
 logger = logging.getLogger("dalang.activities")
 
@@ -183,7 +183,7 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
         ApplicationError: the attempt failed; its first detail is the ErrorPayload, and it says whether to repeat.
     """
     info = activity.info()
-    number = task.get("attempt", info.attempt)
+    number = attempt_number(task, info.attempt)
     checkpoints = Checkpoints(task, info, recorder)
     ctx = context_of(task, number, checkpoints)
     patience = info.heartbeat_timeout.total_seconds() if info.heartbeat_timeout else 5.0

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dalang.canonical import body_reference, compact_json
-from dalang.events import CallbackReceived
+from dalang.events import CallbackReceived, NodeDeferred
 from dalang.hearing import Hearing, timeout_error
 from dalang.program import Program
 from dalang.run_state import ACTIVITY, WAIT, moved
@@ -59,6 +59,14 @@ class Callbacks(Hearing):
 
     def _took_effect(self, node: int, outputs: Mapping[str, Any]) -> None:
         """The handler succeeded, whatever is made of its outputs: for whoever keeps account of effects."""
+
+    def _deferred(self, event: NodeDeferred) -> None:
+        node = self.program.index[event.node]
+        if self._is_answered(node):  # what an earlier attempt asked for
+            self._withdraw(node)
+            self._use_answer(node, {}, {})
+        else:
+            super()._deferred(event)
 
     def _await_callback(self, node: int, acknowledgement: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         timeout = self.program.nodes[node]["callback"].get("timeout")
@@ -105,7 +113,7 @@ class Callbacks(Hearing):
             answer["outputs"] = dict(event.outputs)
         else:
             answer["error"] = dict(event.error)
-        if node in self.waits:
+        if node in self.acknowledged:
             self._answered(node, answer, self.acknowledged[node], {})
         else:
             self.answers[node] = answer

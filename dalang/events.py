@@ -140,11 +140,18 @@ class LeaseAnswered:
 
 @dataclass(frozen=True, slots=True)
 class NodeDeferred:
-    """An attempt of ``node`` was not begun: it may be after ``until`` (milliseconds since the epoch)."""
+    """An attempt of ``node`` was not begun: it may be after ``until`` (milliseconds since the epoch).
+
+    ``reason`` says in a word what it waits for, ``short`` in particular. ``attempts`` were made before, all in all, and
+    ``checkpoint`` is what the last of them left.
+    """
 
     node: str
     until: int
     reason: str
+    short: tuple[str, ...] = ()
+    attempts: int = 0
+    checkpoint: Checkpoint | None = None
 
 
 @dataclass(frozen=True, slots=True)

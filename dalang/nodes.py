@@ -28,6 +28,8 @@ from dalang.canonical import compact_json, find_unsafe
 from dalang.errors import ErrorType, SuggestedAction
 
 Handler = Callable[..., Any]
+Endpoint = str | Callable[[Mapping[str, Any]], str | None] | None
+"""Whom a function calls: a name, or a function from the node's inputs to one; an empty one is nobody."""
 MAX_CHECKPOINT_BYTES = 16 * 1024 * 1024
 F = TypeVar("F", bound=Handler)
 
@@ -206,6 +208,7 @@ class Registration:
     takes_context: bool = False
     parameters: tuple[str, ...] = ()
     takes_any: bool = False
+    endpoint: Endpoint = None
 
     def call(self, ctx: NodeContext) -> Any:
         """Call the function with what it asks for.
@@ -282,7 +285,7 @@ registry = Registry()
 """What :func:`node` and :func:`agent` fill and the worker reads."""
 
 
-def _register(function: F, name: str, kind: str, capabilities: Iterable[str] = ()) -> F:
+def _register(function: F, name: str, kind: str, endpoint: Endpoint, capabilities: Iterable[str] = ()) -> F:
     parameters = inspect.signature(function).parameters.values()
     named = tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "ctx")
     registry.add(
@@ -294,6 +297,7 @@ def _register(function: F, name: str, kind: str, capabilities: Iterable[str] = (
             takes_context=any(p.name == "ctx" for p in parameters),
             parameters=named,
             takes_any=any(p.kind is p.VAR_KEYWORD for p in parameters),
+            endpoint=endpoint,
         )
     )
     return function
@@ -302,28 +306,29 @@ def _register(function: F, name: str, kind: str, capabilities: Iterable[str] = (
 @overload
 def node(name: F, /) -> F: ...
 @overload
-def node(name: str | None = None, /) -> Callable[[F], F]: ...
-def node(name: Any = None, /) -> Any:
+def node(name: str | None = None, /, *, endpoint: Endpoint = None) -> Callable[[F], F]: ...
+def node(name: Any = None, /, *, endpoint: Endpoint = None) -> Any:
     """Register a function as the node type ``name`` (default: its own name, with ``-`` for ``_``).
 
-    A plan uses it as ``type: word-count``, or as ``type: python`` with ``handler: word-count``.
+    A plan uses it as ``type: word-count``, or as ``type: python`` with ``handler: word-count``. ``endpoint`` says whom
+    it calls, for its circuit breaker: by default the type has one, with an empty text it has none.
     """
     if callable(name):
         return node()(name)
 
     def decorate(function: F) -> F:
-        return _register(function, name or function.__name__.replace("_", "-"), "node")
+        return _register(function, name or function.__name__.replace("_", "-"), "node", endpoint)
 
     return decorate
 
 
-def agent(name: str, *, capabilities: Iterable[str] = ()) -> Callable[[F], F]:
-    """Register a function as the local agent ``name``, which offers ``capabilities``.
+def agent(name: str, *, capabilities: Iterable[str] = (), endpoint: Endpoint = None) -> Callable[[F], F]:
+    """Register a function as the local agent ``name``, which offers ``capabilities``; ``endpoint`` as of a node type.
 
     A node of type ``agent`` goes to the agent its ``handler`` names, else to one with all its required capabilities.
     """
 
     def decorate(function: F) -> F:
-        return _register(function, name, "agent", capabilities)
+        return _register(function, name, "agent", endpoint, capabilities)
 
     return decorate

@@ -9,7 +9,7 @@ Asks of a node are numbered. An answer to any but the last one is late news: wha
 a skip only withdraws the ask, and need not know whether it was granted in the same moment.
 
 A node may also be *deferred* by whoever was to begin an attempt (an open circuit breaker): nothing was attempted; it is
-QUEUED until the time that was named, and begins anew.
+QUEUED until the time that was named, and begins again. The attempts it has made before are not forgotten.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from typing import Any
 
 from dalang.deciding import Deciding
 from dalang.errors import ErrorPayload, ErrorType
-from dalang.events import Ask, GiveBack, LeaseAnswered, NodeDeferred, SkipRequested, Start
+from dalang.events import Ask, GiveBack, LeaseAnswered, NodeDeferred, RetryRequested, SkipRequested, Start
+from dalang.instants import format_instant
 from dalang.needs import Needs, needs_of
 from dalang.program import Program
 from dalang.retries import retry_delay_ms
@@ -33,6 +34,8 @@ LEASE, RETRY, DEFERRED = "lease", "retry", "deferred"
 """What a node waits for; RETRY and DEFERRED are also kinds of alarms."""
 MAX_ASKED = 100
 """Nodes of a run that wait for a lease at once; more would only lengthen the queue of everybody."""
+MAX_DEFERRAL_MS = 24 * 60 * 60 * 1000
+"""No deferral is longer, whatever a worker says."""
 
 
 class Queueing(Deciding):
@@ -40,7 +43,7 @@ class Queueing(Deciding):
 
     ``limited`` names what is limited for the run (a pool, a capability, :data:`~dalang.needs.EVERY_NODE`); ``asks`` is
     the number of each node's last ask, ``leases`` which of them is held, ``attempts`` how many attempts a node has made
-    that makes one per lease.
+    before the activity that is under way or comes next.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Queueing(Deciding):
         self._parked: list[int] = []
         self._granted: list[int] = []
         self._done: list[tuple[str, int]] = []
+        self._deferrals: set[int] = set()
         super().__init__(program, inputs, about, max_in_flight)
 
     @abstractmethod
@@ -166,14 +170,31 @@ class Queueing(Deciding):
     def _deferred(self, event: NodeDeferred) -> None:
         node = self.program.index[event.node]
         self._withdraw(node)
-        self.halting.discard(node)
-        data = {"reason": event.reason, "until": event.until}
+        self._keep_checkpoint(node, event.checkpoint)
+        if event.attempts > self.attempts.get(node, 0):  # made by the activity that has ended now
+            self.attempts[node] = event.attempts
+            self._starts_again(node)
+        until = min(max(event.until, self._at + 1), self._at + MAX_DEFERRAL_MS)
+        data = {"reason": event.reason, "short": list(event.short) or None, "until": format_instant(until)}
         self._move_node(node, NodeStatus.QUEUED, EventType.NODE_QUEUED, data)
-        if self.ending:
+        if self.ending and node < self.program.first_finally:
             self._cancel_wait(node)
             return
         self.waits[node] = {"waitsFor": DEFERRED, "reason": event.reason}
-        self._set_alarm(max(event.until, self._at + 1), DEFERRED, node)
+        self._deferrals.add(node)
+        self._set_alarm(until, DEFERRED, node)
+
+    def _wait_over(self, node: int) -> None:
+        super()._wait_over(node)
+        self._deferrals.discard(node)
+
+    def _retry(self, event: RetryRequested) -> None:
+        self.attempts.pop(self.program.index[event.node], None)
+        super()._retry(event)
+
+    def _forget(self, node: int) -> None:
+        super()._forget(node)
+        self.attempts.pop(node, None)
 
     def _begin_again(self, node: int) -> None:
         """Let a node whose wait is over be ready once more, with the inputs it has."""
@@ -184,25 +205,29 @@ class Queueing(Deciding):
 
     def _is_full(self) -> bool:
         """Whether so many nodes wait for a lease that the next one waits here."""
-        return self.counts.get(NodeStatus.QUEUED, 0) >= MAX_ASKED
+        return self._room() <= 0
+
+    def _room(self) -> int:
+        """Return how many more nodes may ask for a lease now."""
+        return MAX_ASKED - self.counts.get(NodeStatus.QUEUED, 0) + len(self._deferrals)
 
     def _park(self, node: int) -> None:
         self._parked.append(node)
 
     def _unpark(self) -> None:
         """Let nodes that waited for others to have asked be ready again, as many as may ask now."""
-        room = MAX_ASKED - self.counts.get(NodeStatus.QUEUED, 0)
+        room = max(self._room(), 0)
         parked, self._parked = self._parked[:room], self._parked[room:]
         for node in parked:
             if self.statuses[node] is NodeStatus.PENDING:
                 self._make_ready(node)
 
     def _with_lease(self, step: Start) -> Start:
-        """Return the step of a node that begins with the lease it holds, if it does."""
-        held = self.leases.get(step.node)
+        """Return the step of a node with the attempts it has made, and with the lease it holds, if it does."""
+        held, made = self.leases.get(step.node), self.attempts.get(step.node, 0)
         if held is None:
-            return step
-        return replace(step, lease=held["ask"], agent=held["agent"], attempt=self.attempts.get(step.node, 0) + 1)
+            return replace(step, attempt=made + 1) if made else step
+        return replace(step, lease=held["ask"], agent=held["agent"], attempt=made + 1)
 
     def _lease_steps(self, starting: bool) -> list[Start | Ask | GiveBack]:
         """Return what is asked for, what was granted and begins, and what is given back."""
@@ -233,6 +258,7 @@ class Queueing(Deciding):
         for node in gone:
             self._withdraw(node)
         super()._renumber(program, to)
+        self._deferrals = {new for node in self._deferrals if (new := to[node]) is not None}
         self.asks, self.leases, self.attempts = moved(self.asks, to), moved(self.leases, to), moved(self.attempts, to)
         self._granted, self._asking, self._parked = (
             [new for node in nodes if (new := to[node]) is not None]
@@ -255,6 +281,7 @@ class Queueing(Deciding):
 
     def _load(self, snapshot: Mapping[str, Any]) -> None:
         super()._load(snapshot)
+        self._deferrals = {node for node, wait in self.waits.items() if wait["waitsFor"] == DEFERRED}
         for name in ("asks", "leases", "attempts"):
             setattr(self, name, {node: value for node, value in snapshot.get(name, ())})
         self._granted = list(snapshot.get("granted", ()))

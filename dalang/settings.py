@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from dalang.breaker import Thresholds
 from dalang.errors import DalangError
 
 PREFIX = "DALANG_"
@@ -158,6 +159,16 @@ class Settings(BaseModel):
         default=30, ge=0, le=3600, description="Time that running activities get to end after SIGTERM."
     )
 
+    breaker_failure_threshold: int = Field(
+        default=5, ge=0, le=10_000, description="Failures in a row that open a circuit breaker; 0: there are none."
+    )
+    breaker_success_threshold: int = Field(
+        default=2, ge=1, le=1000, description="Successes on trial that close it again, and how many try at once."
+    )
+    breaker_open_seconds: float = Field(
+        default=30, ge=0.01, le=86_400, description="How long an open circuit breaker lets nobody try."
+    )
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Least severe level logged."
     )
@@ -261,6 +272,12 @@ class Settings(BaseModel):
         if self.production and self.policy_when_away == "allow":
             raise ValueError("policy_when_away=allow is not for production: nodes would begin that nobody allowed")
         return self
+
+    @property
+    def breaker_thresholds(self) -> Thresholds:
+        """When circuit breakers open and close."""
+        open_ms = round(self.breaker_open_seconds * 1000)
+        return Thresholds(max(self.breaker_failure_threshold, 1), self.breaker_success_threshold, open_ms)
 
     def require_database_url(self) -> str:
         """The URL of the process role; raises :class:`SettingsError` when there is none."""

@@ -19,7 +19,7 @@ from typing import Any, NotRequired, TypedDict
 from dalang.asking import without_none
 from dalang.canonical import safe_text
 from dalang.dataflow import expression_error
-from dalang.events import TaskDecided, Undo, UndoFailed, UndoSucceeded
+from dalang.events import NodeDeferred, TaskDecided, Undo, UndoFailed, UndoSucceeded
 from dalang.expressions import ExpressionError
 from dalang.human_task import COMPENSATION, OpenTask
 from dalang.people import MAX_DESCRIPTION, MAX_TITLE
@@ -157,7 +157,18 @@ class Undoing(Reviving):
         effect["error"] = error
         if lost:
             effect["quietAt"] = self._at + self.program.nodes[node]["timeouts"][0] + UNHEARD_GRACE_MS
-        if not effect["unsure"]:
+        self._drop_none(node)
+
+    def _deferred(self, event: NodeDeferred) -> None:
+        node = self.program.index[event.node]
+        if node in self.effects and event.attempts <= self.attempts.get(node, 0):  # this start has attempted nothing
+            self.effects[node][-1]["unsure"] -= 1
+            self._drop_none(node)
+        super()._deferred(event)
+
+    def _drop_none(self, node: int) -> None:
+        """Forget the newest effect of the node if none of its starts can have had it."""
+        if not self.effects[node][-1]["unsure"]:
             self.effects[node].pop()
             if not self.effects[node]:
                 del self.effects[node]

@@ -47,7 +47,11 @@ SIGNAL_RESUME = UPDATE_RESUME = "resume"
 SIGNAL_CANCEL = UPDATE_CANCEL = "cancel"
 SIGNAL_EXTERNAL_EVENT = UPDATE_EXTERNAL_EVENT = "external_event"
 DEFERRED = "DEFERRED"
-"""Type of the error with which a worker says that it did not begin an attempt: ``{until, reason}``, no attempt."""
+"""Type of the error with which a worker says that it did not begin an attempt: it is none.
+
+Its first detail is ``{until, reason, short, attempts}``: when it may begin (milliseconds since the epoch), what is
+waited for in a word and in particular, how many attempts the node has made. A second one is its checkpoint.
+"""
 SIGNAL_LEASES = "leases"
 """News of what was granted: ``{"leases": [...]}``, from whoever ran the grant pass."""
 SIGNAL_REPLAN = UPDATE_REPLAN = "replan"
@@ -346,7 +350,7 @@ class NodeTask(TypedDict):
     ``key`` is the idempotency key, the same for every attempt of a ``generation`` (0, until a node is undone or run
     anew); ``startToCloseMs`` is how long the handler may take; ``retry`` is the node's retry policy as in the program.
     ``starts`` counts the earlier starts of this generation (an interrupt, an operator's retry); ``checkpoint`` is what
-    the last of them left, as far as the workflow knows it.
+    the last of them left, as far as the workflow knows it. ``attempt`` (1) is the number of the activity's first one.
     """
 
     runId: str
@@ -375,6 +379,11 @@ class NodeTask(TypedDict):
     """Whether the node has a compensation: its end is reported only when the handler has really ended."""
     undoes: NotRequired[Undoes]
     """Only of a compensation."""
+
+
+def attempt_number(task: NodeTask, of_activity: int) -> int:
+    """Return which attempt of its node this is: its number in its activity, after those of activities before."""
+    return task.get("attempt", 1) + of_activity - 1
 
 
 class NodeStop(TypedDict):

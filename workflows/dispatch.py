@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeGuard
 
 from temporalio import workflow
 from temporalio.common import Priority, RetryPolicy
@@ -34,6 +34,7 @@ with workflow.unsafe.imports_passed_through():
         UndoSucceeded,
     )
     from dalang.program import Program
+    from dalang.retries import server_delay_ms
     from dalang.wire import DEFERRED, Checkpoint, NodeTask, activity_id, idempotency_key, is_checkpoint
 
 GRACE = timedelta(minutes=15)
@@ -45,13 +46,16 @@ BASE_TASK_SECONDS, NODES_PER_SECOND, MAX_TASK_SECONDS = 5, 1_000, 60
 TIMEOUT_CAUSES = ["TemporalTimeout:StartToClose", "TemporalTimeout:Heartbeat"]
 
 
-def retry_policy(retry: Mapping[str, Any]) -> RetryPolicy:
-    """Return Temporal's retry policy for one of the program's. Temporal has only a deny-list (DESIGN section 4)."""
+def retry_policy(retry: Mapping[str, Any], first: int = 1) -> RetryPolicy:
+    """Return Temporal's retry policy for one of the program's. Temporal has only a deny-list (DESIGN section 4).
+
+    ``first`` is the number of the activity's first attempt: those before it are made already.
+    """
     return RetryPolicy(
-        initial_interval=timedelta(milliseconds=max(retry["delay"], 1)),
+        initial_interval=timedelta(milliseconds=max(server_delay_ms(retry, first), 1)),
         backoff_coefficient=retry["multiplier"] if retry["strategy"] == "EXPONENTIAL" else 1.0,
         maximum_interval=timedelta(milliseconds=max(retry["maxDelay"], retry["delay"], 1)),
-        maximum_attempts=retry["attempts"],
+        maximum_attempts=max(retry["attempts"] - first + 1, 1),
         non_retryable_error_types=None if "TIMEOUT" in retry["retryOn"] else TIMEOUT_CAUSES,
     )
 
@@ -64,9 +68,21 @@ def _deferral(node_id: str, cause: BaseException | None) -> NodeDeferred | None:
     if not isinstance(cause, ApplicationError) or cause.type != DEFERRED or not cause.details:
         return None
     details = cause.details[0]
-    if not isinstance(details, dict) or not isinstance(details.get("until"), int):
+    if not isinstance(details, dict) or not _is_count(details.get("until")):
         return None
-    return NodeDeferred(node_id, details["until"], str(details.get("reason", ""))[:500])
+    short, attempts = details.get("short"), details.get("attempts")
+    return NodeDeferred(
+        node_id,
+        details["until"],
+        str(details.get("reason", ""))[:500],
+        tuple(str(one)[:500] for one in short[:20]) if isinstance(short, list) else (),
+        attempts if _is_count(attempts) else 0,
+        _left(cause),
+    )
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value <= MAX_INTEGER
 
 
 def temporal_priority(priority: int, tenant_id: str) -> Priority:
@@ -110,11 +126,18 @@ class Dispatcher:
             schedule_to_close_timeout=None if schedule_to_close is None else timedelta(milliseconds=schedule_to_close),
             heartbeat_timeout=timedelta(milliseconds=heartbeat),
             # With a lease it is one attempt: between attempts others have it, so the state machine repeats.
-            retry_policy=self._retries[node["retry"]] if step.lease is None else _ONCE,
+            retry_policy=self._retry_policy(step, node["retry"]),
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
             summary=node.get("name", step.node_id)[:200],
             priority=temporal_priority(self._program.node_priority(step.node), self._tenant_id),
         )
+
+    def _retry_policy(self, step: Start, number: int) -> RetryPolicy:
+        if step.lease is not None:
+            return _ONCE
+        if step.attempt > 1:
+            return retry_policy(self._program.retries[number], step.attempt)
+        return self._retries[number]
 
     def begin_undo(self, step: Undo) -> asyncio.Task[Any]:
         """Begin the activity of a compensation and return its handle. Nothing of ours ever cancels it."""
@@ -178,7 +201,7 @@ class Dispatcher:
             task["undoable"] = True
         if "callback" in node:
             task["callback"] = True
-        if step.lease is not None:
+        if step.lease is not None or step.attempt > 1:
             task["attempt"] = step.attempt
         if step.agent is not None:
             task["agent"] = step.agent

@@ -50,6 +50,7 @@ PRIVILEGES = {
     "agents": "SELECT, INSERT, UPDATE, DELETE",
     "agent_assignments": "SELECT, INSERT, UPDATE",
     "leases": "SELECT, INSERT, UPDATE, DELETE",
+    "circuit_breakers": "SELECT, INSERT, UPDATE, DELETE",
     "external_events": "SELECT, INSERT, UPDATE, DELETE",
     "event_waits": "SELECT, INSERT, UPDATE, DELETE",
     "event_deliveries": "SELECT, INSERT, UPDATE",

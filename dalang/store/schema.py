@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from dalang.store import admission_tables, assignment_tables, inbound_tables, people_tables, restart_tables, tables
+from dalang.store import (
+    admission_tables,
+    assignment_tables,
+    breaker_tables,
+    inbound_tables,
+    people_tables,
+    restart_tables,
+    tables,
+)
 from dalang.store.columns import metadata
 
 __all__ = [
     "admission_tables",
     "assignment_tables",
+    "breaker_tables",
     "inbound_tables",
     "metadata",
     "people_tables",
