@@ -13,6 +13,7 @@ from pydantic.json_schema import models_json_schema
 from dalang import __version__
 from dalang.api import (
     agents,
+    breakers,
     decisions,
     docs,
     events,
@@ -34,6 +35,7 @@ from dalang.api import (
     terminations,
 )
 from dalang.api.agent_schemas import BODIES as AGENT_BODIES
+from dalang.api.breakers import BODIES as BREAKER_BODIES
 from dalang.api.inbound_schemas import BODIES as INBOUND_BODIES
 from dalang.api.limit_schemas import BODIES as LIMIT_BODIES
 from dalang.api.middleware import Metrics, RequestContext
@@ -58,6 +60,7 @@ _TAGS = [
     {"name": "agents", "description": "Who does the work of nodes that ask for capabilities."},
     {"name": "limits", "description": "Pools, quotas, who waits for a lease and who holds one, retries."},
     {"name": "schedules", "description": "Start runs of stored plans by cron, interval and calendar."},
+    {"name": "circuit breakers", "description": "Who is not called for a while, since it fails."},
     {"name": "health", "description": "For load balancers and Prometheus."},
 ]
 _DESCRIPTION = (
@@ -68,6 +71,7 @@ _DESCRIPTION = (
 _SCHEDULE_BODIES = (CreateScheduleRequest, UpdateScheduleRequest, TriggerRequest, BackfillRequest)
 _BODIES = (
     *AGENT_BODIES,
+    *BREAKER_BODIES,
     *TASK_BODIES,
     *INBOUND_BODIES,
     *LIMIT_BODIES,
@@ -111,6 +115,7 @@ def create_app(settings: Settings) -> FastAPI:
     # The stream before the list's sibling addresses: nodes take any path that is left.
     resources = (
         agents,
+        breakers,
         inbound,
         plans,
         rehearsals,

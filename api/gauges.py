@@ -1,4 +1,4 @@
-"""What /metrics tells of pools, the queue and leases: gauges of the token's tenant, in Prometheus' text format."""
+"""What /metrics tells of pools, the queue, leases and breakers: gauges of the token's tenant, in Prometheus' text format."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from dalang.breaker import BreakerState
 from dalang.store.admission_tables import SHARED
+from dalang.store.breakers import count_by_state
 from dalang.store.pools import Pool, list_pools
 from dalang.store.utilization import Use, pool_uses, queue_statistics
 
@@ -29,6 +31,13 @@ async def limit_gauges(conn: AsyncConnection, tenant_id: str) -> list[str]:
         *gauge("dalang_queue_oldest_seconds", "How long the first of them has waited.", [({}, round(age, 3))]),
         *gauge("dalang_leases", "Nodes that hold a lease.", [({}, queue.active)]),
     ]
+
+
+async def breaker_gauges(conn: AsyncConnection, tenant_id: str) -> list[str]:
+    """Return the lines of circuit breakers."""
+    counts = await count_by_state(conn, tenant_id)
+    samples: list[Sample] = [({"state": str(state)}, counts.get(state, 0)) for state in BreakerState]
+    return list(gauge("dalang_circuit_breakers", "Circuit breakers that ever counted a failure.", samples))
 
 
 def gauge(name: str, about: str, samples: Iterable[Sample]) -> Iterator[str]:

@@ -146,8 +146,10 @@ class Utilization(Answer):
 class QueueInfo(Answer):
     """Why a QUEUED node waits."""
 
-    reason: str = Field(description="`lease`; else what put its attempt off, such as an open circuit breaker.")
-    short: list[str] = Field(default_factory=list, description="What is missing: pools, rates, quotas, agents.")
+    reason: str = Field(description="`lease`; else what put its attempt off: `breaker`.")
+    short: list[str] = Field(
+        default_factory=list, description="What is missing: pools, rates, quotas, agents; or whose breaker it is."
+    )
     position: int | None = Field(None, description="Its place, from 1, among all that wait for a lease.")
     since: datetime | None = None
     until: datetime | None = Field(None, description="When it begins at the latest, where that is known.")

@@ -134,8 +134,9 @@ async def queued(conn: AsyncConnection, who: Principal, run_id: UUID, node_ids: 
         until = data.get("until")
         infos[node_id] = QueueInfo(
             reason=str(data.get("reason", LEASE)),
+            short=list(data.get("short", ())),
             since=at,
-            until=datetime.fromtimestamp(until / 1000, UTC) if isinstance(until, int) else None,
+            until=datetime.fromisoformat(until) if isinstance(until, str) else None,
         )
     return infos
 

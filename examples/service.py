@@ -1,4 +1,6 @@
-"""A small shop for ``http.yaml`` and ``callback.yaml``: ``python examples/service.py [PORT]`` (8500) serves it here.
+"""A small shop for ``http.yaml``, ``callback.yaml`` and ``circuit-breaker.yaml``.
+
+``python examples/service.py [PORT]`` (8500) serves it here.
 
 It is as unreliable as services are: to the first two requests of an ``Idempotency-Key`` it answers 503. An order is
 made once per key, however often it is asked for. A film takes long: the answer says only that it will be made, and the

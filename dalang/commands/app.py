@@ -13,6 +13,7 @@ from dalang import __version__
 from dalang.commands import (
     agents,
     audit,
+    breakers,
     decisions,
     demo,
     events,
@@ -115,6 +116,7 @@ app.add_typer(agents.app, name="agents", rich_help_panel=SERVE)
 app.add_typer(limits.pools, name="pools", rich_help_panel=LIMIT)
 app.add_typer(limits.quotas, name="quotas", rich_help_panel=LIMIT)
 app.add_typer(audit.app, name="audit", rich_help_panel=LOOK)
+app.add_typer(breakers.app, name="breakers", rich_help_panel=DO)
 app.add_typer(policies.app, name="policy", rich_help_panel=SERVE)
 app.add_typer(services.database, name="db", rich_help_panel=SERVE)
 app.add_typer(tokens.app, name="token", rich_help_panel=SERVE)

@@ -33,6 +33,8 @@ STATUS_STYLES = {
     "SKIPPED": "bright_black",
     "PENDING": "bright_black",
     "QUEUED": "yellow",
+    "OPEN": "red",
+    "HALF_OPEN": "yellow",
 }
 _WIDE = 100_000
 _STEERING = re.compile("[\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]")

@@ -6,6 +6,7 @@ import asyncio
 import runpy
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from http.server import ThreadingHTTPServer
 from typing import Any
 
@@ -31,7 +32,14 @@ OPTIONS = {path.name for end in ("options", "patch", "policy") for path in EXAMP
 PLANS = sorted(
     path.name for path in EXAMPLES.iterdir() if path.suffix in (".yaml", ".json") and path.name not in OPTIONS
 )
-WAITING = {"decisions.yaml", "event.yaml", "callback.yaml", "human-approval.yaml", "human-escalation.yaml"}
+WAITING = {
+    "decisions.yaml",
+    "event.yaml",
+    "callback.yaml",
+    "circuit-breaker.yaml",
+    "human-approval.yaml",
+    "human-escalation.yaml",
+}
 """They wait for somebody: each has a test of its own, here or in ``test_human_examples.py``."""
 
 POOL = {"tenant_id": "", "rate": None, "burst": None, "description": "", "updated_by": "test"}
@@ -47,9 +55,16 @@ async def running(settings: Settings) -> AsyncIterator[Engine]:
 @pytest.fixture
 def shop() -> Iterator[str]:
     """The service of ``examples/service.py`` on a port of its own."""
+    with serving(0) as address:
+        yield address
+
+
+@contextmanager
+def serving(port: int) -> Iterator[str]:
+    """Serve the shop."""
     handler = runpy.run_path(str(EXAMPLES / "service.py"))["Shop"]
     handler.log_message = lambda *_: None
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -192,6 +207,22 @@ async def test_the_callback_example_is_called_back(settings: Settings, shop: str
     server.should_exit = True
     await serving
     assert ended["result"]["outputs"] == {"link": "/films/wayang.mp4", "job": 1}
+
+
+async def test_the_circuit_breaker_example_waits_for_its_service(settings: Settings) -> None:
+    """Nobody serves: after five failures all wait, and when somebody does they go on."""
+    (port,) = free_ports(1)
+    inputs = {"service": f"http://127.0.0.1:{port}"}
+    plan = load_plan((EXAMPLES / "circuit-breaker.yaml").read_bytes(), name="circuit-breaker.yaml").require()
+    async with engine(Settings.of({**settings.model_dump(), "breaker_open_seconds": 5})) as running:
+        started = await running.start_plan(plan, inputs)
+        for node in plan.nodes:
+            await started.until("NODE_QUEUED", node.node_id)
+        with serving(port):
+            ended = await started.end()
+    assert ended["run"]["status"] == "COMPLETED"
+    assert sorted(ended["result"]["outputs"]["orders"]) == [1, 2, 3]
+    assert 5 <= len(ended["attempts"]) <= 12, "without a breaker they would have failed 18 times"
 
 
 def test_the_rehearsal_example_is_rehearsed() -> None:
