@@ -1,4 +1,4 @@
-"""What /metrics tells of pools, the queue, leases and breakers: gauges of the token's tenant, in Prometheus' text format."""
+"""What /metrics tells of what nodes wait for: gauges of the token's tenant, in Prometheus' text format."""
 
 from __future__ import annotations
 
