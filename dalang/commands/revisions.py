@@ -73,12 +73,21 @@ def revisions(
             str(item["revision"]),
             moment(item["at"]),
             safe(item["operator"] or ""),
-            ", ".join(f"{name} {count}" for name, count in item["changes"].items()) or "as started",
+            _counted(item["changes"]) or "as started",
             safe(item["reason"] or ""),
         )
         for item in found["items"]
     ]
-    session.emit(found, lambda: table(session.out, ("revision", "at", "by", "changes", "reason"), rows))
+    session.emit(found, lambda: table(session.out, (">REVISION", "AT", "BY", "CHANGES", "REASON"), rows))
+
+
+def _counted(changes: dict[str, int]) -> str:
+    """Return ``{"nodesAdded": 1, "edgesRemoved": 2}`` as ``1 node added, 2 edges removed``."""
+    said = []
+    for name, count in changes.items():
+        noun, _, verb = re.sub("([A-Z])", r" \1", name).lower().partition(" ")
+        said.append(f"{count} {noun.removesuffix('s') if count == 1 else noun} {verb}".rstrip())
+    return ", ".join(said)
 
 
 def _changes(out: Console, diff: dict[str, Any]) -> None:
