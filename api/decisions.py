@@ -13,6 +13,7 @@ from dalang.api.bodies import body_schema, small_body
 from dalang.api.runs import found_run
 from dalang.api.schemas import ControlResponse, RetryNodeRequest, SkipNodeRequest
 from dalang.api.services import Service, Services
+from dalang.errors import Conflict, NotFound
 from dalang.statuses import RunStatus
 
 router = APIRouter(prefix="/orchestrator/runs/{runId}/nodes", tags=["nodes"])
@@ -52,5 +53,17 @@ async def _decide(
     async with it.transaction(who.tenant_id) as conn:
         run = await found_run(conn, who, run_id)
     payload = {"nodeId": node_id, **values, "operator": who.subject, "reason": reason}
-    outcome = await it.controls.decide(run, decision, payload)
+    try:
+        outcome = await it.controls.decide(run, decision, payload)
+    except Conflict:
+        if not await _has_node(who, run_id, node_id, it):
+            raise NotFound(f"Run {run_id} has no node {node_id!r}.") from None
+        raise
     return ControlResponse(run_id=run_id, status=RunStatus(outcome.status), message=f"Node {node_id} {done}")
+
+
+async def _has_node(who: Principal, run_id: UUID, node_id: str, it: Services) -> bool:
+    async with it.transaction(who.tenant_id) as conn:
+        run = await found_run(conn, who, run_id)  # again: its plan may be another one by now
+        index = await it.indexes.get(conn, who.tenant_id, run.plan_digest, run.elements)
+    return index.node(node_id) is not None

@@ -120,6 +120,8 @@ def note_of(event: Mapping[str, Any]) -> str:
         parts.append(f"run {str(data['childRunId'])[:8]}")
     if data.get("iteration"):
         parts.append(f"iteration {data['iteration']}")
+    if event.get("type") in ("NODE_WAITING", "EVENT_RECEIVED", "EVENT_DROPPED"):
+        parts += [str(data[key]) for key in ("event", "key", "until") if data.get(key)]
     if event.get("type") in ("HITL_TASK_ESCALATED", "HITL_TASK_DELEGATED"):
         parts += [f"to {data['assignee']}"] if data.get("assignee") else []
         parts += [f"to group {data['group']}"] if data.get("group") else []

@@ -120,7 +120,21 @@ def status(out: Console, client: ApiClient, run: dict[str, Any]) -> None:
         _queued(out, client, run["runId"])
     if run["status"] == "FAILED":
         failed(out, client, run)
+    for line in _asked(run):
+        out.print(Text(f"  {line}", style="dim"), soft_wrap=True)
     outputs(out, run.get("outputs"), run["runId"])
+
+
+def _asked(run: dict[str, Any]) -> list[str]:
+    """Say what a run wants of people that waits for them."""
+    name, counts = run["runId"][:8], run.get("nodeStatusCounts") or {}
+    if run["status"] == "PAUSED":
+        if counts.get("FAILED"):
+            return [f"a failed node may wait for `dalang retry {name} NODE` or `dalang skip {name} NODE`"]
+        return [f"`dalang resume {name}` ends the pause"]
+    if run["status"] == "AWAITING_HITL" or counts.get("AWAITING_HITL"):
+        return [f"`dalang tasks list --run {name}` shows what people are asked"]
+    return []
 
 
 def _queued(out: Console, client: ApiClient, run_id: str) -> None:
