@@ -28,13 +28,13 @@ async def redrive(engine: Engine, run_id: str, *nodes: str, **inputs: Any) -> St
     return Started(engine, str(run.run_id), engine.client.get_workflow_handle(run.workflow))
 
 
-async def test_ten_thousand_kept_nodes(shared_engine: Engine) -> None:
+async def test_thousands_of_kept_nodes(shared_engine: Engine) -> None:
     """One of many failed: it alone runs again, and the new run shows all others as they were."""
-    count = 10_000
+    count = 2_000
     nodes: list[dict[str, Any]] = [
         {"nodeId": f"n{at}", "type": "sleep", "inputs": {"seconds": 0}} for at in range(count)
     ]
-    nodes[5_000] = {"nodeId": "odd", "type": "t-needs", "inputs": {"x": 1}, "retryPolicy": {"maxAttempts": 1}}
+    nodes[1_000] = {"nodeId": "odd", "type": "t-needs", "inputs": {"x": 1}, "retryPolicy": {"maxAttempts": 1}}
     started = await shared_engine.start({"failurePolicy": "continue", "nodes": nodes})
     old = await started.end(within=240)
     assert old["run"]["status"] == "FAILED"
