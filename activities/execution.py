@@ -25,6 +25,7 @@ from dalang.activities.checkpoints import Checkpoints
 from dalang.activities.failures import classify, completed, to_temporal
 from dalang.canonical import compact_json, find_unsafe
 from dalang.nodes import InvalidInput, NodeContext, NodeFailure, Undoes
+from dalang.usage import usage_of
 from dalang.wire import INLINE_BODY_BYTES, Checkpoint, NodeResult, NodeStop, NodeTask, attempt_number
 
 logger = logging.getLogger("dalang.activities")
@@ -169,6 +170,12 @@ def context_of(task: NodeTask, attempt: int, checkpoints: Checkpoints) -> NodeCo
     )
 
 
+def _used_before(info: activity.Info) -> dict[str, Any]:
+    """Return what earlier attempts of the activity have used, as their last heartbeat tells."""
+    told = info.heartbeat_details[0] if info.attempt > 1 and info.heartbeat_details else None
+    return usage_of(told.get("usage")) if isinstance(told, dict) else {}
+
+
 def _undoes(task: NodeTask) -> Undoes | None:
     told = task.get("undoes")
     if told is None:
@@ -186,6 +193,7 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
     number = attempt_number(task, info.attempt)
     checkpoints = Checkpoints(task, info, recorder)
     ctx = context_of(task, number, checkpoints)
+    ctx._used = _used_before(info)
     patience = info.heartbeat_timeout.total_seconds() if info.heartbeat_timeout else 5.0
     heartbeat = asyncio.create_task(_keep_beating(ctx, checkpoints, patience / 3))
     # Beside the handler, and not after it: events refer to large inputs of nodes that fail or are cut off, too.
@@ -199,6 +207,8 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
         result: NodeResult = {"outputs": outputs, "attempt": number, "worker": recorder.worker}
         if permitted is not None:
             result["policy"] = permitted
+        if ctx._used:
+            result["usage"] = ctx._used
         await inputs_kept
         await _keep_large(task["tenantId"], outputs, recorder)
         return result
@@ -211,6 +221,8 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
             stop["checkpoint"] = checkpoints.record
         if isinstance(cancelled, _StillWorking):
             stop["until"] = cancelled.until
+        if ctx._used:
+            stop["usage"] = ctx._used
         if len(stop) == 1 or not _is_wanted_to_stop():
             raise
         return stop
@@ -224,7 +236,7 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
         await checkpoints.settle(patient=True)
         _beat(ctx, checkpoints)
         # Without its cause: the SDK would send that one's text too, which may be what no payload can hold.
-        raise to_temporal(payload, task["retry"], number, checkpoints.record) from None
+        raise to_temporal(payload, task["retry"], number, checkpoints.record, ctx._used) from None
     finally:
         ctx._stop.set()
         heartbeat.cancel()
@@ -292,6 +304,8 @@ async def _keep_beating(ctx: NodeContext, checkpoints: Checkpoints, every: float
 def _beat(ctx: NodeContext, checkpoints: Checkpoints) -> None:
     """Send progress and checkpoint. A heartbeat replaces the one before, so what an earlier attempt left goes along."""
     progress, checkpoint = dict(ctx._progress), checkpoints.record
+    if ctx._used:
+        progress["usage"] = ctx._used
     activity.heartbeat(*([progress, checkpoint] if checkpoint is not None else [progress] if progress else []))
 
 

@@ -74,17 +74,22 @@ def completed(payload: ErrorPayload, node_id: str, run_id: str, attempt: int, ma
 
 
 def to_temporal(
-    payload: Mapping[str, Any], retry: Mapping[str, Any], attempt: int, checkpoint: Checkpoint | None = None
+    payload: Mapping[str, Any],
+    retry: Mapping[str, Any],
+    attempt: int,
+    checkpoint: Checkpoint | None = None,
+    used: Mapping[str, Any] | None = None,
 ) -> ApplicationError:
     """Return the exception that makes Temporal repeat the attempt, or not, as the node's retry policy says.
 
-    Its details are the ErrorPayload and the checkpoint, which an operator's retry goes on from.
+    Its details are the ErrorPayload, the checkpoint, which an operator's retry goes on from, and what was used.
     """
+    left = [checkpoint, dict(used)] if used else [checkpoint] if checkpoint is not None else []
     repeat = bool(payload.get("retryable")) and payload["type"] in retry["retryOn"]
     return ApplicationError(
         payload.get("message", ""),
         dict(payload),
-        *([] if checkpoint is None else [checkpoint]),
+        *left,
         type=payload["type"],
         non_retryable=not repeat,
         # An attempt that fails is the node's business, recorded as such; it is no defect of the worker to be logged.

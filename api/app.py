@@ -14,6 +14,7 @@ from dalang import __version__
 from dalang.api import (
     agents,
     breakers,
+    budgets,
     decisions,
     docs,
     events,
@@ -75,6 +76,7 @@ _BODIES = (
     *TASK_BODIES,
     *INBOUND_BODIES,
     *LIMIT_BODIES,
+    *budgets.BODIES,
     *_SCHEDULE_BODIES,
     ExecutePlanRequest,
     PauseResumeRequest,
@@ -125,6 +127,7 @@ def create_app(settings: Settings) -> FastAPI:
         run_checkpoints,
         terminations,
         events,
+        budgets,
         decisions,
         queue,
         limits,

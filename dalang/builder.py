@@ -325,6 +325,19 @@ class PlanBuilder:
         """Say after which ends of a run its effects are undone; by default after a failure and after a cancel."""
         return self._set("compensate", str(when))
 
+    def budget(
+        self,
+        *,
+        tokens: int | None = None,
+        cost: float | None = None,
+        nodes: int | None = None,
+        wall_time: DurationLike | None = None,
+    ) -> Self:
+        """Say what the run may use before it is paused until it gets more."""
+        limits = {"tokens": tokens, "cost": cost, "nodes": nodes}
+        given: dict[str, Any] = {name: limit for name, limit in limits.items() if limit is not None}
+        return self._set("budget", given if wall_time is None else {**given, "wallTime": _duration(wall_time)})
+
     def inputs(self, schema: Mapping[str, Any]) -> Self:
         """Set the JSON Schema of the run's inputs."""
         return self._set("inputs", dict(schema))

@@ -281,6 +281,33 @@ class TaskDelegated:
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetRaised:
+    """Somebody gives the run another budget; what is None stays as it is, ``wall_time`` is in milliseconds."""
+
+    tokens: int | None = None
+    cost: float | None = None
+    nodes: int | None = None
+    wall_time: int | None = None
+    operator: str | None = None
+    reason: str | None = None
+
+    def limits(self) -> dict[str, Any]:
+        """Return the new limits by measure."""
+        given = {"tokens": self.tokens, "cost": self.cost, "nodes": self.nodes, "wallTime": self.wall_time}
+        return {measure: limit for measure, limit in given.items() if limit is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class TenantBudgetSpent:
+    """The tenant has used what it may use on this day, which ends at ``until`` (milliseconds since the epoch)."""
+
+    measure: str
+    limit: float
+    spent: float
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """A request that was malformed or came at the wrong time: recorded, and nothing else."""
 
@@ -312,6 +339,8 @@ Event = (
     | TaskClaimed
     | TaskReleased
     | TaskDelegated
+    | BudgetRaised
+    | TenantBudgetSpent
     | Rejected
 )
 

@@ -47,6 +47,7 @@ from dalang.store.engine import is_connection_error, transaction
 from dalang.store.plans import get_document, put_document
 from dalang.store.pools import limited_names
 from dalang.store.runs import NewRun, Run, create_run, list_not_started, mark_start_failed, mark_started
+from dalang.store.usage import spent_up
 from dalang.undo_seeding import undo_seed
 from dalang.validation import Report, validate
 from dalang.workflows.dispatch import task_timeout, temporal_priority
@@ -275,8 +276,11 @@ class Launcher:
         state = initial_state(run, self._settings)
         async with transaction(self._engine, run.tenant_id) as conn:
             limits = await limited_names(conn, run.tenant_id)
+            over = await spent_up(conn, run.tenant_id)
         if limits:
             state["limits"] = limits
+        if over is not None:
+            state["over"] = over
         if run.redrive_of is None and run.undo_of is None:
             return state
         if run.origin is None or run.inputs is None:

@@ -26,6 +26,7 @@ from typing import Any, TypeVar, overload
 
 from dalang.canonical import compact_json, find_unsafe
 from dalang.errors import ErrorType, SuggestedAction
+from dalang.usage import added, usage_of
 
 Handler = Callable[..., Any]
 Endpoint = str | Callable[[Mapping[str, Any]], str | None] | None
@@ -163,6 +164,8 @@ class NodeContext:
     """Of a node with ``callback``: the address at which somebody ends it; whoever has it may, so it is a secret."""
     _stop: threading.Event = field(default_factory=threading.Event)
     _progress: dict[str, Any] = field(default_factory=dict)
+    _used: dict[str, Any] = field(default_factory=dict)
+    _counting: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def progress(self, message: str, fraction: float | None = None) -> None:
         """Tell how far the work is: a short text, and a part of 1 where that can be known."""
@@ -190,6 +193,19 @@ class NodeContext:
         if len(encoded) > MAX_CHECKPOINT_BYTES:
             raise InvalidInput(f"the checkpoint has {len(encoded):,} bytes; at most {MAX_CHECKPOINT_BYTES:,} are kept")
         return self._keep(encoded)
+
+    def usage(self, *, tokens: int = 0, cost: float = 0.0) -> None:
+        """Tell what the work has used since the last call; it counts for budgets, also when the attempt fails.
+
+        Raises:
+            InvalidInput: it is no amount.
+        """
+        given = {"tokens": tokens, "cost": cost}
+        told = usage_of(given)
+        if any(amount and name not in told for name, amount in given.items()):
+            raise InvalidInput("ctx.usage takes a whole number of tokens and a cost, neither below 0")
+        with self._counting:
+            self._used = added(self._used, told)
 
     @property
     def stopping(self) -> bool:

@@ -28,6 +28,7 @@ from dalang.errors import Problem
 SETTABLE = (
     "description", "timeout", "failurePolicy", "maxInFlight", "outputs", "metadata", "maxReplans", "planner",
     "compensate",
+    "budget",
 )  # fmt: skip
 """The plan's fields that may change while a run of it goes on: not its name, its inputs, or its priority."""
 MAX_CHANGES = 20_000

@@ -20,6 +20,7 @@ from dalang.plan_base import BackoffStrategy as BackoffStrategy
 from dalang.plan_base import Model, Priority
 from dalang.plan_base import RetryPolicy as RetryPolicy
 from dalang.plan_base import Timeouts as Timeouts
+from dalang.plan_budget import Budget
 from dalang.plan_containers import Body, LoopSpec, MapSpec
 from dalang.plan_human import HumanTask
 from dalang.plan_planner import Planner
@@ -243,6 +244,7 @@ class PlanHead(Model):
     max_replans: int | None = Field(
         None, ge=1, le=100, strict=True, description="How often the planner is asked in one run. Default: 3."
     )
+    budget: Budget | None = Field(None, description="What the run may use before it is paused until it gets more.")
     inputs: dict[str, Any] | None = Field(None, description="JSON Schema of the run's inputs.")
     outputs: dict[str, Any] | None = Field(None, description="The run's outputs; ${...} is CEL.")
     metadata: dict[str, Any] = Field(default_factory=dict)

@@ -104,12 +104,24 @@ def compile_plan(plan: Plan) -> dict[str, Any]:
     }
     if plan.outputs is not None:
         document["outputs"] = plan.outputs
+    budget = _budget_document(plan)
+    if budget:
+        document["budget"] = budget
     if plan.compensate is not None:
         document["compensate"] = plan.compensate.value
     if plan.planner is not None:
         document["planner"] = _planner_document(plan, plan.planner)
         document["maxReplans"] = plan.max_replans or DEFAULT_MAX_REPLANS
     return document
+
+
+def _budget_document(plan: Plan) -> dict[str, Any]:
+    """Return the limits of the plan's budget by measure; the time in milliseconds."""
+    budget = plan.budget
+    if budget is None:
+        return {}
+    limits = {"tokens": budget.tokens, "cost": budget.cost, "nodes": budget.nodes, "wallTime": budget.wall_time}
+    return {measure: limit for measure, limit in limits.items() if limit is not None}
 
 
 def _number(policy: RetryPolicy | None, plan: Plan, numbers: dict[str, int], documents: list[dict[str, Any]]) -> int:

@@ -139,7 +139,7 @@ class Queueing(Deciding):
 
     # -- attempts --------------------------------------------------------------------------------------------------
 
-    def _again(self, node: int, error: Mapping[str, Any]) -> bool:
+    def _again(self, node: int, error: Mapping[str, Any], notes: Mapping[str, Any]) -> bool:
         """Give the lease of a failed attempt back; tell whether the node makes another attempt."""
         if node not in self.leases:
             return False
@@ -152,6 +152,7 @@ class Queueing(Deciding):
         self._starts_again(node)
         delay = retry_delay_ms(retry, made, f"{self.about.get('id')}:{self.program.ids[node]}")
         data = {"attempt": made, "maxAttempts": retry["attempts"], "delayMs": delay, "errorType": error.get("type")}
+        data.update(notes)
         self._move_node(node, NodeStatus.RETRYING, EventType.NODE_RETRYING, data, {"error": dict(error)})
         self.waits[node] = {"waitsFor": RETRY}
         self._set_alarm(self._at + delay, RETRY, node)

@@ -25,7 +25,7 @@ Statuses and possible moves stand in ``statuses.py``, the state and its indexes 
 ``interrupting.py``, failures and decisions about them in ``deciding.py``, timers and what comes from outside in
 ``hearing.py`` and ``callbacks.py``, people and their tasks in ``people.py``, nodes that hold other nodes in
 ``containers.py``, other plans for a run that goes on in ``revising.py``, the beginning from what another run came to in
-``reviving.py``, compensation in ``undoing.py``; DESIGN sections 3 and 4.
+``reviving.py``, compensation in ``undoing.py``, budgets in ``budgeting.py``; DESIGN sections 3 and 4.
 """
 
 from __future__ import annotations
@@ -35,10 +35,12 @@ from dataclasses import dataclass
 from heapq import heappop
 from typing import Any
 
+from dalang.budgeting import Budgeting
 from dalang.dataflow import InvalidInputs, edge_values, expression_error, render_inputs, validation_error
 from dalang.events import (
     AlarmRang,
     Begin,
+    BudgetRaised,
     CallbackReceived,
     CancelRequested,
     Event,
@@ -62,6 +64,7 @@ from dalang.events import (
     TaskDecided,
     TaskDelegated,
     TaskReleased,
+    TenantBudgetSpent,
     TimedOut,
     UndoFailed,
     UndoSucceeded,
@@ -71,16 +74,18 @@ from dalang.joining import START
 from dalang.program import Program
 from dalang.run_state import BLOCKED, LIVE, PENDING
 from dalang.statuses import IN_FLIGHT, ImpossibleMove, NodeStatus, RunStatus
-from dalang.undoing import Undoing
 from dalang.wire import EventType
 
 MOVING = (RunStatus.RUNNING, RunStatus.COMPENSATING)
 """Statuses of a run that begins what is due."""
 
+_ENDS = (NodeSucceeded, NodeFailed, NodeStopped, UndoSucceeded, UndoFailed)
+"""Ends of what was at work, which tell what it has used."""
+
 SKIPPED, CANCELLED, RUNNING = NodeStatus.SKIPPED, NodeStatus.CANCELLED, NodeStatus.RUNNING
 
 
-class Run(Undoing):
+class Run(Budgeting):
     """One run of a program. ``max_in_flight`` bounds activities in flight where the plan does not."""
 
     @classmethod
@@ -108,6 +113,8 @@ class Run(Undoing):
         if refusal is not None:
             raise refusal
         self._at = at
+        if isinstance(event, _ENDS):
+            self._spend(event.notes)
         RULES[type(event)].handler(self, event)
         self._settle()
         self._weigh_waiting()
@@ -147,7 +154,7 @@ class Run(Undoing):
         if holding:
             names = ", ".join(self.program.ids[node] for node in holding[:5])
             return ImpossibleMove(name, "the run", f"{self.status} until somebody retries or skips {names}")
-        return None if self.status is RunStatus.PAUSED else self._wrong_status(name)
+        return self._short_refusal(name) if self.status is RunStatus.PAUSED else self._wrong_status(name)
 
     def _cancel_refusal(self, name: str, event: CancelRequested | TimedOut) -> ImpossibleMove | None:
         return None if self._cancellable() else self._wrong_status(name)
@@ -166,6 +173,8 @@ class Run(Undoing):
         self._move_run(RunStatus.VALIDATED, EventType.PLAN_VALIDATED, {})
         seed = event.seed or {}
         self._move_run(RunStatus.RUNNING, EventType.PLAN_STARTED, seed.get("data", {}), {"inputs": self.inputs})
+        self._budget_since = self._at
+        self._keep_time()
         if seed:
             self._take_over(seed)
         self._find_ready(range(self.program.first_finally))
@@ -197,7 +206,7 @@ class Run(Undoing):
             self._use_answer(node, {"error": dict(event.error)}, event.notes)
         elif event.cut_short and self._goes_back(node, event.notes):
             self._withdraw(node)
-        elif not self._again(node, event.error):
+        elif not self._again(node, event.error, event.notes):
             self._fail(node, event.error, event.notes)
 
     def _stopped(self, event: NodeStopped) -> None:
@@ -265,13 +274,13 @@ class Run(Undoing):
 
     def _next_ready(self) -> int | None:
         """Return the ready node to start next, or None when none is ready or no slot is free."""
-        if self.status not in MOVING:
+        if self.status not in MOVING or self._is_held_back():
             return None
         node = self._next_startable()
         return None if node is None else heappop(self._ready[self._slots[node]])[-1]
 
     def _has_ready(self) -> bool:
-        return self.status in MOVING and self._next_startable() is not None
+        return self.status in MOVING and self._next_startable() is not None and not self._is_held_back()
 
     def _start(self, node: int) -> Start | None:
         program, node_id = self.program, self.program.ids[node]
@@ -456,6 +465,8 @@ RULES: dict[type, Rule] = {
     TaskReleased: Rule("release", Run._release_refusal, Run._release_task),
     TaskDelegated: Rule("delegate", Run._delegate_refusal, Run._delegate_task),
     CallbackReceived: Rule("callback", Run._callback_refusal, Run._called_back),
+    BudgetRaised: Rule("raise budget", Run._raise_refusal, Run._raise_budget),
+    TenantBudgetSpent: Rule("tenant budget", Run._never_refused, Run._tenant_spent),
     Rejected: Rule("reject", Run._never_refused, Run._reject),
 }
 """Every event: the one place that says what can happen to a run."""

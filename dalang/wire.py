@@ -56,6 +56,7 @@ SIGNAL_LEASES = "leases"
 """News of what was granted: ``{"leases": [...]}``, from whoever ran the grant pass."""
 SIGNAL_REPLAN = UPDATE_REPLAN = "replan"
 SIGNAL_CALLBACK = UPDATE_CALLBACK = "callback"
+UPDATE_RAISE_BUDGET = "raise_budget"
 UPDATE_RETRY_NODE = "retry_node"
 UPDATE_SKIP_NODE = "skip_node"
 SIGNAL_COMPLETE_TASK = UPDATE_COMPLETE_TASK = "complete_human_task"
@@ -193,6 +194,8 @@ class EventType(StrEnum):
     """More external events came early than are kept: the oldest was given up."""
     REQUEST_REJECTED = "REQUEST_REJECTED"
     """A signal was malformed or came at the wrong time; it was ignored."""
+    BUDGET_RAISED = "BUDGET_RAISED"
+    """Somebody gave the run another budget; data.budget holds all its limits."""
     CHAIN_GAP = "CHAIN_GAP"
     """The database had lost events (a restored backup); data holds both heads."""
 
@@ -218,6 +221,15 @@ class Head(TypedDict):
     epoch: int
     seq: int
     hash: str
+
+
+class Recorded(Head):
+    """Result of ``record``: the head, and what of the tenant's budget of the day is spent, if it is.
+
+    ``over`` holds ``measure``, ``limit``, ``spent`` and ``until`` (milliseconds since the epoch).
+    """
+
+    over: NotRequired[dict[str, Any]]
 
 
 class ChildLink(TypedDict):
@@ -396,6 +408,7 @@ class NodeStop(TypedDict):
     stopped: bool
     checkpoint: NotRequired[Checkpoint]
     until: NotRequired[int]
+    usage: NotRequired[dict[str, Any]]
 
 
 class NodeResult(TypedDict):
@@ -406,6 +419,8 @@ class NodeResult(TypedDict):
     worker: NotRequired[str]
     policy: NotRequired[dict[str, Any]]
     """The decision that let the attempt begin, where a rule made one: ``{effect, rule}``."""
+    usage: NotRequired[dict[str, Any]]
+    """What all attempts of the activity have used: ``{tokens, cost}``."""
 
 
 class LeaseAsk(TypedDict):

@@ -16,6 +16,7 @@ with workflow.unsafe.imports_passed_through():
     from dalang.asking import TaskEvent
     from dalang.canonical import safe_text
     from dalang.events import (
+        BudgetRaised,
         CancelRequested,
         Event,
         PauseRequested,
@@ -156,6 +157,15 @@ class Answering:
     async def update_cancel(self, request: Any = None) -> dict[str, Any]:
         """Cancel, and answer with the status."""
         return await self._updated(CancelRequested, request)
+
+    @workflow.update(name=wire.UPDATE_RAISE_BUDGET)
+    async def update_budget(self, request: Any = None) -> dict[str, Any]:
+        """Give the run another budget, and answer with the status."""
+        return await self._updated(BudgetRaised, request)
+
+    @update_budget.validator
+    def _may_raise_budget(self, request: Any = None) -> None:
+        self._validate(BudgetRaised, request)
 
     @update_cancel.validator
     def _may_cancel(self, request: Any = None) -> None:

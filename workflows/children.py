@@ -42,6 +42,7 @@ with workflow.unsafe.imports_passed_through():
     from dalang.program import Program
     from dalang.run import Run
     from dalang.statuses import RunStatus
+    from dalang.usage import usage_of
     from dalang.workflows.dispatch import task_timeout, temporal_priority
 
 OPERATOR = "parent run"
@@ -262,6 +263,7 @@ class Children:
     def ended(self, step: Start, task: asyncio.Task[Any], stopping: bool) -> Event:
         """Return what the end of a child means for its node; ``stopping`` says that we asked for it."""
         notes: dict[str, Any] = {"childRunId": step.child}
+        notes |= _usage_below(task)
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is not None:
             return self._failure(step, error, stopping, notes)
@@ -320,3 +322,14 @@ class Children:
             origin_run_id=self._run_id,
             timestamp=workflow.now().isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         ).wire()
+
+
+def _usage_below(task: asyncio.Task[Any]) -> dict[str, Any]:
+    """Return what an event tells of what a run below a node has used, however that ended."""
+    error = None if task.cancelled() else task.exception()
+    answer = None if error is not None or task.cancelled() else task.result()
+    cause = error.cause if isinstance(error, ChildWorkflowError) else error
+    if isinstance(cause, ApplicationError) and cause.details:
+        answer = cause.details[0]
+    found = usage_of(answer.get("usage"), nodes=True) if isinstance(answer, dict) else {}
+    return {"usage": found} if found else {}

@@ -35,6 +35,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from dalang.program import Program
     from dalang.retries import server_delay_ms
+    from dalang.usage import usage_of
     from dalang.wire import DEFERRED, Checkpoint, NodeTask, activity_id, idempotency_key, is_checkpoint
 
 GRACE = timedelta(minutes=15)
@@ -234,6 +235,7 @@ class Dispatcher:
         payload, lost = self._payload(step.node_id, attempts, cause)
         cut_short = isinstance(error, ActivityError) and error.retry_state is RetryState.CANCEL_REQUESTED
         notes = _policy_notes(payload.get("details")) if payload.get("type") == ErrorType.POLICY_VIOLATION else {}
+        notes.update(_usage_notes(_used(cause)))
         return NodeFailed(
             step.node_id, payload, notes, lost=lost, checkpoint=_left(cause), cut_short=interrupted and cut_short
         )
@@ -242,7 +244,8 @@ class Dispatcher:
         """Return what the end of a compensation's activity by ``error`` means."""
         attempts = step.compensation["retry"]["attempts"]
         payload, _ = self._payload(step.node_id, attempts, _cause(error))
-        return UndoFailed(step.node_id, payload, _undo_attempt(payload.get("attempt")))
+        notes = {**_undo_attempt(payload.get("attempt")), **_usage_notes(_used(_cause(error)))}
+        return UndoFailed(step.node_id, payload, notes)
 
     def _payload(self, node_id: str, attempts: int, cause: BaseException | None) -> tuple[dict[str, Any], bool]:
         """Return the ErrorPayload for what ended an activity, and whether its handler may still be at work."""
@@ -298,6 +301,20 @@ def _undo_attempt(attempt: Any) -> dict[str, Any]:
     return {"undoAttempt": attempt} if isinstance(attempt, int) and not isinstance(attempt, bool) else {}
 
 
+def _used(cause: BaseException | None) -> Any:
+    """Return what an activity that failed told of its use: in its third detail, or in its last heartbeat."""
+    if isinstance(cause, ApplicationError):
+        return cause.details[2] if len(cause.details) > 2 else None
+    beats = cause.last_heartbeat_details if isinstance(cause, TimeoutError) else ()
+    return beats[0].get("usage") if beats and isinstance(beats[0], dict) else None
+
+
+def _usage_notes(told: Any) -> dict[str, Any]:
+    """Return what an event tells of what was used."""
+    found = usage_of(told)
+    return {"usage": found} if found else {}
+
+
 def _policy_notes(decision: Any) -> dict[str, Any]:
     """Return what an event tells of a policy's decision, which a result or an error brought."""
     if not isinstance(decision, Mapping) or not isinstance(decision.get("rule"), str):
@@ -312,6 +329,7 @@ def undone(step: Undo, result: Any) -> Event:
     outputs = answer.get("outputs")
     notes = {"worker": answer["worker"]} if isinstance(answer.get("worker"), str) else {}
     notes.update(_undo_attempt(answer.get("attempt")))
+    notes.update(_usage_notes(answer.get("usage")))
     return UndoSucceeded(step.node_id, outputs if isinstance(outputs, dict) else {}, notes)
 
 
@@ -332,6 +350,7 @@ def stopped(step: Start, result: Any, stopping: bool) -> NodeStopped | None:
     checkpoint, until = result.get("checkpoint"), result.get("until")
     return NodeStopped(
         step.node_id,
+        _usage_notes(result.get("usage")),
         checkpoint=checkpoint if is_checkpoint(checkpoint) else None,
         until=until if type(until) is int and 0 <= until <= MAX_INTEGER else None,
     )
@@ -346,6 +365,7 @@ def success(step: Start, result: Any) -> Event:
     attempt = result.get("attempt", 1)
     notes: dict[str, Any] = {"worker": result["worker"]} if isinstance(result.get("worker"), str) else {}
     notes.update(_policy_notes(result.get("policy")))
+    notes.update(_usage_notes(result.get("usage")))
     return NodeSucceeded(step.node_id, outputs, attempt if isinstance(attempt, int) else 1, notes)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, NoReturn
 
@@ -31,6 +32,7 @@ with workflow.unsafe.imports_passed_through():
         Rejected,
         Start,
         Stop,
+        TenantBudgetSpent,
         TimedOut,
         Undo,
     )
@@ -123,7 +125,7 @@ class PlanRun(Planners, AnsweringPeople):
         self._rejections = state.get("rejections", 0)
         self._shown = self._run.status
         head: wire.Head = state.get("head", {"epoch": 0, "seq": 0, "hash": ""})
-        self._flow = FactFlow(self._run_id, self._tenant_id, head, self._summary, identity_of(state))
+        self._flow = FactFlow(self._run_id, self._tenant_id, head, self._summary, identity_of(state), self._tenant_over)
 
     def _program_of(self, document: Any) -> Program:
         return _programs.get(body_reference(compact_json(document))["$ref"], document)
@@ -169,6 +171,8 @@ class PlanRun(Planners, AnsweringPeople):
     def _begin_or_go_on(self) -> None:
         if self._state.get("snapshot") is None:
             self._inbox.append(Begin(self._seed()))
+            if isinstance(self._state.get("over"), dict):
+                self._tenant_over(self._state["over"])
         for node_id in self._wakes:
             node = self._program.index[node_id]
             self._sleep(Start(node, node_id, "sleep", {}), max(self._wakes[node_id] - self._now(), 0))
@@ -186,6 +190,10 @@ class PlanRun(Planners, AnsweringPeople):
                 return
             self._deadline[1].cancel()
         self._deadline = None if at is None else (at, asyncio.create_task(self._time_out(at - self._now())))
+
+    def _tenant_over(self, over: Mapping[str, Any]) -> None:
+        """Take note that the tenant has used what it may on this day."""
+        self._inbox.append(TenantBudgetSpent(over["measure"], over["limit"], over["spent"], over["until"]))
 
     def _seed(self) -> dict[str, Any] | None:
         """Return what the run begins with, before it has begun."""
@@ -406,6 +414,8 @@ class PlanRun(Planners, AnsweringPeople):
     def _conclude(self) -> dict[str, Any]:
         run = self._run
         result: dict[str, Any] = {"runId": self._run_id, "status": str(run.status), "head": self._flow.head}
+        if "child" in self._state and run.spent:
+            result["usage"] = run.spent  # counts for the run above, too
         if run.status is RunStatus.FAILED:
             error = dict(run.error or {})
             raise ApplicationError(

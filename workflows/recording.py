@@ -73,6 +73,7 @@ def identity_of(state: Mapping[str, Any]) -> RunIdentity | None:
 class FactFlow:
     """Facts on their way to the store. ``head`` is the last stored one, as the store answered.
 
+    ``over`` is told when the store finds that the tenant's budget of the day is spent.
     ``hurry`` is set while somebody waits for what is stored: an answer to an operator, a continue-as-new.
     """
 
@@ -83,8 +84,10 @@ class FactFlow:
         head: Head,
         summary: Callable[[], tuple[str, dict[str, int]]],
         identity: RunIdentity | None = None,
+        over: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> None:
         self.head = head
+        self._over = over
         self._identity = identity
         self.hurry = False
         self._run_id = run_id
@@ -183,3 +186,5 @@ class FactFlow:
             summary=f"{len(facts)} events",
         )
         self.head = {"epoch": head["epoch"], "seq": head["seq"], "hash": head["hash"]}
+        if self._over is not None and isinstance(head.get("over"), dict):
+            self._over(head["over"])

@@ -11,9 +11,10 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
-    from dalang.canonical import compact_json, find_unsafe
+    from dalang.canonical import MAX_INTEGER, compact_json, find_unsafe
     from dalang.errors import ErrorPayload, ErrorType, SuggestedAction
     from dalang.events import (
+        BudgetRaised,
         CallbackReceived,
         CancelRequested,
         ExternalEvent,
@@ -29,6 +30,7 @@ with workflow.unsafe.imports_passed_through():
     from dalang.interrupting import PauseMode
     from dalang.run import Run
     from dalang.statuses import ImpossibleMove, UnacceptableContent
+    from dalang.usage import MAX_COST
     from dalang.wait_inputs import MAX_CORRELATION_KEY, MAX_EVENT_NAME
 
 INVALID_REQUEST = "INVALID_REQUEST"
@@ -40,6 +42,8 @@ MAX_TEXT = 2_000
 MAX_VALUES_BYTES = 256 * 1024
 MAX_ID = 200
 MAX_NAMES = 1_000
+MAX_WALL_TIME_MS = 100 * 365 * 24 * 3600 * 1000
+"""A hundred years: a timer cannot wait for ever."""
 Control = (
     PauseRequested
     | ResumeRequested
@@ -52,6 +56,7 @@ Control = (
     | TaskClaimed
     | TaskReleased
     | TaskDelegated
+    | BudgetRaised
 )
 
 
@@ -147,10 +152,17 @@ def flag(key: str, value: Any) -> bool:
     return value
 
 
-def count(key: str, value: Any) -> int:
+def count(key: str, value: Any, limit: int = MAX_INTEGER) -> int:
     """Return a whole number from 0; raises Malformed."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise Malformed(f"{key} is a number from 0")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= limit:
+        raise Malformed(f"{key} is a number from 0 to {limit}")
+    return value
+
+
+def amount(key: str, value: Any) -> float:
+    """Return a cost; raises Malformed."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MAX_COST:
+        raise Malformed(f"{key} is an amount from 0 to {MAX_COST:g}")
     return value
 
 
@@ -180,6 +192,13 @@ REQUESTS: dict[type[Control], Mapping[str, Field]] = {
     PauseRequested: {"mode": Field(partial(one_of, words=tuple(PauseMode))), **_SAID},
     ResumeRequested: _SAID,
     CancelRequested: _SAID,
+    BudgetRaised: {
+        "tokens": Field(count),
+        "cost": Field(amount),
+        "nodes": Field(count),
+        "wallTimeMs": Field(partial(count, limit=MAX_WALL_TIME_MS), "wall_time"),
+        **_SAID,
+    },
     RetryRequested: {"nodeId": Field(text, "node", required=True), "inputs": Field(an_object), **_SAID},
     SkipRequested: {"nodeId": Field(text, "node", required=True), "outputs": Field(an_object), **_SAID},
     ExternalEvent: {

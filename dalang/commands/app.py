@@ -14,6 +14,7 @@ from dalang.commands import (
     agents,
     audit,
     breakers,
+    budgets,
     decisions,
     demo,
     events,
@@ -111,6 +112,7 @@ assert rehearse.app is plans.app  # its command stands among those of plans
 app.add_typer(plans.app, name="plan", rich_help_panel=RUN)
 app.add_typer(run_checkpoints.app, name="checkpoints", rich_help_panel=DO)
 app.add_typer(schedules.app, name="schedules", rich_help_panel=RUN)
+app.add_typer(budgets.app, name="budget", rich_help_panel=DO)
 app.add_typer(tasks.app, name="tasks", rich_help_panel=DO)
 app.add_typer(agents.app, name="agents", rich_help_panel=SERVE)
 app.add_typer(limits.pools, name="pools", rich_help_panel=LIMIT)

@@ -64,7 +64,7 @@ def prepare(plan: Plan, options: Options) -> Scenario:
         InvalidDocument: the options name what the plan has not, or the inputs are not what it asks for.
     """
     plan = _unchanging(with_derived_ids(plan))
-    program = RehearsedProgram(compile_plan(plan))
+    program = RehearsedProgram(compile_plan(plan.model_copy(update={"budget": None})))
     _refuse_unknown_names(program, options)
     warnings: list[Problem] = []
     inputs = _inputs(plan, options, warnings)

@@ -32,6 +32,8 @@ PRIVILEGES = {
     "execution_runs": "SELECT, INSERT, UPDATE",
     "node_executions": "SELECT, INSERT, UPDATE, DELETE",
     "run_revisions": "SELECT, INSERT, UPDATE, DELETE",
+    "tenant_budgets": "SELECT, INSERT, UPDATE, DELETE",
+    "tenant_usage": "SELECT, INSERT, UPDATE",
     "human_tasks": "SELECT, INSERT, UPDATE, DELETE",
     "run_events": "SELECT, INSERT, UPDATE (superseded)",
     "event_bodies": "SELECT, INSERT, DELETE",

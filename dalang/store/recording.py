@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.types import Text
 
 from dalang.errors import Conflict, DalangError, NotFound
-from dalang.store import chain, projection, references, stored_chain
+from dalang.store import chain, projection, references, stored_chain, usage
 from dalang.store.bulk import arguments, insert_all, insert_rows
 from dalang.store.chain import Transition
 from dalang.store.children import row_of_child
@@ -36,7 +36,8 @@ from dalang.store.projection import Row
 from dalang.store.revisions import drop_superseded_revisions, note_revisions
 from dalang.store.tables import event_bodies, execution_runs, node_executions, retired_runs, run_events
 from dalang.store.task_rows import Tasks, fold_tasks_again, folded_tasks, save_tasks
-from dalang.wire import Head, RecordInput, RunIdentity
+from dalang.usage import WALL_TIME
+from dalang.wire import Head, Recorded, RecordInput, RunIdentity
 
 CHANNEL = "dalang_run"
 """What a flush notifies (LISTEN/NOTIFY), with the runId as payload."""
@@ -62,7 +63,7 @@ async def record(
     temporal_run_id: str,
     workflow_id: str,
     is_current: Callable[[], Awaitable[bool]],
-) -> Head:
+) -> Recorded:
     """Store the batch and return the head after it; storing it again changes nothing and answers the same.
 
     ``is_current`` asks Temporal whether the caller is the run's current execution; it is called only when the heads
@@ -88,7 +89,7 @@ async def _flush(
     is_current: Callable[[], Awaitable[bool]],
     *,
     one_by_one: bool,
-) -> Head:
+) -> Recorded:
     run_id, tenant_id, claimed = UUID(request["runId"]), request["tenantId"], request["head"]
     async with transaction(engine, tenant_id) as conn:
         row = await _locked_run(conn, tenant_id, run_id, identity, request.get("identity"))
@@ -97,9 +98,9 @@ async def _flush(
         if stored != claimed:
             known = await stored_chain.head_after(conn, run_id, request)
             if known is not None:
-                return known
+                return _answered(known)
             if not request["facts"] and await stored_chain.has_event(conn, run_id, claimed):
-                return claimed
+                return _answered(claimed)
             if not await is_current():
                 raise NotCurrentExecution(
                     f"Execution {identity['temporal_run_id']} of run {run_id} is not the current one; "
@@ -119,7 +120,14 @@ async def _flush(
         else:
             await flush.append([event for _, event in for_retry])
         await flush.finish(request, identity)
-    return flush.head
+    return _answered(flush.head, flush.over)
+
+
+def _answered(head: Head, over: dict[str, Any] | None = None) -> Recorded:
+    answer: Recorded = {"epoch": head["epoch"], "seq": head["seq"], "hash": head["hash"]}
+    if over is not None:
+        answer["over"] = over
+    return answer
 
 
 class _Flush:
@@ -130,9 +138,11 @@ class _Flush:
         self.head, self.run = head, run
         self.nodes: dict[str, Row] = {}
         self.tasks: Tasks = {}
+        self.used: usage.Days = {}
         self.retries = 0
         self.recount = False
         self.last_at: datetime | None = None
+        self.over: dict[str, Any] | None = None
 
     async def append(self, events: Sequence[Transition]) -> None:
         """Store ``events`` after the head and fold them; on an exception nothing of this object has changed."""
@@ -150,7 +160,7 @@ class _Flush:
                 body_rows.append({**of_run, "seq": event.seq, "salt": event.salt, "body": event.body})
                 refs |= references.references(event.body)
             previous = own
-        run, nodes, retries = await self._folded(events)
+        run, nodes, retries, used = await self._folded(events)
         tasks = await folded_tasks(self.conn, self.tenant_id, self.run_id, epoch, events, self.tasks)
         await insert_rows(self.conn, run_events, rows)
         if body_rows:
@@ -164,6 +174,7 @@ class _Flush:
         self.run, self.retries, self.last_at = run, self.retries + retries, events[-1].at
         self.nodes.update(nodes)
         self.tasks.update(tasks)
+        self.used = used
 
     async def begin_epoch(self, claimed: Head, stored: Head, request: RecordInput) -> None:
         """Go back to ``claimed`` and begin a new epoch there; with a CHAIN_GAP when it is not in the database."""
@@ -197,21 +208,26 @@ class _Flush:
             changes["last_event_at"] = self.last_at
         await self.conn.execute(update(execution_runs).where(_is_run(self.tenant_id, self.run_id)).values(changes))
         await self.conn.execute(select(func.pg_notify(CHANNEL, str(self.run_id))))
+        if self.used:  # last, since other runs of the tenant wait for these rows
+            await usage.add_usage(self.conn, self.tenant_id, self.run_id, self.used)
+            self.over = await usage.spent_up(self.conn, self.tenant_id)
 
-    async def _folded(self, events: Sequence[Transition]) -> tuple[Row, dict[str, Row], int]:
+    async def _folded(self, events: Sequence[Transition]) -> tuple[Row, dict[str, Row], int, usage.Days]:
         wanted = {event.node_id for event in events if event.node_id is not None} - self.nodes.keys()
         known = {**self.nodes, **await _node_rows(self.conn, self.run_id, wanted)}
-        run, nodes, retries = self.run, dict[str, Row](), 0
+        run, nodes, retries, used = self.run, dict[str, Row](), 0, {**self.used}
         for event in events:
             run = projection.run_after(run, event)
+            usage.count(used, event.at, usage.used(event))
             if event.node_id is None:
                 continue
             before = nodes.get(event.node_id) or known.get(event.node_id)
             after = projection.node_after(before, self.run_id, self.tenant_id, self.head["epoch"], event)
             if after is not None and after is not before:
                 nodes[event.node_id] = after
+                usage.count(used, event.at, {WALL_TIME: usage.work_ms(before, after)})
                 retries += max(0, projection.retries(after) - projection.retries(before))
-        return run, nodes, retries
+        return run, nodes, retries, {day: amounts for day, amounts in used.items() if any(amounts.values())}
 
     async def _save(self, nodes: dict[str, Row]) -> None:
         if not nodes:

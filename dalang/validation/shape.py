@@ -24,6 +24,7 @@ from dalang.plan import (
     RetryPolicy,
     Timeouts,
 )
+from dalang.plan_budget import Budget
 from dalang.plan_containers import LoopSpec, MapSpec
 from dalang.plan_human import Escalation, HumanTask
 from dalang.plan_planner import Planner
@@ -42,6 +43,7 @@ _PARTS: Mapping[str, type[BaseModel]] = {
     "timeouts": Timeouts,
     "compensation": Compensation,
     "planner": Planner,
+    "budget": Budget,
     "descriptor": Descriptor,
     "implementation": Implementation,
     "task": HumanTask,
