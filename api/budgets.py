@@ -158,6 +158,4 @@ def _planned(document: Any) -> dict[str, Any]:
 
 
 def _amounts(of: dict[str, Any]) -> Amounts:
-    return Amounts(
-        tokens=of.get("tokens"), cost=of.get("cost"), nodes=of.get("nodes"), wall_time_ms=of.get("wallTime")
-    )
+    return Amounts(tokens=of.get("tokens"), cost=of.get("cost"), nodes=of.get("nodes"), wall_time_ms=of.get("wallTime"))

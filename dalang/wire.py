@@ -106,8 +106,8 @@ class EventType(StrEnum):
     PLAN_STARTED = "PLAN_STARTED"
     """The run is RUNNING; the body holds its inputs."""
     PLAN_PAUSED = "PLAN_PAUSED"
-    """An operator, or a failure under the policy pause, holds the run: nothing is started, what is in flight ends, or
-    is interrupted (data.mode)."""
+    """An operator, a failure under the policy pause, or a spent budget (data.budget) holds the run: nothing is started,
+    what is in flight ends, or is interrupted (data.mode)."""
     PLAN_RESUMED = "PLAN_RESUMED"
     """An operator ended the pause, or decided about the last failed node that waited for it."""
     PLAN_AWAITING_HITL = "PLAN_AWAITING_HITL"

@@ -21,7 +21,8 @@ from tests.harness import ROOT
 
 SCHEMA = plan_schema()
 VALIDATOR = Draft202012Validator(SCHEMA)
-EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.yaml") if not path.stem.endswith("-options"))
+NO_PLANS = ("-options", "-patch", "-policy")
+EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.yaml") if not path.stem.endswith(NO_PLANS))
 
 
 @pytest.mark.parametrize("name", files())

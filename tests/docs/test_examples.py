@@ -33,6 +33,7 @@ PLANS = sorted(
     path.name for path in EXAMPLES.iterdir() if path.suffix in (".yaml", ".json") and path.name not in OPTIONS
 )
 WAITING = {
+    "budget.yaml",
     "decisions.yaml",
     "event.yaml",
     "callback.yaml",
@@ -135,6 +136,17 @@ async def test_the_limits_example_takes_turns(running: Engine) -> None:
     first, second = sorted((spans["customers"], spans["orders"]))
     assert first[1] <= second[0], "one after the other"
     assert spans["archive"][0] < first[1], "beside the first"
+
+
+async def test_the_budget_example_goes_on_with_more(running: Engine) -> None:
+    """It is paused before its third node begins."""
+    plan = load_plan((EXAMPLES / "budget.yaml").read_bytes(), name="budget.yaml").require()
+    started = await running.start_plan(plan, {})
+    await started.until("PLAN_PAUSED")
+    assert set((await started.stored())["nodes"]) == {"first", "second"}
+    answer = await started.handle.execute_update("raise_budget", {"nodes": 5, "operator": "kim"})
+    assert answer["status"] == "RUNNING"
+    assert (await started.end())["run"]["status"] == "COMPLETED"
 
 
 async def test_the_decisions_example_goes_on_as_an_operator_says(running: Engine) -> None:

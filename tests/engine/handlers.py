@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from dalang.nodes import NodeContext, NodeFailure, ToolError, agent, node, registry
+from dalang.nodes import NetworkError, NodeContext, NodeFailure, ToolError, agent, node, registry
 
 calls: Counter[str] = Counter()
 """How often each idempotency key ran in this process."""
@@ -353,3 +353,14 @@ async def fixable(ctx: NodeContext, x: int) -> dict[str, Any]:
     if x <= 1:
         raise ToolError("x is too small", suggested_action="AUTO_FIX")
     return {"x": x, "key": ctx.idempotency_key}
+
+
+@node("t-uses")
+async def uses(ctx: NodeContext, tokens: int = 10, fails: int = 0, hangs: bool = False) -> dict[str, Any]:
+    """Report a use; fail the first attempts, or hang until it is stopped."""
+    ctx.usage(tokens=tokens, cost=tokens / 1000)
+    if ctx.attempt <= fails:
+        raise NetworkError("away")
+    if hangs:
+        await asyncio.sleep(3600)
+    return {}

@@ -37,6 +37,16 @@ async def _cancel_by_temporal(started: Started) -> None:
     await started.handle.cancel()
 
 
+async def _raise_budget(started: Started) -> None:
+    await started.until("PLAN_PAUSED")
+    await started.handle.execute_update("raise_budget", {"tokens": 100, "wallTimeMs": 3_600_000, "operator": "kim"})
+
+
+async def _resume_next_day(started: Started) -> None:
+    await started.until("PLAN_PAUSED")
+    await started.handle.execute_update("resume", {"operator": "kim"})
+
+
 async def _bad_requests(started: Started) -> None:
     await started.until("NODE_STARTED", "a")
     await started.handle.signal("pause", args=[1, 2, 3])
@@ -537,6 +547,19 @@ PLANS: dict[str, Recorded] = {
                 "data": {"redriveOf": "first", "rootRunId": "first"},
             },
         },
+    ),
+    "budget": Recorded(
+        {
+            "nodes": [_node("a", "t-uses"), _node("b", "t-uses")],
+            "edges": [_edge("a", "b")],
+            "budget": {"tokens": 10, "wallTime": "30m"},
+        },
+        _raise_budget,
+    ),
+    "budget-of-the-day": Recorded(
+        {"nodes": [_node("a")]},
+        _resume_next_day,
+        state={"over": {"measure": "tokens", "limit": 5, "spent": 5, "until": 4_102_444_800_000}},
     ),
     "undo-terminated": Recorded(
         {
