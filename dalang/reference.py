@@ -36,6 +36,7 @@ MODELS = (
     "Implementation",
     "HumanTask",
     "Escalation",
+    "Budget",
 )
 """The models in the order of the reference, after the plan itself."""
 
