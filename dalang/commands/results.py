@@ -130,7 +130,7 @@ def _asked(run: dict[str, Any]) -> list[str]:
     name, counts = run["runId"][:8], run.get("nodeStatusCounts") or {}
     if run["status"] == "PAUSED":
         if counts.get("FAILED"):
-            return [f"a failed node may wait for `dalang retry {name} NODE` or `dalang skip {name} NODE`"]
+            return [f"`dalang retry {name} NODE` or `dalang skip {name} NODE` decides about a failed node"]
         return [f"`dalang resume {name}` ends the pause"]
     if run["status"] == "AWAITING_HITL" or counts.get("AWAITING_HITL"):
         return [f"`dalang tasks list --run {name}` shows what people are asked"]

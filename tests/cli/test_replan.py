@@ -29,7 +29,7 @@ def test_the_example_is_checked_before_it_is_published(dalang: Dalang, write: Wr
     assert (late.code, "not at 1" in late.err) == (1, True), late
     listed = dalang("revisions", run)
     assert "unread" in listed.out
-    assert "nodesAdded 1" in listed.out
+    assert "2 edges added, 1 node added, 1 edge removed" in listed.out
     assert "~ node publish" in dalang("revisions", run, 2).out
     watched = dalang("watch", run)
     assert (watched.code, "PLAN_REVISED" in watched.out) == (0, True), watched
