@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
-from dalang.activities.checkpoints import received
+from dalang.activities.checkpoints import received, used_before
 from dalang.breaker import Outcome
 from dalang.breakers import Passage
 from dalang.errors import ErrorType
@@ -136,11 +136,11 @@ def _deferral(task: NodeTask, key: str, until: int) -> ApplicationError:
         "short": [f"breaker {key}"],
         "attempts": attempt_number(task, info.attempt) - 1,
     }
-    checkpoint = received(task, info)
+    checkpoint, used = received(task, info), used_before(info)
     return ApplicationError(
         f"the circuit breaker {key} lets nobody through",
         details,
-        *([] if checkpoint is None else [checkpoint]),
+        *([checkpoint, used] if used else [] if checkpoint is None else [checkpoint]),
         type=DEFERRED,
         non_retryable=True,
         category=ApplicationErrorCategory.BENIGN,

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from temporalio.activity import Info
 
+from dalang.usage import usage_of
 from dalang.wire import Checkpoint, NodeTask, attempt_number, is_checkpoint
 
 logger = logging.getLogger("dalang.activities")
@@ -208,3 +209,9 @@ def received(task: NodeTask, info: Info) -> Checkpoint | None:
 
 def _order(checkpoint: Checkpoint) -> tuple[int, int]:
     return checkpoint["begun"], checkpoint["number"]
+
+
+def used_before(info: Info) -> dict[str, Any]:
+    """Return what earlier attempts of the activity have used, as their last heartbeat tells."""
+    told = info.heartbeat_details[0] if info.attempt > 1 and info.heartbeat_details else None
+    return usage_of(told.get("usage")) if isinstance(told, dict) else {}

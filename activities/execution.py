@@ -21,11 +21,10 @@ from typing import Any
 from temporalio import activity
 
 from dalang.activities.callbacks import hidden
-from dalang.activities.checkpoints import Checkpoints
+from dalang.activities.checkpoints import Checkpoints, used_before
 from dalang.activities.failures import classify, completed, to_temporal
 from dalang.canonical import compact_json, find_unsafe
 from dalang.nodes import InvalidInput, NodeContext, NodeFailure, Undoes
-from dalang.usage import usage_of
 from dalang.wire import INLINE_BODY_BYTES, Checkpoint, NodeResult, NodeStop, NodeTask, attempt_number
 
 logger = logging.getLogger("dalang.activities")
@@ -170,12 +169,6 @@ def context_of(task: NodeTask, attempt: int, checkpoints: Checkpoints) -> NodeCo
     )
 
 
-def _used_before(info: activity.Info) -> dict[str, Any]:
-    """Return what earlier attempts of the activity have used, as their last heartbeat tells."""
-    told = info.heartbeat_details[0] if info.attempt > 1 and info.heartbeat_details else None
-    return usage_of(told.get("usage")) if isinstance(told, dict) else {}
-
-
 def _undoes(task: NodeTask) -> Undoes | None:
     told = task.get("undoes")
     if told is None:
@@ -193,7 +186,7 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
     number = attempt_number(task, info.attempt)
     checkpoints = Checkpoints(task, info, recorder)
     ctx = context_of(task, number, checkpoints)
-    ctx._used = _used_before(info)
+    ctx._used = used_before(info)
     patience = info.heartbeat_timeout.total_seconds() if info.heartbeat_timeout else 5.0
     heartbeat = asyncio.create_task(_keep_beating(ctx, checkpoints, patience / 3))
     # Beside the handler, and not after it: events refer to large inputs of nodes that fail or are cut off, too.

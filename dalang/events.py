@@ -143,7 +143,7 @@ class NodeDeferred:
     """An attempt of ``node`` was not begun: it may be after ``until`` (milliseconds since the epoch).
 
     ``reason`` says in a word what it waits for, ``short`` in particular. ``attempts`` were made before, all in all, and
-    ``checkpoint`` is what the last of them left.
+    ``checkpoint`` is what the last of them left; ``notes`` become data of the fact.
     """
 
     node: str
@@ -152,6 +152,7 @@ class NodeDeferred:
     short: tuple[str, ...] = ()
     attempts: int = 0
     checkpoint: Checkpoint | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,7 +176,12 @@ class Queueing(Deciding):
             self.attempts[node] = event.attempts
             self._starts_again(node)
         until = min(max(event.until, self._at + 1), self._at + MAX_DEFERRAL_MS)
-        data = {"reason": event.reason, "short": list(event.short) or None, "until": format_instant(until)}
+        data = {
+            "reason": event.reason,
+            "short": list(event.short) or None,
+            "until": format_instant(until),
+            **event.notes,
+        }
         self._move_node(node, NodeStatus.QUEUED, EventType.NODE_QUEUED, data)
         if self.ending and node < self.program.first_finally:
             self._cancel_wait(node)

@@ -79,7 +79,7 @@ from dalang.wire import EventType
 MOVING = (RunStatus.RUNNING, RunStatus.COMPENSATING)
 """Statuses of a run that begins what is due."""
 
-_ENDS = (NodeSucceeded, NodeFailed, NodeStopped, UndoSucceeded, UndoFailed)
+_ENDS = (NodeSucceeded, NodeFailed, NodeStopped, NodeDeferred, UndoSucceeded, UndoFailed)
 """Ends of what was at work, which tell what it has used."""
 
 SKIPPED, CANCELLED, RUNNING = NodeStatus.SKIPPED, NodeStatus.CANCELLED, NodeStatus.RUNNING

@@ -79,6 +79,7 @@ def _deferral(node_id: str, cause: BaseException | None) -> NodeDeferred | None:
         tuple(str(one)[:500] for one in short[:20]) if isinstance(short, list) else (),
         attempts if _is_count(attempts) else 0,
         _left(cause),
+        _usage_notes(_used(cause)),
     )
 
 

@@ -15,6 +15,7 @@ from dalang.events import (
     BudgetRaised,
     CancelRequested,
     LeaseAnswered,
+    NodeDeferred,
     NodeFailed,
     NodeStopped,
     NodeSucceeded,
@@ -88,6 +89,14 @@ def test_failed_and_stopped_attempts_count() -> None:
     assert run.spent == {"nodes": 3, "tokens": 22, "cost": 0.1}
     assert last(run, "NODE_FAILED")["usage"] == {"tokens": 10}
     assert last(run, "NODE_CANCELLED")["usage"] == {"tokens": 7}
+
+
+def test_what_was_used_before_a_breaker_held_the_node_counts() -> None:
+    run = begun(program(1, {"tokens": 30}))
+    started(run)
+    run.apply(NodeDeferred("n0", 100, "breaker", attempts=1, notes={"usage": {"tokens": 12}}), 1)
+    assert run.spent["tokens"] == 12
+    assert last(run, "NODE_QUEUED")["usage"] == {"tokens": 12}
 
 
 def test_what_a_run_below_used_counts_with_its_nodes() -> None:
