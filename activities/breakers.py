@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
@@ -32,6 +33,7 @@ MAX_WAIT_MS = 300_000
 SPREAD = 0.1
 """Those who wait for one breaker come back over so much of the time they waited, and not all in one moment."""
 MAX_SPREAD_MS = 3_000
+logger = logging.getLogger("dalang.activities")
 _PORTS = {"http": 80, "https": 443}
 _COUNTED = (ErrorType.NETWORK_ERROR, ErrorType.TIMEOUT, ErrorType.RESOURCE_EXHAUSTED, ErrorType.LLM_ERROR)
 
@@ -52,11 +54,18 @@ def breaker_key(task: NodeTask, known: Registry) -> str | None:
     ``http`` nodes: the address without its path. Agents: the agent. Functions: as they were registered, else their
     name. A node that cannot work at all (no such function, no URL) calls nobody.
     """
+    key = _key(task, known)
+    return key[:MAX_KEY] if key is not None and key.isprintable() else None
+
+
+def _key(task: NodeTask, known: Registry) -> str | None:
     kind = task["type"]
     if kind == "http":
         return _of_address(task["inputs"].get("url"))
     if kind == "agent":
-        name = task.get("agent") or task.get("handler")
+        if "agent" in task:  # of the registry
+            return f"agent {task['agent']}"
+        name = task.get("handler")
         found = known.find_agent(task.get("capabilities", ())) if name is None else known.agent(name)
         return None if found is None else _of_function(f"agent {found.name}", found, task)
     name = task.get("handler") or task.get("implementation", {}).get("coordinate") if kind == "python" else kind
@@ -73,15 +82,19 @@ def _of_address(url: Any) -> str | None:
     if not parts.hostname or port is None:
         return None
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"http {parts.scheme}://{host}:{port}"[:MAX_KEY]
+    return f"http {parts.scheme}://{host}:{port}"
 
 
 def _of_function(key: str, registration: Registration, task: NodeTask) -> str | None:
     endpoint = registration.endpoint
     if endpoint is None:
-        return key[:MAX_KEY]
-    found = endpoint(task["inputs"]) if callable(endpoint) else endpoint
-    return f"{key} {found}"[:MAX_KEY] if found else None
+        return key
+    try:
+        found = endpoint(task["inputs"]) if callable(endpoint) else endpoint
+    except Exception:  # what is wrong with the inputs, the function itself tells better
+        logger.info("the endpoint of %s could not be told", key, exc_info=True)
+        return None
+    return f"{key} {found}" if found else None
 
 
 def outcome_of(error: Mapping[str, Any]) -> Outcome:

@@ -62,6 +62,7 @@ class Breakers:
         self._thresholds = thresholds
         self._known: dict[tuple[str, str], Known] = {}
         self._listening = False
+        self._silent_until = 0.0
 
     async def ask(self, tenant_id: str, key: str, lasts_ms: int) -> Passage | int:
         """Return the passage of an attempt that lasts so long at most, or until when it has to wait (ms, epoch)."""
@@ -78,7 +79,11 @@ class Breakers:
             self._note(row)
             return verdict
 
-        verdict = await self._answered(tenant_id, question)
+        try:
+            verdict = await self._answered(tenant_id, question)
+        except asyncio.CancelledError:  # it may have got its place already
+            await asyncio.shield(self.hear(Passage(tenant_id, key, trial_id), Outcome.UNKNOWN))
+            raise
         if verdict is None:
             return Passage(tenant_id, key)
         if verdict.wait_until is not None:
@@ -102,12 +107,15 @@ class Breakers:
         await self._answered(tenant_id, report)
 
     async def _answered(self, tenant_id: str, query: Callable[[AsyncConnection], Awaitable[T]]) -> T | None:
-        """Return what the database answers, or None where it does not, in time."""
+        """Return what the database answers, or None where it does not, in time, or did not just now."""
+        if time.monotonic() < self._silent_until:
+            return None
         try:
             async with asyncio.timeout(ANSWER_SECONDS), transaction(self._engine, tenant_id) as conn:
                 return await query(conn)
         except Exception as error:
             if is_connection_error(error):
+                self._silent_until = time.monotonic() + LOOK_SECONDS
                 logger.warning("the store of circuit breakers does not answer: %s", type(error).__name__)
             else:
                 logger.exception("a circuit breaker could not be asked")
@@ -149,7 +157,7 @@ class Breakers:
             async with transaction(self._engine, None) as other:
                 for row in await store.troubled(other):
                     self._note(row)
-            self._listening = True
+            self._listening, self._silent_until = True, 0.0
             while True:
                 await asyncio.sleep(LOOK_SECONDS)
                 await raw.execute("SELECT 1", timeout=5)

@@ -228,6 +228,7 @@ class Desk:
         self.held: set[tuple[str, int]] = set()
         self.flying: dict[str, Start] = {}
         self.attempts: dict[str, int] = {}
+        self.made: dict[str, int] = {}
         self.told: set[str] = set()
 
     def happen(self, event: Event) -> None:
@@ -272,6 +273,7 @@ class Desk:
                 assert step.attempt == self.attempts[step.node_id]
             else:
                 assert step.type == "noop"
+                assert step.attempt == self.made.get(step.node_id, 0) + 1
             self.flying[step.node_id] = step
 
     def move(self) -> None:
@@ -309,14 +311,19 @@ class Desk:
         if node in self.told and self.rnd.random() < 0.5:
             self.stop(node)
             return
-        self.flying.pop(node)
+        step = self.flying.pop(node)
         self.told.discard(node)
         draw = self.rnd.random()
         if draw < 0.4:
             self.happen(NodeSucceeded(node, {}))
         elif draw < 0.55:
-            self.attempts[node] = self.attempts.get(node, 1) - 1
-            self.happen(NodeDeferred(node, self.now + 3, "breaker"))
+            made = step.attempt - 1
+            if step.lease is None:  # Temporal repeats: some attempts may have been made
+                retry = self.program.retries[self.program.nodes[step.node]["retry"]]
+                made = self.made[node] = self.rnd.randint(made, retry["attempts"] - 1)
+            else:
+                self.attempts[node] -= 1
+            self.happen(NodeDeferred(node, self.now + 3, "breaker", attempts=made))
         else:
             self.happen(NodeFailed(node, {**NETWORK, "retryable": self.rnd.random() < 0.7}))
 

@@ -13,7 +13,9 @@ from typing import Any
 
 from temporalio.client import WorkflowUpdateFailedError
 
-from tests.engine.kit import Started, noop_chain
+from dalang.store.breakers import breaker_id, force_open, reset
+from dalang.store.engine import transaction
+from tests.engine.kit import TENANT, Started, noop_chain
 
 
 async def _nothing(started: Started) -> None:
@@ -220,6 +222,23 @@ async def _cancel_when_asked(started: Started) -> None:
     await started.until("PLAN_AWAITING_HITL")
     await started.handle.execute_update("pause", {})
     await started.handle.execute_update("cancel", {"reason": "enough"})
+
+
+async def _break(started: Started) -> None:
+    """Open the breaker between the first attempt and the second, which is deferred and begins in another activity."""
+    async with asyncio.timeout(20):
+        while not (await started.stored())["attempts"]:
+            await asyncio.sleep(0.02)
+    async with transaction(started.engine.db, TENANT) as conn:
+        await force_open(conn, TENANT, "t-flaky", 3_000, "ann", None)
+    await started.until("NODE_QUEUED", "a")
+    async with transaction(started.engine.db, TENANT) as conn:
+        await reset(conn, TENANT, breaker_id(TENANT, "t-flaky"), "ann", None)
+
+
+async def _break_and_cancel(started: Started) -> None:
+    await _break(started)
+    await started.handle.execute_update("cancel", {})
 
 
 async def _replan(started: Started) -> None:
@@ -588,6 +607,15 @@ PLANS: dict[str, Recorded] = {
         },
     ),
 }
+
+
+PLANS["circuit-breaker"] = Recorded(
+    {"nodes": [_node("a", "t-flaky", inputs={"failures": 1}, retryPolicy={"initialDelayMs": 2_000})]}, _break
+)
+PLANS["circuit-breaker-cancel"] = Recorded(
+    {"nodes": [_node("a", "t-flaky", inputs={"failures": 1}, retryPolicy={"initialDelayMs": 2_000})]},
+    _break_and_cancel,
+)
 
 
 @dataclass(frozen=True)
