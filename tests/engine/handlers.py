@@ -23,9 +23,11 @@ def node_types() -> list[str]:
     return list(registry.node_types)
 
 
-@node("t-flaky")
-async def flaky(ctx: NodeContext, failures: int = 2, type: str = "NETWORK_ERROR") -> dict[str, Any]:
-    """Fail ``failures`` times, then succeed."""
+@node("t-flaky", endpoint=lambda inputs: inputs.get("endpoint"))
+async def flaky(
+    ctx: NodeContext, failures: int = 2, type: str = "NETWORK_ERROR", endpoint: str | None = None
+) -> dict[str, Any]:
+    """Fail ``failures`` times, then succeed; without an ``endpoint`` there is no circuit breaker."""
     calls[ctx.idempotency_key] += 1
     if ctx.attempt <= failures:
         raise NodeFailure(f"attempt {ctx.attempt}", type=type)

@@ -17,7 +17,7 @@ from tests.engine import handlers
 KILL = handlers.kill
 
 
-@node("f-effect")
+@node("f-effect", endpoint="")  # no breaker: failures here are those of many runs at once, as they are told
 async def effect(
     ctx: NodeContext,
     folder: str,

@@ -224,16 +224,19 @@ async def _cancel_when_asked(started: Started) -> None:
     await started.handle.execute_update("cancel", {"reason": "enough"})
 
 
+_ENDPOINT = {"failures": 1, "endpoint": "replay"}
+
+
 async def _break(started: Started) -> None:
     """Open the breaker between the first attempt and the second, which is deferred and begins in another activity."""
     async with asyncio.timeout(20):
         while not (await started.stored())["attempts"]:
             await asyncio.sleep(0.02)
     async with transaction(started.engine.db, TENANT) as conn:
-        await force_open(conn, TENANT, "t-flaky", 3_000, "ann", None)
+        await force_open(conn, TENANT, "t-flaky replay", 3_000, "ann", None)
     await started.until("NODE_QUEUED", "a")
     async with transaction(started.engine.db, TENANT) as conn:
-        await reset(conn, TENANT, breaker_id(TENANT, "t-flaky"), "ann", None)
+        await reset(conn, TENANT, breaker_id(TENANT, "t-flaky replay"), "ann", None)
 
 
 async def _break_and_cancel(started: Started) -> None:
@@ -610,10 +613,10 @@ PLANS: dict[str, Recorded] = {
 
 
 PLANS["circuit-breaker"] = Recorded(
-    {"nodes": [_node("a", "t-flaky", inputs={"failures": 1}, retryPolicy={"initialDelayMs": 2_000})]}, _break
+    {"nodes": [_node("a", "t-flaky", inputs=_ENDPOINT, retryPolicy={"initialDelayMs": 2_000})]}, _break
 )
 PLANS["circuit-breaker-cancel"] = Recorded(
-    {"nodes": [_node("a", "t-flaky", inputs={"failures": 1}, retryPolicy={"initialDelayMs": 2_000})]},
+    {"nodes": [_node("a", "t-flaky", inputs=_ENDPOINT, retryPolicy={"initialDelayMs": 2_000})]},
     _break_and_cancel,
 )
 
