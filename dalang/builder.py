@@ -106,6 +106,17 @@ class NodeBuilder:
         self._requirements["resources"] = {"cpuCores": cpu_cores, "memoryMb": memory_mb, "gpu": gpus}
         return self
 
+    def pool(self, name: str, amount: float = 1, *, key: str | None = None) -> Self:
+        """Take ``amount`` of a named pool while the node runs; each ``key``, which may hold ``${...}``, is its own."""
+        need: dict[str, Any] = {"amount": amount} if key is None else {"amount": amount, "key": key}
+        self._requirements["pools"] = {**self._requirements.get("pools", {}), name: need}
+        return self
+
+    def sticky(self) -> Self:
+        """Prefer the agent that the run used before, and wait for it while it is there."""
+        self._requirements["sticky"] = True
+        return self
+
     def input(self, name: str | Mapping[str, Any], value: Any = None) -> Self:
         """Give the input ``name`` a value, or several inputs theirs by a mapping; ``${...}`` in texts is CEL."""
         given = {name: value} if isinstance(name, str) else dict(name)

@@ -63,15 +63,16 @@ def needs_of(
         if name in limited and amount > 0:
             rendered = keys.get(name, key)
             amounts[name if rendered is None else f"{name}/{_text(rendered)}"] = amount
-    wanted = (*document.get("capabilities", ()), *((document["handler"],) if _names_agent(document) else ()))
-    capabilities = tuple(name for name in wanted if CAPABILITY + name in limited)
+    capabilities = tuple(name for name in wanted_capabilities(document) if CAPABILITY + name in limited)
     if not amounts and not capabilities and EVERY_NODE not in limited:
         return None
     return Needs(amounts, capabilities, bool(document.get("sticky")))
 
 
-def _names_agent(document: Mapping[str, Any]) -> bool:
-    return document["type"] == "agent" and "handler" in document
+def wanted_capabilities(document: Mapping[str, Any]) -> list[str]:
+    """Return what an agent has to offer for a node of a program; one that it names is asked for by its name."""
+    named = [document["handler"]] if document["type"] == "agent" and "handler" in document else []
+    return [*document.get("capabilities", ()), *named]
 
 
 def sizes_of(document: Mapping[str, Any]) -> dict[str, float]:

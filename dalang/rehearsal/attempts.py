@@ -39,6 +39,8 @@ class Behaviour:
     demand: Demand | None
     never: str | None
     """Why its demand can never be met."""
+    extra: Mapping[str, float]
+    """What it needs besides, as the rehearsal is told; where a pool has keys, over all that it asks for."""
     undo: Distribution
     """How long its compensation takes, if it has one."""
     approval: float = 1.0

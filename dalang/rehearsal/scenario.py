@@ -9,6 +9,7 @@ from typing import Any
 from dalang.admission import Admission, Agent
 from dalang.canonical import pointer
 from dalang.errors import InvalidDocument, Problem
+from dalang.needs import CAPABILITY, UNLEASED, sizes_of, wanted_capabilities
 from dalang.nesting import CONTAINER_TYPES
 from dalang.plan import Plan, with_derived_ids
 from dalang.program import compile_plan
@@ -47,6 +48,8 @@ class Scenario:
     chances: tuple[tuple[int, float], ...]
     """(edge, probability that its condition holds), where that is given."""
     warnings: tuple[Problem, ...]
+    limited: frozenset[str] = frozenset()
+    """The names of what is limited, as a run looks them up."""
 
 
 def _unchanging(plan: Plan) -> Plan:
@@ -92,7 +95,11 @@ def prepare(plan: Plan, options: Options) -> Scenario:
         text = f"Nothing says how long these take, so each takes {options.default_duration}: {names}."
         warnings.append(_warning("ASSUMED_DURATION", places.node(untimed[0]), text))
     about = {"id": "rehearsal", "plan": plan.name, "planVersion": plan.version, "tenantId": "rehearsal"}
-    return Scenario(plan, options, program, tuple(behaviours), admission, inputs, about, chances, tuple(warnings))
+    offered = {name for agent in admission.agents for name in (agent.name, *agent.capabilities)}
+    limited = frozenset([*options.pools, *(CAPABILITY + name for name in offered)])
+    return Scenario(
+        plan, options, program, tuple(behaviours), admission, inputs, about, chances, tuple(warnings), limited
+    )
 
 
 def _warning(code: str, where: str, message: str, node: str | None = None, edge: str | None = None) -> Problem:
@@ -254,11 +261,10 @@ def _behaviour(
     approving = _given(options, node_id, kind, "approval")
     start_to_close, schedule_to_close, heartbeat = document["timeouts"]
     holds = kind in CONTAINER_TYPES  # no lease: what runs in it has its own
-    demand = (
-        None
-        if waits or holds
-        else admission.demand(_capabilities(document), _amounts(document, options, node_id, kind))
-    )
+    given = None if waits or holds else _given(options, node_id, kind, "needs")
+    extra = (given.needs if given is not None else None) or {}
+    capabilities, amounts = _needs(document)
+    demand = None if waits or holds else admission.demand(capabilities, {**amounts, **extra})
     return Behaviour(
         duration=duration,
         outcomes=outcomes,
@@ -271,6 +277,7 @@ def _behaviour(
         schedule_to_close=schedule_to_close,
         heartbeat=heartbeat,
         demand=demand,
+        extra=extra,
         never=None if demand is None else admission.never(demand),
         undo=_undo(document, options, node_id, kind),
         approval=1.0 if approving is None or approving.approval is None else approving.approval,
@@ -285,18 +292,9 @@ def _undo(document: Mapping[str, Any], options: Options, node_id: str, kind: str
     return fixed(0) if document.get("compensation", {}).get("type") == "noop" else options.default_duration
 
 
-def _capabilities(document: Mapping[str, Any]) -> list[str]:
-    """Return what an agent has to offer for this node; a local agent is asked for by its name."""
-    named = [document["handler"]] if document["type"] == "agent" and "handler" in document else []
-    return [*named, *document.get("capabilities", ())]
-
-
-def _amounts(document: Mapping[str, Any], options: Options, node_id: str, kind: str) -> dict[str, float]:
-    resources = document.get("resources") or {}
-    amounts = {
-        "cpu": resources.get("cpuCores", 0),
-        "memory": resources.get("memoryMb", 0),
-        "gpu": resources.get("gpu", 0),
-    }
-    given = _given(options, node_id, kind, "needs")
-    return {**amounts, **((given.needs if given is not None else None) or {})}
+def _needs(document: Mapping[str, Any]) -> tuple[list[str], dict[str, float]]:
+    """Return what a node needs, as ``dalang.needs`` has it, but for the keys of pools: all are of one size."""
+    if document["type"] in UNLEASED:
+        return [], {}
+    named = {name: amount for name, (amount, _) in document.get("pools", {}).items()}
+    return wanted_capabilities(document), {**sizes_of(document), **named}

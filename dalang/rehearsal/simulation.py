@@ -17,12 +17,12 @@ Theory of operation
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from random import Random
 from typing import Any
 
-from dalang.admission import Lease
+from dalang.admission import AGING_MS, Demand, Lease
 from dalang.events import (
     Begin,
     NodeFailed,
@@ -34,6 +34,8 @@ from dalang.events import (
     Undo,
     UndoSucceeded,
 )
+from dalang.expressions import ExpressionError
+from dalang.needs import needs_of
 from dalang.rehearsal.attempts import Work, single, work
 from dalang.rehearsal.scenario import Scenario
 from dalang.rehearsal.waits import NEVER_FAIL, RehearsedRun, asked, waited, written_ms
@@ -120,7 +122,7 @@ class _Simulation:
         """What ended since the last pass."""
         self.causes: list[int] = []
         """What ended before this pass, and so let begin what it begins."""
-        self.queued: dict[int, Start] = {}
+        self.queued: dict[int, tuple[Start, Demand]] = {}
         self.asked: list[int] = []
         """Those that were queued in this pass."""
         self.inputs: dict[int, Mapping[str, Any]] = {}
@@ -255,11 +257,35 @@ class _Simulation:
         elif behaviour.never is not None:
             self._refuse(node, trace, "RESOURCE_EXHAUSTED", behaviour.never)
         else:
+            try:
+                demand = self._demand(node)
+            except ExpressionError as error:
+                self._refuse(node, trace, "VALIDATION_ERROR", str(error))
+                return
             self.order += 1
-            order = (-self.program.node_priority(node), -self.program.ranks[node], self.order)
-            self.admission.request(node, order, behaviour.demand)
-            self.queued[node] = step
+            urgency = self.program.node_priority(node) - self.now // AGING_MS
+            self.admission.request(node, (-urgency, -self.program.ranks[node], self.order), demand)
+            self.queued[node] = step, demand
             self.asked.append(node)
+
+    def _demand(self, node: int) -> Demand:
+        """Return what a node needs now; each key of a pool is a pool of its own."""
+        behaviour = self.scenario.behaviours[node]
+        demand = behaviour.demand
+        assert demand is not None
+        if "pools" not in self.program.nodes[node]:
+            return demand
+        context = lambda: self.machine._context(self.program.input_references.get(node, ()))  # noqa: E731
+        needs = needs_of(self.program, node, self.scenario.limited, context)
+        amounts = {**(needs.amounts if needs is not None else {}), **behaviour.extra}
+        for full_name in amounts:
+            name, separator, _ = full_name.partition("/")
+            if separator and name in self.admission.pools:
+                for admission in (self.admission, self.scenario.admission):  # whose sizes are shown
+                    admission.pools.setdefault(full_name, admission.pools[name])
+                    admission.used.setdefault(full_name, 0.0)
+        keyed = self.admission.demand((), amounts)
+        return replace(demand, pools=keyed.pools if keyed is not None else ())
 
     def _start(self, step: Start, trace: NodeTrace) -> None:
         node = step.node
@@ -300,16 +326,14 @@ class _Simulation:
     def _grant(self) -> None:
         for who, lease in self.admission.grants():
             assert isinstance(who, int)
-            step, trace = self.queued.pop(who), self.nodes[who]
+            (step, _), trace = self.queued.pop(who), self.nodes[who]
             trace.lease = lease
             if trace.begun < self.now:
                 trace.cause = self._giver(who, lease)
             self._start(step, trace)
         for node in self.asked:
             if node in self.queued:
-                demand = self.scenario.behaviours[node].demand
-                assert demand is not None
-                self.nodes[node].waited_for = tuple(self.admission.short(demand))
+                self.nodes[node].waited_for = tuple(self.admission.short(self.queued[node][1]))
         self.asked.clear()
 
     def _stop(self, node: int) -> None:

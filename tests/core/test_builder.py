@@ -111,6 +111,17 @@ def test_a_node_can_say_everything_that_the_model_knows() -> None:
     assert node.metadata == {"team": "x"}
 
 
+def test_a_node_names_pools_and_sticks_to_its_agent() -> None:
+    """Pools add up by name, each with its amount and key."""
+    node = NodeBuilder("n", "agent").pool("openai", 800).pool("db", key="${inputs.region}").sticky()
+    read = Node.model_validate(node.document()).requirements
+    assert {name: (need.amount, need.key) for name, need in read.pools.items()} == {
+        "openai": (800, None),
+        "db": (1, "${inputs.region}"),
+    }
+    assert read.sticky
+
+
 def test_a_human_node_can_say_everything_that_the_model_knows() -> None:
     """What it asks, whom, and until when."""
     node = (

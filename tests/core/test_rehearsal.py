@@ -377,7 +377,7 @@ def test_what_can_never_be_admitted_fails_and_is_told_before() -> None:
     """A pool that is too small and capabilities that no agent has together are no reason to wait for ever."""
     nodes = [
         {"nodeId": "a", "type": "agent", "requirements": {"capabilities": ["code", "test"]}},
-        {"nodeId": "b", "type": "noop", "requirements": {"resources": {"gpu": 4}}},
+        {"nodeId": "b", "type": "t", "requirements": {"resources": {"gpu": 4}}},
     ]
     summary = rehearse(
         plan_of(failurePolicy="continue", nodes=nodes),
@@ -635,3 +635,60 @@ def test_a_callback_is_rehearsed_as_part_of_its_node() -> None:
     scenario, trace = once(plan_of(nodes=[node]), nodes={"a": {"duration": "5m", "outputs": {"n": 1}}})
     assert spans(scenario, trace) == {"a": (0, 300_000)}
     assert trace.status == "COMPLETED"
+
+
+def _imports(key: str) -> dict[str, Any]:
+    return {"type": "t", "requirements": {"pools": {"db": {"key": key}}}}
+
+
+def test_pools_are_those_that_the_plan_names_and_each_key_is_one() -> None:
+    """Two imports into one region take turns, another region's is beside them; a need that is given adds to it."""
+    plan = plan_of(
+        inputs={"type": "object", "properties": {"region": {"type": "string"}}},
+        nodes=[
+            {"nodeId": "a", **_imports("${inputs.region}")},
+            {"nodeId": "b", **_imports("eu")},
+            {"nodeId": "c", **_imports("us")},
+            {"nodeId": "d", "type": "t"},
+        ],
+    )
+    scenario, trace = once(plan, inputs={"region": "eu"}, pools={"db": 1}, defaultDuration="1s")
+    assert spans(scenario, trace) == {"a": (0, 1000), "b": (1000, 2000), "c": (0, 1000), "d": (0, 1000)}
+    assert trace.nodes[1].waited_for == ("pool db/eu",)
+    scenario, trace = once(
+        plan, inputs={"region": "eu"}, pools={"db": 1, "x": 1}, types={"t": {"duration": "1s", "needs": {"x": 1}}}
+    )
+    assert trace.makespan == 4000
+
+
+def test_nodes_take_what_their_type_does_where_that_is_limited() -> None:
+    """A language model's node takes two cores, one that only passes on takes none."""
+    nodes = [{"nodeId": "a", "type": "agent"}, {"nodeId": "b", "type": "t"}, {"nodeId": "c", "type": "noop"}]
+    scenario, trace = once(plan_of(nodes=nodes), pools={"cpu": 2}, defaultDuration="1s")
+    assert spans(scenario, trace) == {"a": (0, 1000), "b": (1000, 2000), "c": (0, 0)}
+
+
+@pytest.mark.parametrize(("priority", "next_one"), [(1, "low"), (5, "high")])
+def test_a_minute_of_waiting_is_worth_a_step_of_priority(priority: int, next_one: str) -> None:
+    """A node that is more important comes first unless the other has waited for longer than that is worth."""
+    needs = {"type": "t", "requirements": {"pools": {"desk": 1}}}
+    nodes = [
+        {"nodeId": "first", **needs, "priority": 1},
+        {"nodeId": "low", **needs, "priority": 0},
+        {"nodeId": "wait", "type": "sleep", "inputs": {"duration": "3m"}},
+        {"nodeId": "high", **needs, "priority": priority},
+    ]
+    plan = plan_of(nodes=nodes, edges=[{"sourceNodeId": "wait", "targetNodeId": "high"}])
+    scenario, trace = once(plan, pools={"desk": 1}, defaultDuration="4m")
+    begun = {name: start for name, (start, _) in spans(scenario, trace).items()}
+    assert begun["first"] == 0
+    assert begun[next_one] == 240_000
+
+
+def test_the_key_of_a_pool_that_cannot_be_evaluated_fails_the_node() -> None:
+    """As in a run."""
+    plan = plan_of(nodes=[{"nodeId": "a", **_imports("${inputs.nobody.x}")}])
+    _, trace = once(plan, pools={"db": 1})
+    assert trace.status == "FAILED"
+    assert trace.error is not None
+    assert trace.error["type"] == "VALIDATION_ERROR"
