@@ -147,7 +147,8 @@ class Settings(BaseModel):
         default=100,
         ge=0,
         le=1000,
-        description="Activities per workflow task that start without a trip through the server.",
+        description="Activities per workflow task that start without a trip through the server, and so out of turn; "
+        "0: none, for fairness between tenants in Temporal's queue.",
     )
     sticky_timeout_seconds: float = Field(
         default=1,
