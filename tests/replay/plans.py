@@ -68,6 +68,8 @@ class Recorded:
     state: dict[str, Any] = field(default_factory=dict)
     below: str | None = None
     """A node below which a run is kept, too."""
+    pools: dict[str, float] = field(default_factory=dict)
+    """Pools that are made before it starts, and their sizes; the run's state names them as ``limits``."""
 
 
 def _node(node_id: str, kind: str = "noop", **more: Any) -> dict[str, Any]:
@@ -264,7 +266,57 @@ _JUDGED = {
 }
 
 
+def _needs(**pools: float) -> dict[str, Any]:
+    return {"requirements": {"pools": pools}}
+
+
+async def _pause_while_queued(started: Started) -> None:
+    await started.until("NODE_STARTED")
+    await started.until("NODE_QUEUED", "b")
+    await started.handle.execute_update("pause", {"operator": "ann"})
+    await started.until("NODE_DEQUEUED", "b")
+    await started.handle.signal("leases", {"leases": [{"nodeId": "b", "ask": 1, "state": "GRANTED"}]})
+    await started.handle.signal("leases", {"leases": "none"})
+    await started.handle.execute_update("resume", {"operator": "ann"})
+
+
 PLANS: dict[str, Recorded] = {
+    "leases": Recorded(
+        {
+            "failurePolicy": "continue",
+            "nodes": [
+                _node("a", "t-flaky", **_FLAKY, **_needs(desk=1)),
+                _node("b", "t-value", requirements={"pools": {"desk": {"key": "${inputs.n}"}}}),
+                _node("c", "t-value", **_needs(desk=1)),
+                _node("d", "t-value", **_needs(desk=2)),
+                _node("e", "t-value"),
+            ],
+            "edges": [_edge("e", "c", mapping={})],
+        },
+        inputs={"n": 1},
+        state={"limits": ["desk"]},
+        pools={"desk": 1},
+    ),
+    "leases-paused": Recorded(
+        {
+            "nodes": [
+                _node("s", "sleep", inputs={"duration": "300ms"}),
+                _node("a", "t-hang", timeouts={"startToClose": "3s"}, retryPolicy={"maxAttempts": 1}, **_needs(seat=1)),
+                _node("b", "t-value", **_needs(seat=1)),
+            ],
+            "edges": [_edge("s", "b")],
+            "failurePolicy": "continue",
+        },
+        _pause_while_queued,
+        state={"limits": ["seat"]},
+        pools={"seat": 1},
+    ),
+    "leases-cancelled": Recorded(
+        {"nodes": [_node("a", "t-hang", **_needs(chair=1)), _node("b", "t-value", **_needs(chair=1))]},
+        _cancel_by_signal,
+        state={"limits": ["chair"]},
+        pools={"chair": 1},
+    ),
     "replan": Recorded(
         {
             "timeout": "1h",

@@ -20,6 +20,7 @@ from dalang.settings import Settings
 from dalang.stack.supervisor import on_free_ports, stack
 from dalang.store.engine import transaction
 from dalang.store.plans import put_plan
+from dalang.store.pools import put_pool
 from dalang.store.schedules import NewSchedule, create_schedule
 from dalang.wire import WORKFLOW_ID_PREFIX
 from tests.engine.kit import TENANT, Engine, engine
@@ -43,6 +44,10 @@ def _anonymous(value: Any) -> Any:
 
 
 async def _record(running: Engine, name: str, recorded: Recorded) -> None:
+    for pool, size in recorded.pools.items():
+        row = {"tenant_id": TENANT, "name": pool, "size": size, "rate": None, "burst": None, "description": ""}
+        async with transaction(running.db, TENANT) as conn:
+            await put_pool(conn, {**row, "updated_by": "tester"})
     started = await running.start({"name": name, **recorded.plan}, recorded.inputs, **recorded.state)
     await recorded.act(started)
     with contextlib.suppress(WorkflowFailureError):  # how it ended is in the history
