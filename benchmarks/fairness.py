@@ -181,13 +181,14 @@ def svg(scenarios: Sequence[Scenario]) -> str:
         note = f"{took:.1f} s for the {SMALL_NODES} nodes, {one.large_ended:.0f} s for all"
         parts.append(f'<text class="small" x="{_WIDTH - _LEFT}" y="{y}" text-anchor="end">{note}</text>')
         y += 8
+        marks: dict[str, list[str]] = {"a": [], "b": []}
         for row in rows:
             for tenant, begin, end in row:
-                kind = "b" if tenant == "small" else "a"
                 width = max((end - begin) * scale - 0.5, 1)
-                x = _LEFT + begin * scale
-                parts.append(f'<rect class="{kind}" x="{x:.1f}" y="{y}" width="{width:.1f}" height="{_ROW - 1}"/>')
+                mark = f"M{_LEFT + begin * scale:.1f} {y}h{width:.1f}v{_ROW - 1}h-{width:.1f}z"
+                marks["b" if tenant == "small" else "a"].append(mark)
             y += _ROW
+        parts += [f'<path class="{kind}" d="{"".join(drawn)}"/>' for kind, drawn in marks.items()]
         for at in (one.small_began, one.small_ended):
             x = _LEFT + at * scale
             parts.append(f'<line class="line" x1="{x:.1f}" x2="{x:.1f}" y1="{y - len(rows) * _ROW - 4}" y2="{y + 3}"/>')
