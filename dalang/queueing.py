@@ -147,7 +147,7 @@ class Queueing(Deciding):
         made = self.attempts[node] = self.attempts.get(node, 0) + 1
         retry = self.program.retries[self.program.nodes[node]["retry"]]
         repeats = bool(error.get("retryable")) and error.get("type") in retry["retryOn"] and made < retry["attempts"]
-        if not repeats or self.ending:
+        if not repeats or (self.ending and node < self.program.first_finally):
             return False
         self._starts_again(node)
         delay = retry_delay_ms(retry, made, f"{self.about.get('id')}:{self.program.ids[node]}")

@@ -53,6 +53,7 @@ with workflow.unsafe.imports_passed_through():
 DRAIN_SECONDS = 10
 """How long a run waits for a quiet point before it starts nodes again, while its history may still grow."""
 DETAILS_EVERY_SECONDS = 1.0
+LONGEST_TIMER_MS = 366 * 86_400_000
 MAX_CONTRIBUTORS = 1_000
 """So many people a run below a node names to the run above it."""
 _CARRIED = (
@@ -352,7 +353,9 @@ class PlanRun(Planners, AnsweringPeople):
         self._alarm = None if at is None else asyncio.create_task(self._ring(at))
 
     async def _ring(self, at: int) -> None:
-        await workflow.sleep(timedelta(milliseconds=max(at - self._now(), 0)), summary="alarm")
+        # No time that somebody named makes a timer that Temporal refuses: one for the far future is set again.
+        ms = min(max(at - self._now(), 0), LONGEST_TIMER_MS)
+        await workflow.sleep(timedelta(milliseconds=ms), summary="alarm")
         self._alarm_at = self._alarm = None
         self._inbox.append(AlarmRang())
 

@@ -119,7 +119,7 @@ async def test_a_stream_survives_the_loss_of_the_listening_connection(
     async with engine.begin() as conn:
         mine = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()"
         cut = f"SELECT count(pg_terminate_backend(pid)) FROM ({mine}) AS listeners"
-        assert (await conn.exec_driver_sql(cut)).scalar_one() == 1
+        assert (await conn.exec_driver_sql(cut)).scalar_one() >= 1  # others of the process listen, too
     gate.set()
     assert "event: PLAN_COMPLETED" in (await watching).text
     await asyncio.wait_for(app.state.services.feed.listening.wait(), 20)

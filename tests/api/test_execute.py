@@ -26,7 +26,7 @@ async def test_a_plan_is_executed_to_its_end(api: Api) -> None:
     response = await api("POST", "/orchestrator/execute", json={"plan": plan, "metadata": {"ticket": "T-1"}})
     assert response.status_code == 202
     answer = response.json()
-    assert answer.keys() == {"runId", "status", "message"}
+    assert answer.keys() == {"runId", "status", "message", "warnings"}
     assert response.headers["location"] == f"/orchestrator/runs/{answer['runId']}"
     run = await api.ended(answer["runId"])
     assert (run["status"], run["outputs"], run["inputs"]) == ("COMPLETED", {"twice": 6}, {"size": 3})

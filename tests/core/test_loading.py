@@ -18,7 +18,7 @@ from tests.harness import ROOT, requires_shared, shared_dir
 EXAMPLES = sorted(
     path
     for path in (ROOT / "examples").glob("*")
-    if path.suffix in (".yaml", ".json") and not path.stem.endswith("-options")  # these are no plans
+    if path.suffix in (".yaml", ".json") and not path.stem.endswith(("-options", "-patch", "-policy"))  # no plans
 )
 
 
