@@ -18,6 +18,7 @@ from temporalio.service import RPCError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from dalang.activities.admission import Admissions
+from dalang.activities.agents import AgentWork
 from dalang.activities.catalogue import load_node_modules, node_activities
 from dalang.activities.execution import HandlerLoop
 from dalang.activities.http import Http
@@ -29,10 +30,13 @@ from dalang.breakers import Breakers
 from dalang.errors import DalangError
 from dalang.launch import Launcher, TemporalLink
 from dalang.leasing import Leasing, Teller
+from dalang.presence import Presence
 from dalang.scheduling import Schedules
 from dalang.settings import Settings, SettingsError
+from dalang.store.assignments import CHANGED
 from dalang.store.blobs import PostgresBlobDriver
 from dalang.store.engine import create_engine
+from dalang.store.listening import Listener
 from dalang.temporal import connect, ensure_search_attributes
 from dalang.workflows.interceptor import GuardInterceptor
 from dalang.workflows.plan_run import PlanRun
@@ -56,14 +60,23 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
     await link.identify(client)
     launcher = Launcher(settings, engine, link)
     scheduled = ScheduledRuns(engine, client, launcher, Schedules(client, settings))
-    leasing = Leasing(engine)
+    leasing = Leasing(engine, settings.payload_threshold_bytes)
     admissions = Admissions(leasing)
     teller = Teller(engine, settings.require_database_url(), client, leasing)
     loop, http = HandlerLoop(settings.max_concurrent_activities), Http()
     revisions, undo_seeds = Revisions(engine), UndoSeeds(engine)
     breakers = Breakers(engine, settings.require_database_url(), settings.breaker_thresholds)
     recorder = StoreRecorder(engine, identity, settings.public_url, launcher.enforcer)
-    activities = node_activities(recorder, loop, http, breakers if settings.breaker_failure_threshold else None)
+    listener = Listener(settings.require_database_url(), [CHANGED])
+    gate = breakers if settings.breaker_failure_threshold else None
+    activities = node_activities(recorder, loop, http, gate, AgentWork(engine, listener))
+    presence = Presence(engine, client, leasing, settings.agent_places)
+    beside = (
+        teller.tell_for_ever(),
+        breakers.listen_for_ever(),
+        listener.listen(),
+        presence.watch_for_ever(),
+    )
     running = Worker(
         client,
         task_queue=settings.task_queue,
@@ -93,7 +106,7 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
     )
     allow_long_activations(running)
     try:
-        async with running, _beside(teller.tell_for_ever()), _beside(breakers.listen_for_ever()):
+        async with running, _beside(*beside):
             logger.info("working on task queue %s as %s", settings.task_queue, identity)
             yield running
     finally:
@@ -106,14 +119,15 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
 
 
 @contextlib.asynccontextmanager
-async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def _beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Keep background work going for the length of the block."""
-    task = asyncio.create_task(work)
+    tasks = [asyncio.create_task(one) for one in work]
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def allow_long_activations(running: Worker) -> None:

@@ -9,7 +9,7 @@ from uuid import UUID, uuid5
 
 from temporalio import activity
 
-from dalang.leasing import Leasing, wire_form
+from dalang.leasing import Leasing
 from dalang.store.engine import is_connection_error
 from dalang.store.leases import Ask, Asker
 from dalang.wire import ADMIT, AdmitInput
@@ -40,7 +40,7 @@ class Admissions:
             while True:
                 try:
                     found = await self._leasing.ask(asker, asks, done)
-                    return {"leases": [wire_form(one) for one in found]}
+                    return {"leases": [self._leasing.wire_form(one) for one in found]}
                 except Exception as error:
                     if not is_connection_error(error):
                         raise

@@ -11,13 +11,14 @@ from typing import Any
 
 from temporalio import activity
 
+from dalang.activities.agents import AgentWork
 from dalang.activities.breakers import Gate, breaker_key, guarded
 from dalang.activities.execution import Handler, HandlerLoop, Recorder, attempt
 from dalang.activities.http import Http
 from dalang.activities.python import LocalFunctions
 from dalang.errors import DalangError
 from dalang.nodes import NodeContext, Registry, registry
-from dalang.wire import NodeTask
+from dalang.wire import AGENT, PERMIT_NODE, NodeTask
 
 ENTRY_POINT_GROUP = "dalang.nodes"
 
@@ -53,12 +54,21 @@ async def _noop(ctx: NodeContext) -> dict[str, Any]:
     return dict(ctx.inputs)
 
 
+async def _nothing(ctx: NodeContext) -> dict[str, Any]:
+    return {}
+
+
 def node_activities(
-    recorder: Recorder, loop: HandlerLoop, http: Http, gate: Gate | None = None, known: Registry = registry
+    recorder: Recorder,
+    loop: HandlerLoop,
+    http: Http,
+    gate: Gate | None = None,
+    agents: AgentWork | None = None,
+    known: Registry = registry,
 ) -> list[Callable[..., Awaitable[Any]]]:
     """Return the activities of the built-in node types and of everything registered with ``@node``.
 
-    Without a ``gate`` there are no circuit breakers.
+    Without a ``gate`` there are no circuit breakers; without ``agents`` all agents are functions of this worker.
     """
     local = LocalFunctions(known, loop)
 
@@ -66,7 +76,10 @@ def node_activities(
         return lambda ctx: local.python(ctx, task.get("handler"))
 
     def agent(task: NodeTask) -> Handler:
-        return lambda ctx: local.agent(ctx, task.get("handler"))
+        name = task.get("agent")
+        if agents is None or name is None:
+            return lambda ctx: local.agent(ctx, task.get("handler"))
+        return lambda ctx: agents.work(ctx, task, name, local)
 
     def registered(name: str) -> Callable[[NodeTask], Handler]:
         return lambda task: lambda ctx: local.registered(ctx, name)
@@ -75,7 +88,8 @@ def node_activities(
         "noop": lambda task: _noop,
         "http": lambda task: http,
         "python": python,
-        "agent": agent,
+        AGENT: agent,
+        PERMIT_NODE: lambda task: _nothing,
         **{name: registered(name) for name in known.node_types},
     }
 

@@ -19,13 +19,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from temporalio import activity
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from dalang.activities.callbacks import hidden
 from dalang.activities.checkpoints import Checkpoints, used_before
 from dalang.activities.failures import classify, completed, to_temporal
-from dalang.canonical import compact_json, find_unsafe
+from dalang.canonical import compact_json, find_unsafe, safe_text
 from dalang.nodes import InvalidInput, NodeContext, NodeFailure, Undoes
-from dalang.wire import INLINE_BODY_BYTES, Checkpoint, NodeResult, NodeStop, NodeTask, attempt_number
+from dalang.wire import DEFERRED, INLINE_BODY_BYTES, Checkpoint, NodeResult, NodeStop, NodeTask, attempt_number
 
 logger = logging.getLogger("dalang.activities")
 
@@ -39,6 +40,23 @@ BEAT_PAUSE_SECONDS = 0.2
 """At least so long between two heartbeats, whatever a handler tells; the SDK sends at most one in a second."""
 EFFECT_GRACE_SECONDS = 30.0
 """The same past its deadline where an undo follows: an effect that lands after the undo would stay."""
+
+
+class Deferred(Exception):
+    """The attempt was not begun, since its agent is not there: it is none, and the node asks for somebody else."""
+
+    def to_temporal(self, checkpoint: Checkpoint | None) -> ApplicationError:
+        """Return the error that says so to the workflow."""
+        reason = safe_text(str(self), 500)
+        told = {"until": int(datetime.now(UTC).timestamp() * 1000), "reason": "agent", "short": [reason]}
+        return ApplicationError(
+            reason,
+            told,
+            *([] if checkpoint is None else [checkpoint]),
+            type=DEFERRED,
+            non_retryable=True,
+            category=ApplicationErrorCategory.BENIGN,
+        )
 
 
 class Recorder:
@@ -219,6 +237,8 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
         if len(stop) == 1 or not _is_wanted_to_stop():
             raise
         return stop
+    except Deferred as deferred:
+        raise deferred.to_temporal(checkpoints.record) from None
     except Exception as error:
         payload = completed(classify(error), ctx.node_id, ctx.run_id, number, ctx.max_attempts)
         payload = hidden(payload, ctx.callback_url)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
+from uuid import UUID
 
 from pydantic import BeforeValidator, Field, Strict, model_validator
 
+from dalang.api.inbound_schemas import CallbackError
 from dalang.api.schemas import Answer, QueryModel, RequestModel, Text
 from dalang.durations import Duration
 from dalang.store.agents import AgentKind, AgentStatus
+from dalang.store.assignments import MAX_TOKEN
 
 AGENT_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 RESERVED_IDS = frozenset({"statistics"})
@@ -136,4 +139,69 @@ class AgentStatisticsItem(Answer):
     average_load: float
 
 
-BODIES = (RegisterAgentRequest, DrainRequest)
+# -- work --------------------------------------------------------------------------------------------------------------
+
+MAX_OUTCOME_BYTES = 1024 * 1024
+MAX_WAIT_SECONDS = 60
+
+
+class PollRequest(RequestModel):
+    """How long to wait for work."""
+
+    wait_seconds: float = Field(30, ge=0, le=MAX_WAIT_SECONDS)
+
+
+class TaskAssignment(Answer):
+    """A node that an agent is to do; with the token it tells how that goes."""
+
+    assignment_id: UUID
+    token: str
+    agent_id: str
+    alive_seconds: int = Field(description="Say something about it at least so often, or it goes to somebody else.")
+    node_task: dict[str, Any] = Field(description="Type, inputs, idempotency key and more; see docs/agents.md.")
+
+
+class _OfToken(RequestModel):
+    token: str = Field(min_length=1, max_length=MAX_TOKEN, description="Of the assignment.")
+
+
+class ProgressRequest(_OfToken):
+    """An agent is at work."""
+
+    message: str = Field("", max_length=500)
+    fraction: float | None = Field(None, ge=0, le=1, description="How much of it is done.")
+
+
+class CompleteRequest(_OfToken):
+    """What the work put out."""
+
+    outputs: dict[str, Any] = Field(default_factory=dict)
+
+
+class AgentError(CallbackError):
+    """Why the work failed."""
+
+    no_effect: bool = Field(False, description="Nothing was changed outside.")
+
+
+class FailRequest(_OfToken):
+    """Why the work failed; one that is `retryable` may be tried again, perhaps by another agent."""
+
+    error: AgentError = Field(default_factory=AgentError)
+
+
+class AssignmentResponse(Answer):
+    """What was said is kept."""
+
+    assignment_id: UUID
+    message: str
+
+
+BODIES = (
+    RegisterAgentRequest,
+    DrainRequest,
+    PollRequest,
+    ProgressRequest,
+    CompleteRequest,
+    FailRequest,
+)

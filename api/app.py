@@ -15,6 +15,7 @@ from dalang.api import (
     agents,
     breakers,
     budgets,
+    assignments,
     decisions,
     docs,
     events,
@@ -118,6 +119,7 @@ def create_app(settings: Settings) -> FastAPI:
     resources = (
         agents,
         breakers,
+        assignments,
         inbound,
         plans,
         rehearsals,

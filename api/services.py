@@ -21,7 +21,9 @@ from dalang.leasing import Leasing
 from dalang.reaper import Reaper
 from dalang.redriving import Redrives
 from dalang.settings import Settings
+from dalang.store.assignments import ASSIGNED
 from dalang.store.engine import create_engine, transaction
+from dalang.store.listening import Listener
 
 DATABASE_SECONDS = 10.0
 """How long a request waits for a database that hangs, and for a free connection."""
@@ -44,6 +46,7 @@ class Services:
         self.tokens = Tokens(self.engine)
         self.indexes = PlanIndexes()
         self.feed = EventFeed(settings.require_database_url())
+        self.assigned = Listener(settings.require_database_url(), [ASSIGNED])
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -52,6 +55,7 @@ class Services:
             asyncio.create_task(self.launcher.reconcile_for_ever(), name="reconciler"),
             asyncio.create_task(self.reaper.reap_for_ever(), name="reaper"),
             asyncio.create_task(self.feed.listen(), name="listener"),
+            asyncio.create_task(self.assigned.listen(), name="assignments"),
             asyncio.create_task(self.deliveries.deliver_for_ever(), name="deliveries"),
         ]
         try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dalang.program import Program
-from dalang.wire import Checkpoint
+from dalang.wire import AgentRoute, Checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,10 @@ class CallbackReceived:
 
 @dataclass(frozen=True, slots=True)
 class LeaseAnswered:
-    """How the ``ask``-th ask of ``node`` stands: WAITING (for what is ``short``), GRANTED (with an agent), REFUSED."""
+    """How the ``ask``-th ask of ``node`` stands: WAITING (for what is ``short``), GRANTED (with an agent), REFUSED.
+
+    ``route`` says where the work of that agent is begun, if not as ever.
+    """
 
     node: str
     ask: int
@@ -136,6 +139,7 @@ class LeaseAnswered:
     agent: str | None = None
     short: tuple[str, ...] = ()
     reason: str | None = None
+    route: AgentRoute | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,7 +358,7 @@ class Start:
     counts its earlier starts, and ``checkpoint`` is what the last of them left.
     Of a container ``child`` is the id of the run that is to be started below it, and ``iteration`` that of a loop.
     With a ``lease`` (the number of its ask) it is one attempt, the ``attempt``-th, of which ``agent`` is to do the work
-    if there is one.
+    if there is one, at the place that ``route`` names.
     """
 
     node: int
@@ -369,6 +373,7 @@ class Start:
     lease: int | None = None
     agent: str | None = None
     attempt: int = 1
+    route: AgentRoute | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,11 +46,13 @@ class Leasing:
     """Asks, releases and grants over one database.
 
     Everybody who comes while a turn is under way is part of the next one: one transaction for all that is asked for and
-    given back, one grant pass, one look at the answers.
+    given back, one grant pass, one look at the answers. ``max_bytes`` is from where on payloads are kept outside of
+    Temporal, where workers of others cannot read them.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, max_bytes: int = 64 * 1024) -> None:
         self._engine = engine
+        self._max_bytes = max_bytes
         self._coming: _Turn | None = None
         self._turns: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -115,6 +117,22 @@ class Leasing:
         ring = asyncio.ensure_future(self.grant())
         ring.add_done_callback(lambda done: done.cancelled() or done.exception())
 
+    def wire_form(self, answer: Answer) -> dict[str, Any]:
+        """Return an answer as the workflow gets it, by signal or as a result."""
+        made = {
+            "leaseId": str(answer.lease_id),
+            "nodeId": answer.node_id,
+            "ask": answer.ask,
+            "state": answer.state,
+            "agent": answer.agent_id,
+            "short": list(answer.short),
+            "reason": answer.reason,
+        }
+        if answer.route is None:
+            return made
+        bound = {"maxBytes": self._max_bytes} if "taskQueue" in answer.route else {}
+        return {**made, "route": {**answer.route, **bound}}
+
     def close(self) -> None:
         """Run no more passes by itself."""
         if self._timer is not None:
@@ -148,7 +166,7 @@ class Teller:
                 return count
 
     async def _signal(self, workflow_id: str, answers: Sequence[Answer]) -> Sequence[Answer]:
-        payload = {"leases": [wire_form(one) for one in answers]}
+        payload = {"leases": [self._leasing.wire_form(one) for one in answers]}
         try:
             await self._client.get_workflow_handle(workflow_id).signal(SIGNAL_LEASES, payload)
         except RPCError as error:
@@ -198,16 +216,3 @@ class Teller:
             except Exception as error:
                 logger.warning("the listening connection was lost: %s", type(error).__name__)
             await asyncio.sleep(1)
-
-
-def wire_form(answer: Answer) -> dict[str, Any]:
-    """Return an answer as the workflow gets it, by signal or as a result."""
-    return {
-        "leaseId": str(answer.lease_id),
-        "nodeId": answer.node_id,
-        "ask": answer.ask,
-        "state": answer.state,
-        "agent": answer.agent_id,
-        "short": list(answer.short),
-        "reason": answer.reason,
-    }

@@ -97,7 +97,8 @@ class Queueing(Deciding):
             if event.state == "GRANTED":
                 self._done.append((event.node, event.ask))
         elif event.state == "GRANTED":
-            self.leases[node] = {"ask": event.ask, "agent": event.agent}
+            route = {} if event.route is None else {"route": event.route}
+            self.leases[node] = {"ask": event.ask, "agent": event.agent, **route}
             self._granted.append(node)
         elif event.state == "WAITING":
             if list(event.short) != waits.get("short"):
@@ -233,7 +234,7 @@ class Queueing(Deciding):
         held, made = self.leases.get(step.node), self.attempts.get(step.node, 0)
         if held is None:
             return replace(step, attempt=made + 1) if made else step
-        return replace(step, lease=held["ask"], agent=held["agent"], attempt=made + 1)
+        return replace(step, lease=held["ask"], agent=held["agent"], attempt=made + 1, route=held.get("route"))
 
     def _lease_steps(self, starting: bool) -> list[Start | Ask | GiveBack]:
         """Return what is asked for, what was granted and begins, and what is given back."""

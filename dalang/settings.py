@@ -118,6 +118,13 @@ class Settings(BaseModel):
     node_modules: tuple[str, ...] = Field(
         default=(), description="Python modules, separated by commas, that register node types with `@node`."
     )
+    agent_places: int = Field(
+        default=0,
+        ge=0,
+        le=10_000,
+        description="Workers register their `@agent` functions for all tenants, each with so many places. 0: they are "
+        "not registered, and take as much as comes.",
+    )
     max_in_flight: int = Field(
         default=50,
         ge=1,

@@ -34,6 +34,10 @@ ADMIT = "admit"
 """The activity that asks for leases and gives them back (``activities/admission.py``)."""
 SEED_UNDO = "seed_undo"
 """The activity that reads what a finished run did, for the run that undoes it (``activities/undoing.py``)."""
+PERMIT_NODE = "permit_node"
+"""The activity that goes before one on a task queue of others: policies are asked, large inputs kept."""
+AGENT = "agent"
+"""The activity of nodes that agents take which ask for work."""
 WORKFLOW_ID_PREFIX = "run-"
 
 SCHEDULED_RUN = "ScheduledRun"
@@ -319,6 +323,20 @@ class NodeResult(TypedDict):
     """The decision that let the attempt begin, where a rule made one: ``{effect, rule}``."""
     usage: NotRequired[dict[str, Any]]
     """What all attempts of the activity have used: ``{tokens, cost}``."""
+
+
+class AgentRoute(TypedDict):
+    """Where the work of an agent is begun that is no function of Dalang's workers; it comes with the grant.
+
+    ``taskQueue`` is that of a Temporal worker of its own, where ``activity`` (default: the node's type) is started with
+    a NodeTask of less than ``maxBytes``; it sends heartbeats at least every ``heartbeatMs``, or none. Without a
+    ``taskQueue`` the ``activity`` is one of Dalang's.
+    """
+
+    taskQueue: NotRequired[str]
+    activity: NotRequired[str]
+    heartbeatMs: NotRequired[int]
+    maxBytes: NotRequired[int]
 
 
 class LeaseAsk(TypedDict):

@@ -37,6 +37,7 @@ with workflow.unsafe.imports_passed_through():
     from dalang.retries import server_delay_ms
     from dalang.usage import usage_of
     from dalang.wire import DEFERRED, Checkpoint, NodeTask, activity_id, idempotency_key, is_checkpoint
+    from dalang.workflows.elsewhere import work_elsewhere
 
 GRACE = timedelta(minutes=15)
 """How much longer than the handler Temporal waits. The wrapper stops a handler in its time and says so, and a worker
@@ -119,9 +120,16 @@ class Dispatcher:
         node = self._program.nodes[step.node]
         retry = self._program.retries[node["retry"]]
         start_to_close, schedule_to_close, heartbeat = node["timeouts"]
+        task = self._task(step, node, retry, start_to_close)
+        summary = node.get("name", step.node_id)[:200]
+        priority = temporal_priority(self._program.node_priority(step.node), self._tenant_id)
+        route = step.route or {}
+        if "taskQueue" in route:
+            timeouts = (start_to_close, schedule_to_close, heartbeat)
+            return asyncio.create_task(work_elsewhere(task, route, timeouts, summary, priority))
         return workflow.start_activity(
-            step.type,
-            self._task(step, node, retry, start_to_close),
+            route.get("activity", step.type),
+            task,
             activity_id=activity_id(step.node_id),
             result_type=dict,
             start_to_close_timeout=timedelta(milliseconds=start_to_close) + GRACE,
@@ -130,8 +138,8 @@ class Dispatcher:
             # With a lease it is one attempt: between attempts others have it, so the state machine repeats.
             retry_policy=self._retry_policy(step, node["retry"]),
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-            summary=node.get("name", step.node_id)[:200],
-            priority=temporal_priority(self._program.node_priority(step.node), self._tenant_id),
+            summary=summary,
+            priority=priority,
         )
 
     def _retry_policy(self, step: Start, number: int) -> RetryPolicy:
@@ -256,7 +264,8 @@ class Dispatcher:
         if isinstance(cause, ApplicationError):
             payload = cause.details[0] if cause.details else None
             if isinstance(payload, dict) and payload.get("type") in ErrorType.__members__:
-                return payload, False
+                details = payload.get("details")
+                return payload, isinstance(details, dict) and details.get("agentLost") is True
             kind = ErrorType.__members__.get(cause.type or "", ErrorType.UNKNOWN_ERROR)
             return self._error(node_id, attempts, kind, cause.message), False
         if isinstance(cause, TimeoutError):

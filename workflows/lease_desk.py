@@ -13,10 +13,11 @@ from temporalio.common import RetryPolicy
 with workflow.unsafe.imports_passed_through():
     from dalang.events import Ask, GiveBack, LeaseAnswered
     from dalang.run import Run
-    from dalang.wire import ADMIT, AdmitInput, LeaseAsk
+    from dalang.wire import ADMIT, AdmitInput, AgentRoute, LeaseAsk
 
 GRACE_MS = 15 * 60_000
 """How much longer than its handler may take a node may hold its lease, as its activity may last."""
+MAX_MS = 366 * 86_400_000
 _RETRY = RetryPolicy(
     initial_interval=timedelta(milliseconds=200), backoff_coefficient=2, maximum_interval=timedelta(seconds=5)
 )
@@ -102,7 +103,26 @@ def answered(payload: Any) -> list[LeaseAnswered]:
             short, list | tuple
         ):
             raise ValueError("a lease's agent and reason are texts")
-        events.append(
-            LeaseAnswered(one["nodeId"], one["ask"], one["state"], agent, tuple(map(str, short))[:20], reason)
-        )
+        route = route_of(one.get("route"))
+        told = tuple(map(str, short))[:20]
+        events.append(LeaseAnswered(one["nodeId"], one["ask"], one["state"], agent, told, reason, route))
     return events
+
+
+def route_of(value: Any) -> AgentRoute | None:
+    """Return where an agent's work is begun, as an answer has it.
+
+    Raises:
+        ValueError: it is no route.
+    """
+    if value is None:
+        return None
+    kinds = {"taskQueue": str, "activity": str, "heartbeatMs": int, "maxBytes": int}
+    if not isinstance(value, Mapping) or not value.keys() <= kinds.keys():
+        raise ValueError("a route has taskQueue, activity, heartbeatMs and maxBytes")
+    for name, one in value.items():
+        size = one if type(one) is int else len(one) if isinstance(one, str) else 0
+        if type(one) is not kinds[name] or not 0 < size <= (MAX_MS if kinds[name] is int else 200):
+            raise ValueError(f"{name} of a route is of no use")
+    route: AgentRoute = {**value}  # type: ignore[typeddict-item]  # names and types were checked
+    return route

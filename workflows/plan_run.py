@@ -86,6 +86,7 @@ class PlanRun(Planners, AnsweringPeople):
     def __init__(self, program: Any = None, state: Any = None, *surplus: Any) -> None:
         self._inbox: deque[Event] = deque()
         self._in_flight: dict[str, tuple[Start | Undo, asyncio.Task[Any]]] = {}
+        self._elsewhere: set[str] = set()
         self._stopping: set[str] = set()
         self._interrupted: set[str] = set()
         self._wakes: dict[str, int] = {}
@@ -271,6 +272,10 @@ class PlanRun(Planners, AnsweringPeople):
 
     def _begin(self, step: Start) -> None:
         task = self._dispatcher.begin(step) if step.child is None else self._children.begin(step)
+        if "taskQueue" in (step.route or {}):
+            self._elsewhere.add(step.node_id)
+        else:
+            self._elsewhere.discard(step.node_id)
         self._in_flight[step.node_id] = (step, task)
         task.add_done_callback(lambda done: self._ended(step, done))
 
@@ -338,8 +343,10 @@ class PlanRun(Planners, AnsweringPeople):
     def _is_stored_by_worker(self, fact: wire.Fact) -> bool:
         node = self._program.index[fact["nodeId"]]
         kind = self._program.types[node]
-        if fact["type"] == wire.EventType.NODE_COMPLETED and "callback" in self._program.nodes[node]:
-            return False  # what the answer brought, no worker has seen
+        if fact["type"] == wire.EventType.NODE_COMPLETED and (
+            "callback" in self._program.nodes[node] or fact["nodeId"] in self._elsewhere
+        ):
+            return False  # what the answer brought, no worker of ours has seen
         return kind != "sleep" and kind not in CORE_WAITS and kind not in CONTAINER_TYPES
 
     def _keep_alarm(self) -> None:

@@ -12,12 +12,13 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, ScalarSelect, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.errors import Conflict
 from dalang.store.admission_tables import SHARED, agents, leases
+from dalang.wire import AGENT
 
 MAX_AGENTS = 1_000
 """Of one tenant, and of all together: each grant pass reads them."""
@@ -193,6 +194,41 @@ async def list_agents(conn: AsyncConnection, tenant_id: str) -> list[Agent]:
 async def capabilities_of_all(conn: AsyncConnection, tenant_id: str) -> list[frozenset[str]]:
     """What can each agent do that may work for this tenant? For the validation of plans."""
     return [frozenset(one.capabilities) for one in await list_agents(conn, tenant_id)]
+
+
+@dataclass(frozen=True)
+class QueueAgent:
+    """An agent that is a Temporal worker, and its task queue."""
+
+    tenant_id: str
+    agent_id: str
+    queue: str
+
+
+async def queues_of_agents(conn: AsyncConnection) -> list[QueueAgent]:
+    """Which agents of all tenants are heard of by who takes work from their task queues?"""
+    queue = _agents.endpoint["taskQueue"].astext
+    is_meant = (_agents.kind == AgentKind.TASK_QUEUE) & _agents.heartbeat_seconds.is_not(None)
+    rows = await conn.execute(select(_agents.tenant_id, _agents.agent_id, queue).where(is_meant).order_by(queue))
+    return [QueueAgent(*row) for row in rows]
+
+
+def placed() -> ScalarSelect[Any]:
+    """Of a lease: ``{kind, endpoint}`` of its agent as JSON, null without one. For :func:`route_of`."""
+    is_meant = (_agents.agent_id == _leases.agent_id) & _agents.tenant_id.in_((_leases.tenant_id, SHARED))
+    made = func.jsonb_build_object("kind", _agents.kind, "endpoint", _agents.endpoint)
+    # A tenant's own agent before the shared one, whose tenant is ''.
+    one = select(made).where(is_meant).order_by(_agents.tenant_id.desc()).limit(1)
+    return one.correlate(leases).scalar_subquery()
+
+
+def route_of(place: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return where the work of an agent is begun (``wire.AgentRoute``); None: as that of any node, in a worker."""
+    if place is None or place["kind"] == AgentKind.LOCAL:
+        return None
+    if place["kind"] == AgentKind.TASK_QUEUE:
+        return dict(place["endpoint"])
+    return {"activity": AGENT}
 
 
 async def _read(conn: AsyncConnection, tenants: Sequence[str], agent_id: str | None = None) -> list[Agent]:

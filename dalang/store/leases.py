@@ -28,6 +28,7 @@ from sqlalchemy.types import Text, Uuid
 
 from dalang.admission import AGING_MS
 from dalang.store.admission_tables import leases
+from dalang.store.agents import placed, route_of
 from dalang.store.bulk import arguments, insert_all
 from dalang.store.limits import Limits, load_limits, save_buckets
 from dalang.store.tables import execution_runs
@@ -68,7 +69,10 @@ _ASK = tuple(one.name for one in fields(Ask))
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of an ask: WAITING (``short`` says for what), GRANTED (with its ``agent_id``), or REFUSED."""
+    """What became of an ask: WAITING (``short`` says for what), GRANTED (with its ``agent_id``), or REFUSED.
+
+    ``route`` says where the work of its agent is begun, if not as ever.
+    """
 
     lease_id: UUID
     node_id: str
@@ -77,6 +81,7 @@ class Answer:
     agent_id: str | None = None
     short: tuple[str, ...] = ()
     reason: str | None = None
+    route: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -158,21 +163,21 @@ async def answers(conn: AsyncConnection, lease_ids: Sequence[UUID]) -> dict[UUID
         update(leases).where(is_meant, _l.state.in_(_NEWS), _l.told_at.is_(None)).values(told_at=func.now())
     )
     rows = await conn.execute(
-        select(_l.lease_id, _l.node_id, _l.ask, _l.state, _l.agent_id, _l.short, _l.reason).where(is_meant)
+        select(_l.lease_id, _l.node_id, _l.ask, _l.state, _l.agent_id, _l.short, _l.reason, placed()).where(is_meant)
     )
-    return {row.lease_id: Answer(*row[:5], tuple(row.short), row.reason) for row in rows}
+    return {row.lease_id: Answer(*row[:5], tuple(row.short), row.reason, route_of(row[7])) for row in rows}
 
 
 async def untold(conn: AsyncConnection, limit: int = 500) -> list[tuple[str, str, Answer]]:
     """Who was granted something and has not been told? (tenantId, workflowId, answer), locked against other tellers."""
     rows = await conn.execute(
-        select(_l.tenant_id, _l.workflow_id, _l.lease_id, _l.node_id, _l.ask, _l.state, _l.agent_id)
+        select(_l.tenant_id, _l.workflow_id, _l.lease_id, _l.node_id, _l.ask, _l.state, _l.agent_id, placed())
         .where(_l.state.in_(_NEWS), _l.told_at.is_(None))
         .order_by(_l.granted_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    return [(row.tenant_id, row.workflow_id, Answer(*row[2:])) for row in rows]
+    return [(row.tenant_id, row.workflow_id, Answer(*row[2:7], route=route_of(row[7]))) for row in rows]
 
 
 async def mark_told(conn: AsyncConnection, lease_ids: Sequence[UUID]) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.errors import Conflict, NotFound
+from dalang.store.assignments import erase_assignments
 from dalang.store.callbacks import erase_callbacks
 from dalang.store.checkpoints import erase_checkpoints
 from dalang.store.tables import body_references, event_bodies, execution_runs, node_attempts, retired_runs
@@ -79,6 +80,7 @@ async def erase_bodies(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> i
     await conn.execute(attempts.values(error={}))
     await erase_tasks(conn, tenant_id, run_id)
     await erase_callbacks(conn, tenant_id, run_id)
+    await erase_assignments(conn, tenant_id, run_id)
     await erase_checkpoints(conn, tenant_id, run_id)
     nothing = dict.fromkeys(("inputs", "outputs", "error", "error_message", "origin"))
     await conn.execute(update(execution_runs).where(of_run).values(**nothing, last_updated_at=func.now()))

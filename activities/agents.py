@@ -1,0 +1,177 @@
+"""The activity ``agent``: a node goes to a function of this worker, or to an agent that asks for its work."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from temporalio import activity
+
+from dalang.activities.execution import Deferred
+from dalang.activities.python import LocalFunctions
+from dalang.errors import ErrorType, SuggestedAction
+from dalang.nodes import InvalidInput, NodeContext, NodeFailure
+from dalang.store.agents import Agent, AgentKind, get_agent
+from dalang.store.assignments import (
+    CHANGED,
+    Assignment,
+    Look,
+    look,
+    mark_delivered,
+    open_assignment,
+    withdraw,
+)
+from dalang.store.engine import is_connection_error, sql_state, transaction
+from dalang.store.listening import Listener, woken
+from dalang.wire import NodeTask
+
+LOOK_SECONDS = 10.0
+"""How late it is noticed what no notification told."""
+AWAY_SECONDS = 1.0
+WITHDRAW_SECONDS = 5.0
+ALIVE_SECONDS = 30
+"""For how long an agent may say nothing about what it works at, if it is not said how often it is heard of."""
+_FOREIGN_KEY = "23503"
+
+logger = logging.getLogger("dalang.activities.agents")
+T = TypeVar("T")
+
+
+class AgentWork:
+    """Does nodes that agents take. One per worker process."""
+
+    def __init__(self, engine: AsyncEngine, listener: Listener) -> None:
+        self._engine = engine
+        self._listener = listener
+
+    async def work(self, ctx: NodeContext, task: NodeTask, name: str, local: LocalFunctions) -> Any:
+        """Have the agent that the lease names do it."""
+        agent = await self._patiently(lambda conn: get_agent(conn, task["tenantId"], name))
+        if agent is None:
+            raise Deferred(f"agent {name} is not registered any more")
+        if agent.kind == AgentKind.LOCAL:
+            return await local.agent(ctx, agent.name)
+        if agent.kind == AgentKind.POLL:
+            return await self._assign(ctx, task, agent)
+        if agent.kind == AgentKind.TASK_QUEUE:  # it was registered anew after it was granted
+            raise Deferred(f"agent {name} works on a task queue of its own by now")
+        raise NodeFailure(
+            f"agent {name} is of kind {agent.kind}, which needs a later version of Dalang",
+            type=ErrorType.RESOURCE_EXHAUSTED,
+            retryable=False,
+            no_effect=True,
+        )
+
+    async def _assign(self, ctx: NodeContext, task: NodeTask, agent: Agent) -> Any:
+        if task.get("callback"):
+            raise InvalidInput("a node with a callback cannot go to an agent that asks for work", no_effect=True)
+        seconds = agent.heartbeat_seconds or ALIVE_SECONDS
+        one = await self._patiently(lambda conn: open_assignment(conn, agent, dict(task), seconds))
+        with self._listener.waiting(CHANGED, str(one.assignment_id)) as wake:
+            try:
+                end = await self._ended(ctx, one, wake)
+            except asyncio.CancelledError:
+                await self._give_up(one, wake, "undoable" in task)
+                raise
+        if end.state == "WITHDRAWN":  # by whom else, if not by the erasure of its run
+            raise Deferred(end.reason or "it was withdrawn")
+        await self._patiently(lambda conn: mark_delivered(conn, one.assignment_id))
+        return _outputs(end, one)
+
+    async def _ended(self, ctx: NodeContext, one: Assignment, wake: asyncio.Event) -> Look:
+        """Wait until the agent has said how it ended; give it up when it is silent for too long."""
+        loop = asyncio.get_running_loop()
+        heard_at = loop.time()
+        while True:
+            now, trouble = await self._look(one)
+            if trouble:
+                # It may have had something to say, and nobody to say it to.
+                heard_at = loop.time()
+                await asyncio.sleep(AWAY_SECONDS)
+                continue
+            if now is None:
+                raise Deferred("its assignment is gone")
+            if now.state not in ("PENDING", "TAKEN"):
+                return now
+            if now.progress:
+                ctx.progress(str(now.progress.get("message", "")), now.progress.get("fraction"))
+            left = one.alive_seconds - min(now.silent_seconds, loop.time() - heard_at)
+            if now.state == "PENDING":
+                if not now.agent_takes and await self._withdrawn(one, "its agent is not there", None):
+                    raise Deferred(f"agent {one.agent_id} is not there any more")
+                left = LOOK_SECONDS
+            elif left <= 0 and await self._withdrawn(one, "nothing was heard of its agent", one.alive_seconds):
+                raise NodeFailure(
+                    f"agent {one.agent_id} does not answer any more: it said nothing for {one.alive_seconds} s",
+                    type=ErrorType.NETWORK_ERROR,
+                    details={"agent": one.agent_id, "agentLost": True},
+                )
+            await woken(wake, min(max(left, 0.2), LOOK_SECONDS))
+
+    async def _look(self, one: Assignment) -> tuple[Look | None, bool]:
+        try:
+            async with transaction(self._engine, one.tenant_id) as conn:
+                return await look(conn, one.assignment_id), False
+        except Exception as error:
+            if not is_connection_error(error):
+                raise
+            return None, True
+
+    async def _withdrawn(self, one: Assignment, reason: str, silent: float | None) -> bool:
+        return await self._patiently(lambda conn: withdraw(conn, one.assignment_id, reason, silent=silent))
+
+    async def _give_up(self, one: Assignment, wake: asyncio.Event, undoable: bool) -> None:
+        """Withdraw what is not wanted any more, unless another attempt of this worker's successor goes on with it.
+
+        Where its effect would be undone, wait until the agent knows, or must have given up.
+        """
+        details = activity.cancellation_details()
+        if details is not None and not details.cancel_requested:
+            return  # the worker ends, or Temporal has given this attempt to another one
+        try:
+            async with asyncio.timeout(WITHDRAW_SECONDS):
+                await self._withdrawn(one, "it is not wanted any more", None)
+        except TimeoutError:
+            logger.warning("the assignment %s could not be withdrawn", one.assignment_id)
+            return
+        waited = 0.0
+        while undoable and waited < one.alive_seconds:
+            now, _ = await self._look(one)
+            if now is None or now.state != "WITHDRAWN" or now.told:
+                return
+            await woken(wake, 1.0)
+            waited += 1.0
+
+    async def _patiently(self, query: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Run ``query`` in a transaction, waiting while Postgres is away: that is no failure of the node."""
+        while True:
+            try:
+                async with transaction(self._engine, None) as conn:
+                    return await query(conn)
+            except IntegrityError as error:
+                if sql_state(error.orig or error) != _FOREIGN_KEY:
+                    raise  # the row of a run that another run made comes with its first events
+            except Exception as error:
+                if not is_connection_error(error):
+                    raise
+            await asyncio.sleep(AWAY_SECONDS)
+
+
+def _outputs(end: Look, one: Assignment) -> dict[str, Any]:
+    """Return what an agent put out; raises the failure that it reported."""
+    outcome = end.outcome or {}
+    error = outcome.get("error")
+    if error is None:
+        return dict(outcome.get("outputs") or {})
+    raise NodeFailure(
+        str(error.get("message") or f"agent {one.agent_id} failed"),
+        type=error.get("type", ErrorType.TOOL_ERROR),
+        retryable=bool(error.get("retryable")),
+        details=error.get("details") or {},
+        suggested_action=SuggestedAction(error["suggestedAction"]) if error.get("suggestedAction") else None,
+        no_effect=bool(error.get("noEffect")),
+    )
