@@ -45,6 +45,8 @@ that is gone is noticed by its heartbeat; but what a handler returned may have t
 """
 
 BASE_TASK_SECONDS, NODES_PER_SECOND, MAX_TASK_SECONDS = 5, 1_000, 60
+WORKER_SHUTDOWN = "WorkerShutdown"
+"""Type of the SDK's error for an activity that had not ended when its worker's time to drain was up."""
 TIMEOUT_CAUSES = ["TemporalTimeout:StartToClose", "TemporalTimeout:Heartbeat"]
 
 
@@ -266,6 +268,10 @@ class Dispatcher:
             if isinstance(payload, dict) and payload.get("type") in ErrorType.__members__:
                 details = payload.get("details")
                 return payload, isinstance(details, dict) and details.get("agentLost") is True
+            if (
+                cause.type == WORKER_SHUTDOWN
+            ):  # as one that was killed; where Temporal repeats attempts none is the last
+                return self._error(node_id, attempts, ErrorType.TIMEOUT, cause.message, {}, True), True
             kind = ErrorType.__members__.get(cause.type or "", ErrorType.UNKNOWN_ERROR)
             return self._error(node_id, attempts, kind, cause.message), False
         if isinstance(cause, TimeoutError):
