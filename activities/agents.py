@@ -27,6 +27,7 @@ from dalang.store.assignments import (
 )
 from dalang.store.engine import is_connection_error, sql_state, transaction
 from dalang.store.listening import Listener, woken
+from dalang.usage import usage_of
 from dalang.wire import NodeTask
 
 LOOK_SECONDS = 10.0
@@ -80,6 +81,9 @@ class AgentWork:
         if end.state == "WITHDRAWN":  # by whom else, if not by the erasure of its run
             raise Deferred(end.reason or "it was withdrawn")
         await self._patiently(lambda conn: mark_delivered(conn, one.assignment_id))
+        used = usage_of((end.outcome or {}).get("usage"))
+        if used:
+            ctx.usage(**used)
         return _outputs(end, one)
 
     async def _ended(self, ctx: NodeContext, one: Assignment, wake: asyncio.Event) -> Look:

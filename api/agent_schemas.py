@@ -10,9 +10,11 @@ from pydantic import BeforeValidator, Field, Strict, model_validator
 
 from dalang.api.inbound_schemas import CallbackError
 from dalang.api.schemas import Answer, QueryModel, RequestModel, Text
+from dalang.canonical import MAX_INTEGER
 from dalang.durations import Duration
 from dalang.store.agents import AgentKind, AgentStatus
 from dalang.store.assignments import MAX_TOKEN
+from dalang.usage import MAX_COST
 
 AGENT_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 RESERVED_IDS = frozenset({"statistics"})
@@ -172,7 +174,18 @@ class ProgressRequest(_OfToken):
     fraction: float | None = Field(None, ge=0, le=1, description="How much of it is done.")
 
 
-class CompleteRequest(_OfToken):
+class UsageReport(RequestModel):
+    """What the work has used, for budgets."""
+
+    tokens: int = Field(0, ge=0, le=MAX_INTEGER)
+    cost: float = Field(0.0, ge=0, le=MAX_COST)
+
+
+class _End(_OfToken):
+    usage: UsageReport | None = None
+
+
+class CompleteRequest(_End):
     """What the work put out."""
 
     outputs: dict[str, Any] = Field(default_factory=dict)
@@ -184,7 +197,7 @@ class AgentError(CallbackError):
     no_effect: bool = Field(False, description="Nothing was changed outside.")
 
 
-class FailRequest(_OfToken):
+class FailRequest(_End):
     """Why the work failed; one that is `retryable` may be tried again, perhaps by another agent."""
 
     error: AgentError = Field(default_factory=AgentError)

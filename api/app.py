@@ -13,9 +13,9 @@ from pydantic.json_schema import models_json_schema
 from dalang import __version__
 from dalang.api import (
     agents,
+    assignments,
     breakers,
     budgets,
-    assignments,
     decisions,
     docs,
     events,

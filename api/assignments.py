@@ -112,7 +112,8 @@ async def complete(
     """Say what the work put out; 409 when it is not wanted any more. Saying it again changes nothing."""
     await _alive(who, agentId, it)
     async with it.transaction(who.tenant_id) as conn:
-        wanted = await end_assignment(conn, assignmentId, body.token, "COMPLETED", {"outputs": body.outputs})
+        outcome = {"outputs": body.outputs, **_usage(body)}
+        wanted = await end_assignment(conn, assignmentId, body.token, "COMPLETED", outcome)
     return _said(assignmentId, wanted)
 
 
@@ -124,8 +125,12 @@ async def fail(who: Worker, agentId: AgentId, assignmentId: UUID, body: FailBody
     error = body.error.model_dump(mode="json", by_alias=True, exclude_none=True)
     await _alive(who, agentId, it)
     async with it.transaction(who.tenant_id) as conn:
-        wanted = await end_assignment(conn, assignmentId, body.token, "FAILED", {"error": error})
+        wanted = await end_assignment(conn, assignmentId, body.token, "FAILED", {"error": error, **_usage(body)})
     return _said(assignmentId, wanted)
+
+
+def _usage(body: CompleteRequest | FailRequest) -> dict[str, Any]:
+    return {} if body.usage is None else {"usage": body.usage.model_dump(mode="json")}
 
 
 async def _alive(who: Principal, agent_id: str, it: Services) -> None:

@@ -44,7 +44,8 @@ class EventType(StrEnum):
     NODE_INTERRUPTED = "NODE_INTERRUPTED"
     """The node was stopped by a pause that interrupts; it is PENDING and starts again when the run goes on."""
     NODE_QUEUED = "NODE_QUEUED"
-    """The node waits for a lease or a breaker: data.reason says which, data.short for what of the limited things."""
+    """The node waits for a lease or a breaker, or its agent did not begin it: data.reason says which, data.short for
+    what of the limited things."""
     NODE_DEQUEUED = "NODE_DEQUEUED"
     """The node waits no more, and begins as soon as the run lets it."""
     NODE_RETRYING = "NODE_RETRYING"

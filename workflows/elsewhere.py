@@ -54,8 +54,14 @@ async def work_elsewhere(
     try:
         answer = await _begin(task, route, timeouts, summary, priority)
     except ActivityError as error:
-        raise _translated(task, error.cause) or error from None
-    return {**result, "outputs": _outputs(task, answer)}
+        meant = _translated(task, error.cause)
+        if meant is None:
+            raise
+        raise meant from None
+    result["outputs"] = _outputs(task, answer)
+    if "usage" in answer:
+        result["usage"] = answer["usage"]
+    return result
 
 
 def _check(task: NodeTask, route: AgentRoute) -> None:

@@ -29,6 +29,7 @@ from sqlalchemy.types import Text, Uuid
 from dalang.admission import AGING_MS
 from dalang.store.admission_tables import leases
 from dalang.store.agents import placed, route_of
+from dalang.store.assignment_tables import agent_assignments
 from dalang.store.bulk import arguments, insert_all
 from dalang.store.limits import Limits, load_limits, save_buckets
 from dalang.store.tables import execution_runs
@@ -42,7 +43,7 @@ CHANNEL = "dalang_grant"
 _NEWS = ("GRANTED", "REFUSED")
 NEVER_MS = 366 * 86_400_000
 
-_l = leases.c
+_l, _work = leases.c, agent_assignments.c
 
 
 @dataclass(frozen=True)
@@ -230,14 +231,18 @@ async def _load_waiting(conn: AsyncConnection, limits: Limits) -> dict[UUID, Any
     urgency = _urgency().label("urgency")
     order = service_order()
     place = func.row_number().over(partition_by=(_l.tenant_id, _l.amounts, _l.capabilities, _l.sticky), order_by=order)
-    columns = (_l.lease_id, _l.tenant_id, _l.run_id, _l.amounts, _l.capabilities, _l.sticky, _l.rank, _l.asked_at)
-    inner = select(*columns, urgency, place.label("place")).where(_l.state == "WAITING").subquery()
+    asked = (_l.lease_id, _l.tenant_id, _l.run_id, _l.node_id, _l.ask, _l.rank, _l.asked_at)
+    needed = (_l.amounts, _l.capabilities, _l.sticky)
+    inner = select(*asked, *needed, urgency, place.label("place")).where(_l.state == "WAITING").subquery()
     rows = (await conn.execute(select(inner).where(inner.c.place <= LOOK_AHEAD))).all()
     used_before = await _agents_of_runs(conn, [row.run_id for row in rows if row.sticky])
+    tried = await _agents_of_nodes(conn, [row.run_id for row in rows if row.ask > 1 and row.capabilities])
     demands: dict[UUID, Any] = {}
     refused: dict[UUID, str] = {}
     for row in rows:
-        demand = limits.demand(row.tenant_id, row.amounts, row.capabilities, used_before.get(row.run_id))
+        before = tried.get((row.run_id, row.node_id), Tried())
+        stays_with = before.working or used_before.get(row.run_id)
+        demand = limits.demand(row.tenant_id, row.amounts, row.capabilities, stays_with, before.failed)
         never = limits.never(demand)
         if never is not None:
             refused[row.lease_id] = never
@@ -261,6 +266,29 @@ async def _agents_of_runs(conn: AsyncConnection, run_ids: Sequence[UUID]) -> dic
         .order_by(_l.granted_at)
     )
     return {row.run_id: row.agent_id for row in rows}
+
+
+@dataclass(frozen=True)
+class Tried:
+    """Who had a node before: ``failed`` did not end it; ``working`` is still at work, though nobody waits for it."""
+
+    failed: str | None = None
+    working: str | None = None
+
+
+async def _agents_of_nodes(conn: AsyncConnection, run_ids: Sequence[UUID]) -> dict[tuple[UUID, str], Tried]:
+    """Who had the nodes of these runs last, by run and node?"""
+    if not run_ids:
+        return {}
+    wanted = bindparam("runs", list(set(run_ids)), ARRAY(Uuid))
+    query = select(_l.run_id, _l.node_id, _l.agent_id).where(_l.run_id == any_(wanted), _l.agent_id.is_not(None))
+    found = {
+        (row.run_id, row.node_id): Tried(row.agent_id) for row in await conn.execute(query.order_by(_l.granted_at))
+    }
+    at_work = select(_work.run_id, _work.node_id, _work.agent_id)
+    for row in await conn.execute(at_work.where(_work.run_id == any_(wanted), _work.state == "TAKEN")):
+        found[row.run_id, row.node_id] = Tried(working=row.agent_id)
+    return found
 
 
 async def _write_grants(conn: AsyncConnection, granted: Sequence[Mapping[str, Any]]) -> None:

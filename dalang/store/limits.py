@@ -74,12 +74,21 @@ class Limits:
         self._demands: dict[tuple[object, ...], Demand] = {}
 
     def demand(
-        self, tenant: str, amounts: Mapping[str, float], capabilities: Sequence[str], last_agent: str | None = None
+        self,
+        tenant: str,
+        amounts: Mapping[str, float],
+        capabilities: Sequence[str],
+        stays_with: str | None = None,
+        failed: str | None = None,
     ) -> Demand:
-        """Return what a node of ``tenant`` needs of what is limited; empty when that is nothing."""
-        key = (tenant, tuple(sorted(amounts.items())), tuple(capabilities), last_agent)
+        """Return what a node of ``tenant`` needs of what is limited; empty when that is nothing.
+
+        It goes to the agent that it ``stays_with`` if that one is there, and not to the one that ``failed`` if another
+        has a place.
+        """
+        key = (tenant, tuple(sorted(amounts.items())), tuple(capabilities), stays_with, failed)
         if key not in self._demands:
-            needed, able = self._able(tenant, capabilities, last_agent)
+            needed, able = self._able(tenant, capabilities, stays_with, failed)
             self._demands[key] = Demand(tuple(self._amounts(tenant, amounts).items()), able, needed)
         return self._demands[key]
 
@@ -177,7 +186,9 @@ class Limits:
         tokens, at = known
         return min(burst, tokens + rate * max((self.now - at).total_seconds(), 0))
 
-    def _able(self, tenant: str, capabilities: Sequence[str], last_agent: str | None) -> tuple[bool, tuple[int, ...]]:
+    def _able(
+        self, tenant: str, capabilities: Sequence[str], stays_with: str | None, failed: str | None
+    ) -> tuple[bool, tuple[int, ...]]:
         """Return whether an agent is needed, and which could take it, the most proficient first."""
         own = {row.agent_id for row in self._workers if row.tenant_id == tenant}
         seen = [
@@ -190,7 +201,10 @@ class Limits:
         if not needed:
             return False, ()
         fit = [(at, row) for at, row in seen if row.takes and set(needed) <= {row.agent_id, *row.capabilities}]
-        stuck = [(at, row) for at, row in fit if row.agent_id == last_agent]
+        stuck = [(at, row) for at, row in fit if row.agent_id == stays_with]
+        if failed is not None and not stuck:
+            busy = self.admission.busy
+            fit = [(at, row) for at, row in fit if row.agent_id != failed and busy[at] < row.places] or fit
         fit = stuck or fit
         fit.sort(key=lambda one: (-sum(one[1].capabilities.get(name, 0) for name in needed), one[1].agent_id))
         return True, tuple(at for at, _ in fit)

@@ -41,7 +41,7 @@ WAITING = {
     "human-approval.yaml",
     "human-escalation.yaml",
 }
-"""They wait for somebody: each has a test of its own, here or in ``test_human_examples.py``."""
+"""They wait for somebody: each has a test of its own, here, or in a file for people or agents."""
 
 POOL = {"tenant_id": "", "rate": None, "burst": None, "description": "", "updated_by": "test"}
 SPAN = ("NODE_STARTED", "NODE_COMPLETED")

@@ -36,7 +36,9 @@ def test_blocks_say_what_they_are(path: Path) -> None:
         assert set(block.marks) <= MARKS, block
 
 
-@pytest.mark.parametrize("path", [*PATHS, *ROOT.glob("examples/*")], ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path", [*PATHS, *filter(Path.is_file, ROOT.glob("examples/**/*"))], ids=lambda path: str(path.relative_to(ROOT))
+)
 def test_no_machine_is_named(path: Path) -> None:
     """No path of somebody's machine and no host of a package index."""
     text = path.read_text(encoding="utf-8")

@@ -3,98 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 from sqlalchemy import text
 
-from dalang.api.app import create_app
-from dalang.store.agents import AgentKind, NewAgent, drain_agent, register_agent
+from dalang.store.agents import drain_agent
 from dalang.store.engine import transaction
-from dalang.store.pools import limited_names
-from dalang.store.tokens import create_token
-from tests.engine.kit import TENANT, Engine, Started, body_of
-
-FAST = {"initialDelayMs": 50, "maxDelayMs": 50}
-
-
-async def register(engine: Engine, agent_id: str, kind: str = "poll", tenant: str = TENANT, **changes: Any) -> None:
-    given: dict[str, Any] = {
-        "tenant_id": tenant,
-        "agent_id": agent_id,
-        "kind": kind,
-        "name": agent_id,
-        "capabilities": {},
-        "max_concurrent_tasks": 1,
-        "registered_by": "test",
-        "labels": {},
-        "endpoint": {},
-        "heartbeat_seconds": 30 if kind == AgentKind.POLL else None,
-    }
-    async with transaction(engine.db, None) as conn:
-        await register_agent(conn, NewAgent(**{**given, **changes}))
-
-
-async def start(engine: Engine, *nodes: Mapping[str, Any], **plan: Any) -> Started:
-    async with transaction(engine.db, None) as conn:
-        limits = await limited_names(conn, TENANT)
-    return await engine.start({"nodes": list(nodes), **plan}, limits=limits)
-
-
-def wants(node: str, capability: str, kind: str = "agent", **more: Any) -> dict[str, Any]:
-    return {"nodeId": node, "type": kind, "requirements": {"capabilities": [capability]}, "retryPolicy": FAST, **more}
-
-
-class Client:
-    """An agent without Temporal, as a program of its own would be, on the real API."""
-
-    def __init__(self, http: httpx.AsyncClient, agent_id: str) -> None:
-        self._http = http
-        self.at = f"/orchestrator/agents/{agent_id}"
-
-    async def poll(self, seconds: float = 20) -> Any:
-        async with asyncio.timeout(40):
-            while True:
-                answer = await self._http.post(f"{self.at}/poll", json={"waitSeconds": seconds})
-                if answer.status_code != 204:
-                    assert answer.status_code == 200, answer.text
-                    return answer.json()
-
-    async def tell(self, one: Mapping[str, Any], what: str, **body: Any) -> int:
-        address = f"{self.at}/assignments/{one['assignmentId']}/{what}"
-        return (await self._http.post(address, json={"token": one["token"], **body})).status_code
+from tests.engine.agents import Client, agents_of, api, outputs, register, start, wants
+from tests.engine.kit import TENANT, Engine
 
 
 @pytest.fixture
 async def http(shared_engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
     async with api(shared_engine) as client:
         yield client
-
-
-@asynccontextmanager
-async def api(engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
-    async with transaction(engine.db, None) as conn:
-        plain, _ = await create_token(conn, TENANT, "agents", ["agent"])
-    app = create_app(engine.settings)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    headers = {"Authorization": f"Bearer {plain}"}
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://api.test", timeout=60, headers=headers) as client,
-    ):
-        yield client
-
-
-def agents_of(end: Mapping[str, Any], node: str) -> list[Any]:
-    started = [row for row in end["events"] if row["type"] == "NODE_STARTED" and row["node_id"] == node]
-    return [row["data"].get("agent") for row in started]
-
-
-def outputs(end: Mapping[str, Any], node: str) -> Any:
-    return body_of(end, "NODE_COMPLETED", node)["outputs"]
 
 
 async def test_an_agent_asks_for_its_work_and_tells_how_it_goes(shared_engine: Engine, http: httpx.AsyncClient) -> None:

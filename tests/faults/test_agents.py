@@ -4,76 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
-from dalang.api.app import create_app
 from dalang.settings import Settings
 from dalang.stack.ports import free_port
 from dalang.store.engine import transaction
 from dalang.store.tokens import create_token
+from tests.engine.agents import Client, agents_of, api, outputs, program, register, said, served, start, wants
 from tests.engine.kit import TENANT
-from tests.engine.test_agents import Client, agents_of, api, outputs, register, start, wants
 from tests.faults.site import Site, site, until
 from tests.harness import ROOT
 
 
 @pytest.fixture
-async def served(settings: Settings, folder: Path) -> AsyncIterator[Site]:
+async def with_api(settings: Settings, folder: Path) -> AsyncIterator[Site]:
     """A worker process, and the API on a port for programs."""
     settings = settings.model_copy(update={"api_port": free_port()})
-    config = uvicorn.Config(create_app(settings), host="127.0.0.1", port=settings.api_port, log_level="warning")
-    server = uvicorn.Server(config)
-    async with site(settings, folder) as made:
-        serving = asyncio.create_task(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.02)
+    async with site(settings, folder) as made, served(settings):
         yield made
-        server.should_exit = True
-        await serving
 
 
-@contextlib.asynccontextmanager
-async def program(*arguments: object) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A Python program that has said that it is ready."""
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, *map(str, arguments), stdout=asyncio.subprocess.PIPE, cwd="/"
-    )
-    assert child.stdout is not None
-    try:
-        while b"ready" not in await asyncio.wait_for(child.stdout.readline(), 20):
-            assert child.returncode is None
-        yield child
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            child.kill()
-        await child.wait()
-
-
-async def said(child: asyncio.subprocess.Process, what: str) -> None:
-    assert child.stdout is not None
-    async with asyncio.timeout(30):
-        while what.encode() not in await child.stdout.readline():
-            pass
-
-
-async def test_an_agent_that_is_killed_is_followed_by_another(served: Site, tmp_path: Path) -> None:
+async def test_an_agent_that_is_killed_is_followed_by_another(with_api: Site, tmp_path: Path) -> None:
     """The program of the examples, by HTTP: the second does what the first had begun, under the same key."""
-    async with transaction(served.engine.db, None) as conn:
+    async with transaction(with_api.engine.db, None) as conn:
         plain, _ = await create_token(conn, TENANT, "agents", ["agent"])
     token = tmp_path / "token"
     token.write_text(plain)
-    script = [ROOT / "examples/poll_agent.py", "--api", f"http://127.0.0.1:{served.engine.settings.api_port}"]
+    script = [ROOT / "examples/poll_agent.py", "--api", f"http://127.0.0.1:{with_api.engine.settings.api_port}"]
     common = ["--token-file", token, "--capability", "counting", "--heartbeat", 3]
     async with program(*script, *common, "--id", "a-first") as first:
         node = wants("n", "counting", inputs={"text": "to be or not", "seconds": 3600})
-        started = await start(served.engine, node)
+        started = await start(with_api.engine, node)
         await said(first, "took n")
         first.kill()
         await first.wait()
@@ -82,7 +48,7 @@ async def test_an_agent_that_is_killed_is_followed_by_another(served: Site, tmp_
             assert agents_of(await started.stored(), "n") == ["a-first", "b-second"]
             await started.handle.execute_update("cancel", {})
             await said(second, "not wanted any more: n")
-            quick = await start(served.engine, wants("n", "counting", inputs={"text": "to be or not"}))
+            quick = await start(with_api.engine, wants("n", "counting", inputs={"text": "to be or not"}))
             end = await quick.end()
     assert outputs(end, "n") == {"words": 4, "by": "b-second", "key": f"{quick.run_id}:n:0:0"}
 
@@ -181,18 +147,17 @@ async def test_a_temporal_worker_of_its_own_does_nodes_on_its_queue(workers: Sit
 async def test_a_temporal_worker_that_is_killed_is_followed_by_another_agent(
     workers: Site, queue: str, tmp_path: Path
 ) -> None:
-    """Its heartbeats end, the attempt fails, and the node goes to the agent that is there, under the same key."""
-    log = tmp_path / "log"
-    async with foreign(workers, queue, "one") as one:
+    """Its heartbeats end, the attempt fails, and the node goes to another agent, under the same key."""
+    log, other = tmp_path / "log", {"taskQueue": f"{queue}-2", "activity": "answer", "heartbeatMs": 2000}
+    await register(workers.engine, "q2", "taskQueue", endpoint=other, capabilities={"q-work": 0.5})
+    async with foreign(workers, queue, "one") as one, foreign(workers, f"{queue}-2", "two"):
         started = await start(workers.engine, wants("n", "q-work", inputs={"log": str(log), "seconds": 3600}))
         await until(lambda: logged(log))
         one.kill()
-        await one.wait()
-        endpoint = {"taskQueue": f"{queue}-2", "activity": "answer", "heartbeatMs": 2000}
-        await register(workers.engine, "q1", "taskQueue", endpoint=endpoint, capabilities={"q-work": 1})
-        async with foreign(workers, f"{queue}-2", "two"):
-            await until(lambda: len(logged(log)) == 2)
-            await started.handle.execute_update("cancel", {})
-            assert (await started.end())["run"]["status"] == "CANCELLED"
+        await until(lambda: len(logged(log)) == 2, 30)
+        await started.handle.execute_update("cancel", {})
+        end = await started.end()
+    assert end["run"]["status"] == "CANCELLED"
+    assert agents_of(end, "n") == ["q1", "q2"]
     assert [name for name, _ in logged(log)] == ["one", "two"]
     assert len({key for _, key in logged(log)}) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from uuid import uuid5
 
 import pytest
 from sqlalchemy import text
@@ -13,7 +14,8 @@ from dalang.errors import Conflict
 from dalang.store import agents
 from dalang.store.agents import Agent, AgentStatus, NewAgent, statistics
 from dalang.store.engine import transaction
-from tests.store.test_leases import Site
+from dalang.store.leases import Answer, Ask, Asker
+from tests.store.test_leases import RUN, Site
 
 
 def new(agent_id: str, tenant: str = "acme", places: int = 2, **changes: Any) -> NewAgent:
@@ -47,6 +49,13 @@ class Registry(Site):
     async def all(self, tenant: str = "acme") -> list[Agent]:
         async with transaction(self.engine, None) as conn:
             return await agents.list_agents(conn, tenant)
+
+    async def ask_again(self, node: str, ask: int) -> list[Answer]:
+        one = Ask(uuid5(RUN, f"{node}:{ask}"), node, ask, capabilities=("coding",))
+        return await self.leasing.ask(Asker("acme", RUN, "run"), [one])
+
+    async def give_back(self, node: str, ask: int) -> None:
+        await self.leasing.release("acme", [uuid5(RUN, f"{node}:{ask}")])
 
     async def silence(self, agent_id: str, seconds: int) -> None:
         statement = text("UPDATE agents SET heartbeat_at = now() - make_interval(secs => :s) WHERE agent_id = :a")
@@ -155,3 +164,22 @@ async def test_agents_that_register_and_beat_at_once(registry: Registry) -> None
 
     names = [f"a{at}" for at in range(5)]
     await asyncio.gather(*(beat(names[::step]) for step in (1, -1) * 10))
+
+
+async def test_who_failed_is_asked_again_only_if_nobody_else_has_a_place(registry: Registry) -> None:
+    """A node that asks again goes to another agent, if there is one that is free."""
+    await registry.register("ada")
+    await registry.register("bob", places=1, capabilities={"coding": 0.5})
+    order = []
+    for ask in (1, 2, 3):
+        [answer] = await registry.ask_again("a", ask)
+        order.append(answer.agent_id)
+        await registry.give_back("a", ask)
+    assert order == ["ada", "bob", "ada"]
+    [other] = await registry.ask_again("b", 1)
+    assert other.agent_id == "ada"
+    await registry.give_back("b", 1)
+    await registry.ask_again("c", 1)
+    await registry.ask_again("d", 1)
+    [again] = await registry.ask_again("b", 2)
+    assert (again.state, again.agent_id) == ("GRANTED", "ada")
