@@ -351,8 +351,8 @@ def test_every_code_has_a_case() -> None:
     elsewhere |= {"UNKNOWN_EDGE", "ORPHANED_EDGE", "IMMUTABLE"}  # test_patching.py
     elsewhere |= {"NOT_INTERRUPTIBLE"}  # test_interrupting.py
     elsewhere |= {"WITHOUT_EFFECT", "NESTED_TOO_DEEP", "UNKNOWN_PLAN", "RECURSIVE_PLAN"}
+    elsewhere |= {"LARGER_THAN_POOL", "UNKNOWN_POOL"}  # tests/api/test_limits.py
     elsewhere |= {"UNKNOWN_HANDLER", "UNMET_REQUIREMENTS", "INVALID_INPUT", "TOO_LARGE", "SCHEMA_TOO_COSTLY"}
-    elsewhere |= {"NOT_INTERRUPTIBLE"}  # test_interrupting.py
     assert shown | elsewhere == set(CODES)
 
 
