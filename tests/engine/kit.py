@@ -46,7 +46,7 @@ class Started:
     run_id: str
     handle: WorkflowHandle[Any, Any]
 
-    async def end(self, within: float = 60) -> dict[str, Any]:
+    async def end(self, within: float = 150) -> dict[str, Any]:
         """Wait for the run's end and return its row, events, nodes by id, and the workflow's result or error."""
         result: Any = None
         try:
