@@ -16,6 +16,7 @@ from temporalio.client import WorkflowUpdateFailedError
 from dalang.store.breakers import breaker_id, force_open, reset
 from dalang.store.engine import transaction
 from tests.engine.kit import TENANT, Started, noop_chain
+from tests.replay.agent_acts import agents_at_work
 
 
 async def _nothing(started: Started) -> None:
@@ -280,7 +281,24 @@ async def _pause_while_queued(started: Started) -> None:
     await started.handle.execute_update("resume", {"operator": "ann"})
 
 
+def _wants(capability: str) -> dict[str, Any]:
+    return {**_FLAKY, "requirements": {"capabilities": [capability]}}
+
+
 PLANS: dict[str, Recorded] = {
+    "agents": Recorded(
+        {
+            "nodes": [
+                _node("s", "sleep", inputs={"duration": "2s"}),
+                _node("asks", "agent", **_wants("h-asks")),
+                _node("queue", "of-theirs", **_wants("h-queue")),
+                _node("hangs", "of-theirs", **_wants("h-queue")),
+            ],
+            "edges": [_edge("s", "asks"), _edge("asks", "queue"), _edge("queue", "hangs")],
+        },
+        agents_at_work,
+        state={"limits": ["capability:h-asks", "capability:h-queue"]},
+    ),
     "leases": Recorded(
         {
             "failurePolicy": "continue",
