@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -11,6 +12,7 @@ from sqlalchemy import text
 
 from dalang.store.agents import drain_agent
 from dalang.store.engine import transaction
+from dalang.workflows.lease_desk import answered
 from tests.engine.agents import Client, agents_of, api, outputs, register, start, wants
 from tests.engine.kit import TENANT, Engine
 
@@ -166,3 +168,14 @@ async def test_a_drained_agent_ends_what_it_has_and_gets_nothing_new(
     assert agents_of(await second.stored(), "n") == []
     await second.handle.execute_update("cancel", {})
     await second.end()
+
+
+@pytest.mark.parametrize(
+    "route",
+    [5, [], {"queue": "x"}, {"taskQueue": ""}, {"taskQueue": "x" * 201}, {"heartbeatMs": True}, {"maxBytes": 0}],
+)
+def test_a_route_that_is_none_is_refused(route: Any) -> None:
+    """A signal may bring anything; the run records that and goes on."""
+    lease = {"nodeId": "n", "ask": 1, "state": "GRANTED", "agent": "a", "route": route}
+    with pytest.raises(ValueError, match="route"):
+        answered({"leases": [lease]})
