@@ -45,8 +45,8 @@ async def test_an_agent_that_is_killed_is_followed_by_another(with_api: Site, tm
         await first.wait()
         async with program(*script, *common, "--id", "b-second") as second:
             await said(second, "took n attempt 2")
-            assert agents_of(await started.stored(), "n") == ["a-first", "b-second"]
             await started.handle.execute_update("cancel", {})
+            assert agents_of(await started.end(), "n") == ["a-first", "b-second"]
             await said(second, "not wanted any more: n")
             quick = await start(with_api.engine, wants("n", "counting", inputs={"text": "to be or not"}))
             end = await quick.end()
