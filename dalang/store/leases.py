@@ -21,7 +21,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import any_, bindparam, case, cast, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, Update, any_, bindparam, case, cast, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import Text, Uuid
@@ -113,7 +113,7 @@ async def ask(conn: AsyncConnection, asks: Sequence[tuple[Asker, Ask]]) -> None:
             "amounts": dict(one.amounts),
             "capabilities": sorted(one.capabilities),
         }
-        for asker, one in {one.lease_id: (asker, one) for asker, one in asks}.values()
+        for _, (asker, one) in sorted({one.lease_id: (asker, one) for asker, one in asks}.items())
     ]
     names = tuple(rows[0])
     statement = insert_all(leases, names).on_conflict_do_nothing()
@@ -129,28 +129,27 @@ async def release(conn: AsyncConnection, done: Iterable[tuple[str, UUID]]) -> in
     for tenant_id, lease_id in done:
         by_tenant.setdefault(tenant_id, []).append(lease_id)
     changed = 0
-    for tenant_id, wanted in by_tenant.items():
-        ended = await conn.execute(
-            update(leases)
-            .where(
-                _l.tenant_id == tenant_id,
-                _l.lease_id == any_(bindparam("ids", wanted, ARRAY(Uuid))),
-                _l.ended_at.is_(None),
-            )
-            .values(state=_ended_state(), ended_at=func.now())
-        )
+    for tenant_id, wanted in sorted(by_tenant.items()):
+        meant = (_l.tenant_id == tenant_id, _among(wanted), _l.ended_at.is_(None))
+        ended = await conn.execute(_changing(meant, {"state": _ended_state(), "ended_at": func.now()}))
         changed += ended.rowcount
     return changed
 
 
-async def release_run(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> int:
-    """End everything that a run holds or waits for."""
-    ended = await conn.execute(
-        update(leases)
-        .where(_l.tenant_id == tenant_id, _l.run_id == run_id, _l.ended_at.is_(None))
-        .values(state=_ended_state(), ended_at=func.now())
-    )
-    return ended.rowcount
+def _among(lease_ids: Iterable[UUID]) -> ColumnElement[bool]:
+    return _l.lease_id == any_(bindparam("ids", list(lease_ids), ARRAY(Uuid)))
+
+
+def _changing(meant: Sequence[ColumnElement[bool]], changes: Mapping[str, Any], *, skipping: bool = False) -> Update:
+    """Return the update of the leases that are ``meant``.
+
+    Their rows are locked in one order whoever does it, so that two who change the same rows wait for each other only
+    one way. A grant pass changes several rows by several statements: it is ``skipping`` those that somebody is ending,
+    and so waits for nobody.
+    """
+    locked = select(_l.lease_id).where(*meant).order_by(_l.lease_id).with_for_update(of=leases, skip_locked=skipping)
+    rows = locked.cte("locked")
+    return update(leases).where(_l.lease_id == rows.c.lease_id).values(changes)
 
 
 def _ended_state() -> Any:
@@ -159,10 +158,8 @@ def _ended_state() -> Any:
 
 async def answers(conn: AsyncConnection, lease_ids: Sequence[UUID]) -> dict[UUID, Answer]:
     """What became of these asks? Whoever is answered GRANTED or REFUSED has been told."""
-    is_meant = _l.lease_id == any_(bindparam("ids", list(lease_ids), ARRAY(Uuid)))
-    await conn.execute(
-        update(leases).where(is_meant, _l.state.in_(_NEWS), _l.told_at.is_(None)).values(told_at=func.now())
-    )
+    is_meant = _among(lease_ids)
+    await conn.execute(_changing((is_meant, _l.state.in_(_NEWS), _l.told_at.is_(None)), {"told_at": func.now()}))
     rows = await conn.execute(
         select(_l.lease_id, _l.node_id, _l.ask, _l.state, _l.agent_id, _l.short, _l.reason, placed()).where(is_meant)
     )
@@ -252,7 +249,7 @@ async def _load_waiting(conn: AsyncConnection, limits: Limits) -> dict[UUID, Any
         limits.admission.request(row.lease_id, order_key, demand, row.tenant_id)
     for lease_id, reason in refused.items():
         changes = {"state": "REFUSED", "reason": reason, "ended_at": func.now(), "granted_at": func.now()}
-        await conn.execute(update(leases).where(_l.lease_id == lease_id).values(changes))
+        await conn.execute(_changing((_among([lease_id]), _waits()), changes, skipping=True))
     return demands
 
 
@@ -292,11 +289,12 @@ async def _agents_of_nodes(conn: AsyncConnection, run_ids: Sequence[UUID]) -> di
 
 
 async def _write_grants(conn: AsyncConnection, granted: Sequence[Mapping[str, Any]]) -> None:
-    ids = bindparam("ids", [one["id"] for one in granted], ARRAY(Uuid))
+    ids = bindparam("granted", [one["id"] for one in granted], ARRAY(Uuid))
     chosen = bindparam("agents", [one["agent"] for one in granted], ARRAY(Text))
     given = func.unnest(ids, chosen).table_valued("id", "agent", name="given").render_derived()
     changes = {"state": "GRANTED", "granted_at": func.now(), "agent_id": given.c.agent, "short": []}
-    await conn.execute(update(leases).where(_l.lease_id == given.c.id, _l.state == "WAITING").values(changes))
+    meant = (_among([one["id"] for one in granted]), _waits())
+    await conn.execute(_changing(meant, changes, skipping=True).where(_l.lease_id == given.c.id))
     await conn.execute(select(func.pg_notify(CHANNEL, "")))
 
 
@@ -307,11 +305,11 @@ async def _write_short(conn: AsyncConnection, limits: Limits, waiting: Mapping[U
         by_reason.setdefault(limits.short(demand), []).append(lease_id)
     for reason, ids in by_reason.items():
         texts = cast(literal(list(reason), ARRAY(Text)), ARRAY(Text))
-        await conn.execute(
-            update(leases)
-            .where(_l.lease_id == any_(bindparam("ids", ids, ARRAY(Uuid))), _l.short != texts)
-            .values(short=texts)
-        )
+        await conn.execute(_changing((_among(ids), _waits(), _l.short != texts), {"short": texts}, skipping=True))
+
+
+def _waits() -> ColumnElement[bool]:
+    return _l.state == "WAITING"
 
 
 async def reap(conn: AsyncConnection) -> int:
@@ -321,15 +319,12 @@ async def reap(conn: AsyncConnection) -> int:
     may still be at work.
     """
     past = _l.granted_at + func.make_interval(0, 0, 0, 0, 0, 0, _l.lasts_ms / 1000.0) < func.now()
-    ended = await conn.execute(
-        update(leases)
-        .where(
-            _l.ended_at.is_(None),
-            execution_runs.c.tenant_id == _l.tenant_id,
-            execution_runs.c.run_id == _l.run_id,
-            execution_runs.c.completed_at.is_not(None),
-            or_(_l.state == "WAITING", past),
-        )
-        .values(state=_ended_state(), ended_at=func.now())
+    meant = (
+        _l.ended_at.is_(None),
+        execution_runs.c.tenant_id == _l.tenant_id,
+        execution_runs.c.run_id == _l.run_id,
+        execution_runs.c.completed_at.is_not(None),
+        or_(_waits(), past),
     )
+    ended = await conn.execute(_changing(meant, {"state": _ended_state(), "ended_at": func.now()}))
     return ended.rowcount

@@ -17,6 +17,7 @@ from dalang.store import leases
 from dalang.store.admission_tables import agents, resource_pools, tenant_quotas
 from dalang.store.engine import transaction
 from dalang.store.leases import Answer, Ask, Asker
+from dalang.store.pools import limited_names
 from dalang.store.utilization import waiting
 from tests.store.world import World
 
@@ -238,6 +239,22 @@ async def test_positions_say_who_waits_where_and_for_what(site: Site) -> None:
     assert [(one.position, one.short) for one in found] == [(1, ("pool cpu",)), (2, ("pool cpu",))]
 
 
+async def test_a_grant_pass_waits_for_nobody_who_gives_up(site: Site) -> None:
+    """Two that lock rows in opposite order would wait for each other: the pass leaves out what is being ended."""
+    await site.pool("cpu", 2)
+    await site.ask("holds", amounts={"cpu": 2})
+    await site.ask("a", "b", amounts={"cpu": 1})
+    ids = {node: uuid5(RUN, f"acme:{node}") for node in ("holds", "a", "b")}
+    async with transaction(site.engine, None) as conn:
+        await leases.release(conn, [("acme", ids["holds"])])
+    async with transaction(site.engine, None) as conn:
+        await leases.release(conn, [("acme", ids["b"])])
+        await asyncio.wait_for(site.leasing.grant(), 10)
+        assert (await site.states())["a"] == "GRANTED"
+        await leases.release(conn, [("acme", ids["a"])])
+    assert await site.states() == {"holds": "RELEASED", "a": "RELEASED", "b": "WITHDRAWN"}
+
+
 async def test_nothing_is_ever_over_its_limit(site: Site) -> None:
     """Many ask, release, crash and give up at once, over several connections; the sums are looked at all the while."""
     await site.pool("cpu", 5)
@@ -289,3 +306,18 @@ async def test_nothing_is_ever_over_its_limit(site: Site) -> None:
     await watcher
     assert over == []
     assert set((await site.states()).values()) <= {"RELEASED", "WITHDRAWN"}
+
+
+async def test_what_is_limited_for_a_tenant(site: Site) -> None:
+    """Its own pools and agents and those of everybody; lines of its own quota; nothing of others."""
+    for tenant, name in (("acme", "own"), ("", "shared"), ("zeta", "other")):
+        await site.pool(name, 1, tenant=tenant)
+        await site.agent(f"{name}-agent", 1, tenant=tenant, **{name: 1.0})
+    await site.quota("acme", max_nodes=3, memory_mb=512)
+    await site.quota("zeta", cpu_cores=1)
+    names = ["own", "own-agent", "shared", "shared-agent"]
+    async with transaction(site.engine, None) as conn:
+        found = await limited_names(conn, "acme")
+        nobody = await limited_names(conn, "nobody")
+    assert found == sorted(["*", "memory", "own", "shared", *(f"capability:{name}" for name in names)])
+    assert nobody == ["capability:shared", "capability:shared-agent", "shared"]
