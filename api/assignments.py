@@ -58,7 +58,7 @@ async def poll(who: Worker, agentId: AgentId, body: PollBody, request: Request, 
     require_kind(agent, AgentKind.POLL)
     loop = asyncio.get_running_loop()
     until = loop.time() + body.wait_seconds
-    with it.assigned.waiting(ASSIGNED, address(agent.tenant_id, agent.agent_id)) as wake:
+    with it.listener.waiting(ASSIGNED, address(agent.tenant_id, agent.agent_id)) as wake:
         while not await request.is_disconnected():
             wake.clear()
             await beat(agent, it)

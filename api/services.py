@@ -24,6 +24,7 @@ from dalang.settings import Settings
 from dalang.store.assignments import ASSIGNED
 from dalang.store.engine import create_engine, transaction
 from dalang.store.listening import Listener
+from dalang.store.recording import CHANNEL
 
 DATABASE_SECONDS = 10.0
 """How long a request waits for a database that hangs, and for a free connection."""
@@ -45,8 +46,8 @@ class Services:
         self.leasing = Leasing(self.engine)
         self.tokens = Tokens(self.engine)
         self.indexes = PlanIndexes()
-        self.feed = EventFeed(settings.require_database_url())
-        self.assigned = Listener(settings.require_database_url(), [ASSIGNED])
+        self.listener = Listener(settings.require_database_url(), [CHANNEL, ASSIGNED])
+        self.feed = EventFeed(self.listener)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -54,8 +55,7 @@ class Services:
         tasks = [
             asyncio.create_task(self.launcher.reconcile_for_ever(), name="reconciler"),
             asyncio.create_task(self.reaper.reap_for_ever(), name="reaper"),
-            asyncio.create_task(self.feed.listen(), name="listener"),
-            asyncio.create_task(self.assigned.listen(), name="assignments"),
+            asyncio.create_task(self.listener.listen(), name="listener"),
             asyncio.create_task(self.deliveries.deliver_for_ever(), name="deliveries"),
         ]
         try:

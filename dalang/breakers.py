@@ -15,7 +15,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import uuid4
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -23,7 +23,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from dalang.breaker import BreakerState, Outcome, Thresholds, Verdict
 from dalang.store import breakers as store
 from dalang.store.breakers import StoredBreaker
-from dalang.store.engine import create_engine, is_connection_error, transaction
+from dalang.store.engine import is_connection_error, transaction
+from dalang.store.listening import listen_for_ever
 
 ANSWER_SECONDS = 3.0
 """How long an attempt waits for the database before it passes unasked."""
@@ -63,6 +64,7 @@ class Breakers:
         self._known: dict[tuple[str, str], Known] = {}
         self._listening = False
         self._silent_until = 0.0
+        self._tidied = 0.0
 
     async def ask(self, tenant_id: str, key: str, lasts_ms: int) -> Passage | int:
         """Return the passage of an attempt that lasts so long at most, or until when it has to wait (ms, epoch)."""
@@ -135,35 +137,31 @@ class Breakers:
 
     async def listen_for_ever(self) -> None:
         """Keep in mind how breakers stand, until cancelled."""
-        while True:
-            try:
-                await self._listen()
-            except Exception as error:
-                if not is_connection_error(error):
-                    logger.exception("listening for circuit breakers failed")
-            finally:
-                self._listening = False
-            await asyncio.sleep(1)
+        await listen_for_ever(
+            self._url,
+            [store.CHANNEL],
+            lambda _, payload: self._hear_news(payload),
+            connected=self._begin_listening,
+            lost=self._stop_listening,
+            probed=self._tidy_now_and_then,
+            probe_seconds=LOOK_SECONDS,
+        )
 
-    async def _listen(self) -> None:
-        """Listen on a connection of its own until it is lost."""
+    async def _begin_listening(self) -> None:
+        # What changes while this reads is heard, and the revision says which is newer.
         self._known = {}
-        engine = create_engine(self._url, pooled=False)
-        async with engine.connect() as conn:
-            raw: Any = (await conn.get_raw_connection()).driver_connection
-            # Listen before reading: what changes in between is heard, and the revision says which is newer.
-            await raw.add_listener(store.CHANNEL, lambda *told: self._hear_news(told[3]))
-            tidied = 0.0
-            async with transaction(self._engine, None) as other:
-                for row in await store.troubled(other):
-                    self._note(row)
-            self._listening, self._silent_until = True, 0.0
-            while True:
-                await asyncio.sleep(LOOK_SECONDS)
-                await raw.execute("SELECT 1", timeout=5)
-                if time.monotonic() - tidied > TIDY_SECONDS:
-                    tidied = time.monotonic()
-                    await self._tidy()
+        async with transaction(self._engine, None) as conn:
+            for row in await store.troubled(conn):
+                self._note(row)
+        self._listening, self._silent_until, self._tidied = True, 0.0, 0.0
+
+    def _stop_listening(self) -> None:
+        self._listening = False
+
+    async def _tidy_now_and_then(self) -> None:
+        if time.monotonic() - self._tidied > TIDY_SECONDS:
+            self._tidied = time.monotonic()
+            await self._tidy()
 
     async def _tidy(self) -> None:
         async with transaction(self._engine, None) as conn:

@@ -24,7 +24,7 @@ from dalang import wire
 from dalang.errors import Unavailable
 from dalang.launch import TemporalLink
 from dalang.store.callbacks import lock_answers, mark_answers
-from dalang.store.engine import create_engine, is_connection_error, transaction
+from dalang.store.engine import is_connection_error, transaction
 from dalang.store.external_events import (
     BATCH,
     CHANNEL,
@@ -33,12 +33,12 @@ from dalang.store.external_events import (
     mark_delivered,
     match_events,
 )
+from dalang.store.listening import listen_for_ever
 
 LOOK_SECONDS = 3.0
 """How late something is sent whose notification was lost."""
 TIDY_SECONDS = 300.0
 RPC_SECONDS = 5.0
-RECONNECT_SECONDS = 1.0
 
 logger = logging.getLogger("dalang.deliveries")
 
@@ -109,7 +109,14 @@ class Deliveries:
 
     async def deliver_for_ever(self) -> None:
         """Deliver whenever something may be to be sent, until cancelled; what is away meanwhile is only logged."""
-        listening = asyncio.create_task(self._listen_for_ever())
+        hear = listen_for_ever(
+            self._url,
+            [CHANNEL],
+            lambda *_: self._wake.set(),
+            connected=self._look,
+            probe_seconds=LOOK_SECONDS,
+        )
+        listening = asyncio.create_task(hear)
         loop = asyncio.get_running_loop()
         tidy_at = loop.time() + TIDY_SECONDS
         try:
@@ -131,20 +138,8 @@ class Deliveries:
         finally:
             listening.cancel()
 
-    async def _listen_for_ever(self) -> None:
-        while True:
-            try:
-                engine = create_engine(self._url, pooled=False)
-                async with engine.connect() as conn:
-                    raw: Any = (await conn.get_raw_connection()).driver_connection
-                    await raw.add_listener(CHANNEL, lambda *_: self._wake.set())
-                    self._wake.set()
-                    while True:
-                        await asyncio.sleep(LOOK_SECONDS)
-                        await raw.execute("SELECT 1", timeout=5)
-            except Exception as error:
-                logger.warning("the listening connection was lost: %s", type(error).__name__)
-            await asyncio.sleep(RECONNECT_SECONDS)
+    async def _look(self) -> None:
+        self._wake.set()
 
 
 async def _send(client: Client, signal: str, part: Sequence[T], payload: Callable[[T], Mapping[str, Any]]) -> list[T]:

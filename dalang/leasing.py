@@ -20,8 +20,9 @@ from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 from dalang.store import leases
-from dalang.store.engine import create_engine, is_connection_error, transaction
+from dalang.store.engine import is_connection_error, transaction
 from dalang.store.leases import Answer, Ask, Asker
+from dalang.store.listening import listen_for_ever
 from dalang.wire import SIGNAL_LEASES
 
 LOOK_SECONDS = 5.0
@@ -178,7 +179,8 @@ class Teller:
 
     async def tell_for_ever(self) -> None:
         """Tell whenever something was granted, and look again every few seconds, until cancelled."""
-        listening = asyncio.create_task(self._listen_for_ever())
+        hear = listen_for_ever(self._url, [leases.CHANNEL], lambda *_: self._wake.set(), probe_seconds=LOOK_SECONDS)
+        listening = asyncio.create_task(hear)
         try:
             while True:
                 with contextlib.suppress(TimeoutError):
@@ -202,17 +204,3 @@ class Teller:
             ended = await leases.reap(conn)
         if ended:
             logger.warning("%d leases of runs that are gone were given back", ended)
-
-    async def _listen_for_ever(self) -> None:
-        while True:
-            try:
-                engine = create_engine(self._url, pooled=False)
-                async with engine.connect() as conn:
-                    raw: Any = (await conn.get_raw_connection()).driver_connection
-                    await raw.add_listener(leases.CHANNEL, lambda *_: self._wake.set())
-                    while True:
-                        await asyncio.sleep(LOOK_SECONDS)
-                        await raw.execute("SELECT 1", timeout=5)
-            except Exception as error:
-                logger.warning("the listening connection was lost: %s", type(error).__name__)
-            await asyncio.sleep(1)

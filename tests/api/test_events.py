@@ -122,7 +122,7 @@ async def test_a_stream_survives_the_loss_of_the_listening_connection(
         assert (await conn.exec_driver_sql(cut)).scalar_one() >= 1  # others of the process listen, too
     gate.set()
     assert "event: PLAN_COMPLETED" in (await watching).text
-    await asyncio.wait_for(app.state.services.feed.listening.wait(), 20)
+    await asyncio.wait_for(app.state.services.listener.listening.wait(), 20)
     await engine.dispose()
 
 
