@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 from uuid import UUID, uuid5
 
 from temporalio import activity
 
+from dalang.activities.patience import beating, outlasting
 from dalang.leasing import Leasing
-from dalang.store.engine import is_connection_error
 from dalang.store.leases import Ask, Asker
 from dalang.wire import ADMIT, AdmitInput
-
-AWAY_SECONDS = 1.0
-"""Pause before Postgres is asked again that is away: nodes that need a lease wait, and nothing has failed."""
-BEAT_SECONDS = 1.5
 
 
 class Admissions:
@@ -35,24 +30,9 @@ class Admissions:
         asker = Asker(wanted["tenantId"], run_id, workflow_id)
         asks = [_ask(run_id, one) for one in wanted["asks"]]
         done = [lease_id(run_id, one["nodeId"], one["ask"]) for one in wanted["done"]]
-        alive = asyncio.create_task(_beat())
-        try:
-            while True:
-                try:
-                    found = await self._leasing.ask(asker, asks, done)
-                    return {"leases": [self._leasing.wire_form(one) for one in found]}
-                except Exception as error:
-                    if not is_connection_error(error):
-                        raise
-                    await asyncio.sleep(AWAY_SECONDS)
-        finally:
-            alive.cancel()
-
-
-async def _beat() -> None:
-    while True:
-        await asyncio.sleep(BEAT_SECONDS)
-        activity.heartbeat()
+        async with beating():
+            found = await outlasting(lambda: self._leasing.ask(asker, asks, done))
+        return {"leases": [self._leasing.wire_form(one) for one in found]}
 
 
 def lease_id(run_id: UUID, node_id: str, ask: int) -> UUID:

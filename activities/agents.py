@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any
 
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio import activity
 
 from dalang.activities.execution import Deferred
+from dalang.activities.patience import AWAY_SECONDS, patiently
 from dalang.activities.python import LocalFunctions
 from dalang.errors import ErrorType, SuggestedAction
 from dalang.nodes import InvalidInput, NodeContext, NodeFailure
@@ -25,21 +24,18 @@ from dalang.store.assignments import (
     open_assignment,
     withdraw,
 )
-from dalang.store.engine import is_connection_error, sql_state, transaction
+from dalang.store.engine import is_connection_error, transaction
 from dalang.store.listening import Listener, woken
 from dalang.usage import usage_of
 from dalang.wire import NodeTask
 
 LOOK_SECONDS = 10.0
 """How late it is noticed what no notification told."""
-AWAY_SECONDS = 1.0
 WITHDRAW_SECONDS = 5.0
 ALIVE_SECONDS = 30
 """For how long an agent may say nothing about what it works at, if it is not said how often it is heard of."""
-_FOREIGN_KEY = "23503"
 
 logger = logging.getLogger("dalang.activities.agents")
-T = TypeVar("T")
 
 
 class AgentWork:
@@ -51,7 +47,7 @@ class AgentWork:
 
     async def work(self, ctx: NodeContext, task: NodeTask, name: str, local: LocalFunctions) -> Any:
         """Have the agent that the lease names do it."""
-        agent = await self._patiently(lambda conn: get_agent(conn, task["tenantId"], name))
+        agent = await patiently(self._engine, None, lambda conn: get_agent(conn, task["tenantId"], name))
         if agent is None:
             raise Deferred(f"agent {name} is not registered any more")
         if agent.kind == AgentKind.LOCAL:
@@ -71,7 +67,9 @@ class AgentWork:
         if task.get("callback"):
             raise InvalidInput("a node with a callback cannot go to an agent that asks for work", no_effect=True)
         seconds = agent.heartbeat_seconds or ALIVE_SECONDS
-        one = await self._patiently(lambda conn: open_assignment(conn, agent, dict(task), seconds))
+        one = await patiently(
+            self._engine, None, lambda conn: open_assignment(conn, agent, dict(task), seconds), run_may_come=True
+        )
         with self._listener.waiting(CHANGED, str(one.assignment_id)) as wake:
             try:
                 end = await self._ended(ctx, one, wake)
@@ -80,7 +78,7 @@ class AgentWork:
                 raise
         if end.state == "WITHDRAWN":  # by whom else, if not by the erasure of its run
             raise Deferred(end.reason or "it was withdrawn")
-        await self._patiently(lambda conn: mark_delivered(conn, one.assignment_id))
+        await patiently(self._engine, None, lambda conn: mark_delivered(conn, one.assignment_id))
         used = usage_of((end.outcome or {}).get("usage"))
         if used:
             ctx.usage(**used)
@@ -126,7 +124,9 @@ class AgentWork:
             return None, True
 
     async def _withdrawn(self, one: Assignment, reason: str, silent: float | None) -> bool:
-        return await self._patiently(lambda conn: withdraw(conn, one.assignment_id, reason, silent=silent))
+        return await patiently(
+            self._engine, None, lambda conn: withdraw(conn, one.assignment_id, reason, silent=silent)
+        )
 
     async def _give_up(self, one: Assignment, wake: asyncio.Event, undoable: bool) -> None:
         """Withdraw what is not wanted any more, unless another attempt of this worker's successor goes on with it.
@@ -149,20 +149,6 @@ class AgentWork:
                 return
             await woken(wake, 1.0)
             waited += 1.0
-
-    async def _patiently(self, query: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        """Run ``query`` in a transaction, waiting while Postgres is away: that is no failure of the node."""
-        while True:
-            try:
-                async with transaction(self._engine, None) as conn:
-                    return await query(conn)
-            except IntegrityError as error:
-                if sql_state(error.orig or error) != _FOREIGN_KEY:
-                    raise  # the row of a run that another run made comes with its first events
-            except Exception as error:
-                if not is_connection_error(error):
-                    raise
-            await asyncio.sleep(AWAY_SECONDS)
 
 
 def _outputs(end: Look, one: Assignment) -> dict[str, Any]:

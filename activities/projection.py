@@ -4,53 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio import activity
 from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
 
 from dalang.activities.execution import Recorder
+from dalang.activities.patience import beating, patiently
 from dalang.activities.policy import permit
 from dalang.enforcement import Enforcer
 from dalang.errors import NotFound
 from dalang.store.callbacks import Asked, create_callback, new_token
 from dalang.store.checkpoints import StoredCheckpoint, Work, get_checkpoint, put_checkpoint
-from dalang.store.engine import is_connection_error, sql_state, transaction
+from dalang.store.engine import transaction
 from dalang.store.nodes import record_attempt
 from dalang.store.recording import MalformedBatch, NotCurrentExecution, record
 from dalang.store.references import put_body
 from dalang.wire import RECORD, Checkpoint, NodeTask, RecordInput
 
 logger = logging.getLogger("dalang.projection")
-
-BEAT_SECONDS = 1.5
-AWAY_SECONDS = 1.0
-"""Pause before a large body, or a checkpoint, is stored again while Postgres is away."""
-_FOREIGN_KEY = "23503"
-T = TypeVar("T")
-
-
-@asynccontextmanager
-async def beating() -> AsyncIterator[None]:
-    """Tell Temporal that this worker is alive; without it a killed one is noticed only at the end of the activity."""
-    alive = asyncio.create_task(_beat())
-    try:
-        yield
-    finally:
-        alive.cancel()
-
-
-async def _beat() -> None:
-    while True:
-        await asyncio.sleep(BEAT_SECONDS)
-        activity.heartbeat()
 
 
 class Projection:
@@ -121,7 +98,7 @@ class StoreRecorder(Recorder):
 
     async def large_body(self, tenant_id: str, encoded: bytes) -> None:
         """Keep a large value."""
-        await self._patiently(tenant_id, lambda conn: put_body(conn, tenant_id, encoded))
+        await patiently(self._engine, tenant_id, lambda conn: put_body(conn, tenant_id, encoded))
 
     async def save_checkpoint(self, task: NodeTask, checkpoint: Checkpoint, encoded: bytes) -> None:
         """Keep a state, unless there is one of a newer attempt."""
@@ -134,12 +111,12 @@ class StoreRecorder(Recorder):
             size=checkpoint["size"],
             state=encoded.decode(),
         )
-        await self._patiently(tenant_id, lambda conn: put_checkpoint(conn, tenant_id, work, new))
+        await patiently(self._engine, tenant_id, lambda conn: put_checkpoint(conn, tenant_id, work, new))
 
     async def load_checkpoint(self, task: NodeTask) -> tuple[Checkpoint, bytes] | None:
         """Return the state that is kept for the node in this iteration and generation."""
         tenant_id, work = task["tenantId"], _work(task)
-        found = await self._patiently(tenant_id, lambda conn: get_checkpoint(conn, tenant_id, work))
+        found = await patiently(self._engine, tenant_id, lambda conn: get_checkpoint(conn, tenant_id, work))
         if found is None:
             return None
         record: Checkpoint = {
@@ -155,25 +132,10 @@ class StoreRecorder(Recorder):
         """Make the address at which this attempt's answer is taken, before anybody can be told of it."""
         asked = Asked(task["tenantId"], UUID(task["runId"]), task["nodeId"], task["generation"], attempt)
         token = new_token()
-        while True:
-            try:
-                await self._patiently(asked.tenant_id, lambda conn: create_callback(conn, asked, token))
-                return f"{self._public_url}/orchestrator/callbacks/{token}"
-            except IntegrityError as error:
-                if sql_state(error.orig or error) != _FOREIGN_KEY:
-                    raise
-                await asyncio.sleep(AWAY_SECONDS)  # the row of a run that another run made comes with its first events
-
-    async def _patiently(self, tenant_id: str, query: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        """Run ``query`` in a transaction, waiting while Postgres is away: that is no failure of the node."""
-        while True:
-            try:
-                async with transaction(self._engine, tenant_id) as conn:
-                    return await query(conn)
-            except Exception as error:
-                if not is_connection_error(error):
-                    raise
-                await asyncio.sleep(AWAY_SECONDS)
+        await patiently(
+            self._engine, asked.tenant_id, lambda conn: create_callback(conn, asked, token), run_may_come=True
+        )
+        return f"{self._public_url}/orchestrator/callbacks/{token}"
 
 
 def _work(task: NodeTask) -> Work:

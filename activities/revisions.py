@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from dalang.activities.projection import beating
+from dalang.activities.patience import beating
 from dalang.embedding import with_stored_plans
 from dalang.errors import InvalidDocument, NotFound, Problem
 from dalang.launch import Preparations, check_plan

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -31,11 +31,12 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from temporalio.service import RPCError, RPCStatusCode
 
 from dalang import wire
+from dalang.activities.patience import AWAY_SECONDS, beating, patiently
 from dalang.errors import Denied, ErrorType, InvalidDocument
 from dalang.launch import Launcher
 from dalang.scheduling import Schedules, identity, startable
 from dalang.statuses import RUN_ENDS
-from dalang.store.engine import is_connection_error, transaction
+from dalang.store.engine import transaction
 from dalang.store.runs import NewRun, Run, get_run
 from dalang.store.schedules import Schedule, find_started, get_schedule_of_key, note_error
 from dalang.timetable import format_instant
@@ -44,7 +45,6 @@ logger = logging.getLogger("dalang.scheduled")
 
 BEAT_SECONDS = 2.0
 AWAIT_BEAT_SECONDS = 5.0
-AWAY_SECONDS = 1.0
 SETTLE_SECONDS = 15.0
 """So long a row may be missing, or older than Temporal's schedule: it is being written."""
 
@@ -63,7 +63,7 @@ class ScheduledRuns:
     async def start(self, request: Any) -> dict[str, Any]:
         """Start the run of one scheduled time, or find it: the row first, then ``PlanRun``."""
         due: wire.ScheduledStartAt = request
-        async with _beating():
+        async with beating(BEAT_SECONDS):
             row = await self._row(due)
             if row is None:
                 return {"tenantId": due["tenantId"], "skipped": "the schedule was deleted"}
@@ -197,15 +197,7 @@ class ScheduledRuns:
     async def _end(self, tenant_id: str, run_id: UUID) -> wire.ScheduledEnd:
         """Wait until the run's workflow has ended and return how."""
         known = await self._closed(f"{wire.WORKFLOW_ID_PREFIX}{run_id}")
-        while True:
-            try:
-                async with transaction(self._engine, tenant_id) as conn:
-                    run = await get_run(conn, tenant_id, run_id, resolved=False)
-                break
-            except Exception as error:
-                if not is_connection_error(error):
-                    raise
-                await asyncio.sleep(AWAY_SECONDS)
+        run = await patiently(self._engine, tenant_id, lambda conn: get_run(conn, tenant_id, run_id, resolved=False))
         if run is None or run.status not in RUN_ENDS:
             return {"status": known}  # its row was deleted, or it was terminated and could tell no more
         end: wire.ScheduledEnd = {"status": run.status}
@@ -238,22 +230,6 @@ class ScheduledRuns:
         for waiting in waits:
             waiting.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
-
-
-@contextlib.asynccontextmanager
-async def _beating() -> AsyncIterator[None]:
-    """Tell Temporal that this worker is alive."""
-
-    async def beat() -> None:
-        while True:
-            await asyncio.sleep(BEAT_SECONDS)
-            activity.heartbeat()
-
-    alive = asyncio.create_task(beat())
-    try:
-        yield
-    finally:
-        alive.cancel()
 
 
 async def _beat_until_gone(handle: AsyncActivityHandle) -> None:
