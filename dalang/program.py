@@ -263,8 +263,9 @@ class Program:
     it. ``compensations`` go by the node that is undone.
     """
 
-    def __init__(self, document: Mapping[str, Any]) -> None:
+    def __init__(self, document: Mapping[str, Any], digest: str = "") -> None:
         self.document = document
+        self.digest = digest
         self.repeat: int | None = document.get("repeat")
         """How many elements a map's run has: its one node stands for all, which are called "0", "1" and so on."""
         self.nodes: list[dict[str, Any]] = document["nodes"] if self.repeat is None else repeated(document)
@@ -470,7 +471,7 @@ class ProgramCache:
             if program is not None:
                 self._programs.move_to_end(digest)
                 return program
-            program = self._programs[digest] = Program(document)
+            program = self._programs[digest] = Program(document, digest)
             self._nodes += len(program.nodes)
             while self._nodes > self._max_nodes and len(self._programs) > 1:
                 _, dropped = self._programs.popitem(last=False)

@@ -112,7 +112,7 @@ class PlanRun(Planners, AnsweringPeople):
         self._state: dict[str, Any] = state
         self._run_id: str = state["runId"]
         self._tenant_id: str = state["tenantId"]
-        self._take_program(document)
+        self._take_program(self._program_of(document))
         snapshot = state["seed"]["snapshot"] if self._seed() else state.get("snapshot")
         if snapshot is None:
             self._run = Run(self._program, state["inputs"], state["about"], state["maxInFlight"])
@@ -132,11 +132,9 @@ class PlanRun(Planners, AnsweringPeople):
     def _program_of(self, document: Any) -> Program:
         return _programs.get(body_reference(compact_json(document))["$ref"], document)
 
-    def _take_program(self, document: Any) -> None:
+    def _take_program(self, program: Program) -> None:
         """Go by this program from now on."""
-        self._document = document
-        self._digest = body_reference(compact_json(document))["$ref"]
-        self._program = self._program_of(document)
+        self._program, self._digest, self._document = program, program.digest, program.document
         self._dispatcher = Dispatcher(
             self._program, self._run_id, self._tenant_id, self._state["about"], self._state.get("keyRoot")
         )

@@ -87,7 +87,7 @@ class Replanning(HearingEvents):
     _document: Any
     _tenant_id: str
 
-    def _take_program(self, document: Any) -> None:
+    def _take_program(self, program: Program) -> None:
         raise NotImplementedError
 
     def _program_of(self, document: Any) -> Program:
@@ -139,7 +139,7 @@ class Replanning(HearingEvents):
             event = self._event(prepared, base, request)
             self._unless(run.refusal(event), prepared.get("places", {}))
             if not request.dry_run:
-                self._revise(event, prepared)
+                self._revise(event)
         finally:
             run.release()
         seq = run.seq
@@ -220,9 +220,9 @@ class Replanning(HearingEvents):
             planning=request.planning,
         )
 
-    def _revise(self, event: PlanRevised, prepared: wire.PreparedRevision) -> None:
+    def _revise(self, event: PlanRevised) -> None:
         self._run.apply(event, self._now())
-        self._take_program(prepared["program"])
+        self._take_program(event.program)
         self._keep_deadline()
 
     async def _stored(self, seq: int, seconds: float | None = None) -> None:
