@@ -11,10 +11,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.admission import Admission, Agent, Demand, Lease
+from dalang.needs import CPU, MEMORY
 from dalang.store.admission_tables import SHARED, agents, pool_buckets, resource_pools, tenant_quotas
 from dalang.store.agents import is_there
 
-CPU, MEMORY = "cpu", "memory"
 _QUOTAS = (("nodes", "max_nodes"), (CPU, "cpu_cores"), (MEMORY, "memory_mb"))
 
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, literal, select, true, union
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.errors import Conflict
-from dalang.needs import CAPABILITY, EVERY_NODE
+from dalang.needs import CAPABILITY, CPU, EVERY_NODE, MEMORY
 from dalang.store.admission_tables import SHARED, agents, resource_pools, tenant_quotas
 
 _pool, _quota, _agent = resource_pools.c, tenant_quotas.c, agents.c
@@ -102,17 +102,17 @@ async def delete_quota(conn: AsyncConnection, tenant_id: str) -> bool:
 
 async def limited_names(conn: AsyncConnection, tenant_id: str) -> list[str]:
     """Return the names of all that is limited for this tenant, sorted; ``*`` when each of its nodes needs a lease."""
-    scope = (tenant_id, SHARED)
-    names = {row.name for row in await conn.execute(select(_pool.name).where(_pool.tenant_id.in_(scope)))}
-    for row in await conn.execute(select(_agent.agent_id, _agent.capabilities).where(_agent.tenant_id.in_(scope))):
-        names |= {CAPABILITY + name for name in (row.agent_id, *row.capabilities)}
-    quota = await get_quota(conn, tenant_id)
-    if quota is not None and quota.max_nodes is not None:
-        names.add(EVERY_NODE)
-    if quota is not None:
-        lines = (("cpu", quota.cpu_cores), ("memory", quota.memory_mb))
-        names |= {name for name, amount in lines if amount is not None}
-    return sorted(names)
+    is_seen, is_own = _agent.tenant_id.in_((tenant_id, SHARED)), _quota.tenant_id == tenant_id
+    offered = func.jsonb_object_keys(_agent.capabilities).table_valued("name", name="offered").render_derived()
+    names = union(
+        select(_pool.name.label("name")).where(_pool.tenant_id.in_((tenant_id, SHARED))),
+        select(literal(CAPABILITY) + _agent.agent_id).where(is_seen),
+        select(literal(CAPABILITY) + offered.c.name).select_from(agents.join(offered, true())).where(is_seen),
+        select(literal(EVERY_NODE)).where(is_own, _quota.max_nodes.is_not(None)),
+        select(literal(CPU)).where(is_own, _quota.cpu_cores.is_not(None)),
+        select(literal(MEMORY)).where(is_own, _quota.memory_mb.is_not(None)),
+    )
+    return sorted(row.name for row in await conn.execute(names))
 
 
 def _pool_of(row: Any) -> Pool:
@@ -127,7 +127,7 @@ async def largest_amounts(conn: AsyncConnection, tenant_id: str) -> tuple[dict[s
         bounds = [bound for bound in (pool.size, pool.burst) if bound is not None]
         most[name] = min(bounds)
     quota = await get_quota(conn, tenant_id)
-    lines = (("cpu", quota.cpu_cores), ("memory", quota.memory_mb)) if quota is not None else ()
+    lines = ((CPU, quota.cpu_cores), (MEMORY, quota.memory_mb)) if quota is not None else ()
     for name, amount in lines:
         if amount is not None:
             most[name] = min(amount, most.get(name, amount))
