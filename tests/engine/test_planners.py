@@ -13,7 +13,11 @@ from tests.engine.kit import Engine, Started, body_of, node_events
 def _article(**more: Any) -> dict[str, Any]:
     """A draft of four words, an evaluator that wants ten, a publication."""
     return {
-        "planner": {"inputs": {"way": more.pop("way", "well")}, "retryPolicy": {"initialDelayMs": 10}},
+        "planner": {
+            "handler": "t-planner",
+            "inputs": {"way": more.pop("way", "well")},
+            "retryPolicy": {"initialDelayMs": 10},
+        },
         "nodes": [
             {"nodeId": "draft", "type": "t-value", "inputs": {"words": 4}},
             {"nodeId": "judge", "type": "t-judge", "evaluator": True},
@@ -60,7 +64,7 @@ async def test_max_replans(shared_engine: Engine) -> None:
 async def test_auto_fix(shared_engine: Engine) -> None:
     """A failure that suggests AUTO_FIX has its node replaced, and it runs again under another key."""
     plan = {
-        "planner": {},
+        "planner": {"handler": "t-planner"},
         "nodes": [{"nodeId": "a", "type": "t-fixable", "inputs": {"x": 1}}],
     }
     end = await (await shared_engine.start(plan)).end()

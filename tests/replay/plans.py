@@ -343,9 +343,11 @@ PLANS: dict[str, Recorded] = {
         },
         _replan,
     ),
-    "planner": Recorded({**_JUDGED, "planner": {"inputs": {"way": "badly-first"}}}, state={"historyLimit": 30}),
-    "planner-fails": Recorded({**_JUDGED, "planner": {"inputs": {"way": "fail"}}}),
-    "auto-fix": Recorded({"planner": {}, "nodes": [_node("a", "t-fixable", inputs={"x": 1})]}),
+    "planner": Recorded(
+        {**_JUDGED, "planner": {"handler": "t-planner", "inputs": {"way": "badly-first"}}}, state={"historyLimit": 30}
+    ),
+    "planner-fails": Recorded({**_JUDGED, "planner": {"handler": "t-planner", "inputs": {"way": "fail"}}}),
+    "auto-fix": Recorded({"planner": {"handler": "t-planner"}, "nodes": [_node("a", "t-fixable", inputs={"x": 1})]}),
     "chain": Recorded(noop_chain(5)),
     "data": Recorded(
         {
