@@ -35,6 +35,8 @@ from dalang.stack.temporal_server import TemporalPorts, TemporalServer
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = "dalang_template"
+PATIENCE = 90.0
+"""How many seconds a test waits for what must come; a loaded machine stalls the servers for many of them."""
 # Not a DALANG_ name: those are settings of the product, and unknown ones are refused.
 SERVERS_FOLDER = "PYTEST_SERVERS_OF_DALANG"
 

@@ -9,6 +9,7 @@ import pytest
 
 from dalang.nodes import LLMError, NodeContext, node
 from tests.api.world import Api, chain, problem
+from tests.harness import PATIENCE
 
 ADMIN = ("acme", "admin")
 
@@ -32,7 +33,7 @@ def plan(count: int, budget: dict[str, Any] | None = None, **inputs: Any) -> dic
 
 
 async def paused(api: Api, run_id: str) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while (await api.get(f"/orchestrator/runs/{run_id}"))["status"] != "PAUSED":
             await asyncio.sleep(0.05)
 

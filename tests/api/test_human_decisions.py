@@ -13,6 +13,7 @@ from dalang.settings import Settings
 from dalang.worker import worker
 from tests.api.test_human_tasks import APPROVER, TASKS, member
 from tests.api.world import Api, problem
+from tests.harness import PATIENCE
 
 FORM = {
     "type": "object",
@@ -44,7 +45,7 @@ def review(**task: Any) -> dict[str, Any]:
 
 async def waiting(api: Api, run_id: str, *, count: int = 1) -> list[dict[str, Any]]:
     """Wait until so many tasks of a run are open; return them, the most urgent first."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while True:
             page = await api.get(TASKS, params={"runId": run_id, "open": True})
             if len(page["items"]) == count:
@@ -279,7 +280,7 @@ async def test_a_person_is_asked_within_a_plan_within_a_plan(api: Api) -> None:
     run_id = await api.execute(
         {"name": "outer", "nodes": [node], "outputs": {"by": "${nodes.sub.outputs.said.decidedBy}"}}
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while not (tasks := (await api.get(TASKS, params={"open": True}))["items"]):
             await asyncio.sleep(0.05)
     [task] = tasks

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from dalang.nodes import NodeContext, ToolError, node
 from dalang.store.callbacks import PREFIX
 from tests.api.world import Api, problem
+from tests.harness import PATIENCE
 
 EVENTS = "/orchestrator/events"
 
@@ -55,7 +56,7 @@ async def send(api: Api, path: str = EVENTS, status: int = 202, headers: Any = N
 
 async def addresses(api: Api, run_id: str, count: int = 1) -> list[str]:
     """Wait until so many addresses were given out."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while len(asked.get(run_id, ())) < count:
             await asyncio.sleep(0.02)
     return ["/orchestrator" + path for path in asked[run_id]]

@@ -11,6 +11,7 @@ import pytest
 
 from dalang.nodes import NodeContext, node
 from tests.api.world import Api, chain, gates, problem
+from tests.harness import PATIENCE
 
 RUNS = "/orchestrator/runs"
 
@@ -41,7 +42,7 @@ async def test_interrupt_and_resume(api: Api, gate: str) -> None:
     plan["nodes"][0]["inputs"] = {"name": gate}
     run_id = await api.execute(plan)
     address = f"{RUNS}/{run_id}"
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while (live := (await api.get(f"{address}/nodes/n1"))["live"]) is None or live["checkpoint"] is None:
             await asyncio.sleep(0.05)
     assert (live["checkpoint"]["size"], live["checkpoint"]["attempt"], live["progress"]["message"]) == (7, 1, "left")

@@ -10,6 +10,7 @@ import pytest
 
 from tests.api import world
 from tests.api.world import Api, problem
+from tests.harness import PATIENCE
 
 ROOT = "/orchestrator"
 ADMIN = ("acme", "admin")
@@ -86,7 +87,7 @@ async def test_a_larger_pool_lets_who_waits_go_on(api: Api) -> None:
 
 async def _running(api: Api, run_id: str, count: int) -> bool:
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while True:
             nodes = (await api.get(f"{ROOT}/runs/{run_id}/nodes"))["items"]
             if sum(one["status"] == "RUNNING" for one in nodes) >= count:

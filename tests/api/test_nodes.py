@@ -10,6 +10,7 @@ import pytest
 
 from tests.api import world
 from tests.api.world import Api, chain, problem
+from tests.harness import PATIENCE
 
 RUNS = "/orchestrator/runs"
 
@@ -101,7 +102,7 @@ async def test_a_node_that_is_retried_shows_the_live_attempt(api: Api) -> None:
     assert [one["nodeId"] for one in listed["items"]] == ["n1"]
     assert (await api.get(f"{RUNS}/{run_id}/nodes", params={"status": "RUNNING"}))["items"] == []
     world.failing.discard(name)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         await api.ended(run_id)
     node = await api.get(f"{RUNS}/{run_id}/nodes/n1")
     assert (node["status"], node["live"]) == ("SUCCESS", None)

@@ -12,6 +12,7 @@ from temporalio.client import Client
 
 from tests.api import world
 from tests.api.world import Api, chain, problem
+from tests.harness import PATIENCE
 
 RUNS = "/orchestrator/runs"
 
@@ -22,7 +23,7 @@ async def _hanging(api: Api) -> tuple[str, str]:
     plan = chain("api-test-gate", "api-test-echo")
     plan["nodes"][0]["inputs"] = {"name": name}
     run_id = (await api("POST", "/orchestrator/execute", json={"plan": plan})).json()["runId"]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while (await api("GET", f"{RUNS}/{run_id}/nodes/n1")).json()["status"] != "RUNNING":
             await asyncio.sleep(0.05)
     return run_id, name
@@ -30,7 +31,7 @@ async def _hanging(api: Api) -> tuple[str, str]:
 
 async def _reap(app: FastAPI) -> int:
     reaper = app.state.services.reaper
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while not (found := await reaper.reap(settle=timedelta(0))):
             await asyncio.sleep(0.2)  # Temporal's list of ended workflows is late
     return int(found)

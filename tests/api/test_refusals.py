@@ -22,7 +22,7 @@ from dalang.store.callbacks import PREFIX
 from tests.api.test_human_decisions import FORM, asked, decision, review
 from tests.api.test_human_tasks import APPROVER, TASKS
 from tests.api.world import Api, chain, problem
-from tests.harness import ROOT
+from tests.harness import PATIENCE, ROOT
 
 RUNS = "/orchestrator/runs"
 HEADING = "## Requests that are refused"
@@ -253,7 +253,7 @@ async def _updated(client: Client, run: str, name: str, payload: Any) -> str:
 
 async def _told(api: Api, run: str, count: int) -> None:
     """Wait until the run has recorded so many refusals."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while True:
             page = await api.get(f"{RUNS}/{run}/events", params={"type": "REQUEST_REJECTED", "limit": 200})
             if len(page["items"]) >= count:

@@ -15,6 +15,7 @@ from dalang.settings import Settings
 from dalang.worker import worker
 from tests.api import world
 from tests.api.world import Api, chain, problem
+from tests.harness import PATIENCE
 
 RUNS = "/orchestrator/runs"
 
@@ -145,7 +146,7 @@ async def test_an_operator_decides_about_a_failed_node(api: Api) -> None:
     plan = chain("api-test-echo", "api-test-broken", "api-test-echo", failurePolicy="pause")
     run_id = (await api("POST", "/orchestrator/execute", json={"plan": plan})).json()["runId"]
     address = f"{RUNS}/{run_id}"
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while (await api("GET", address)).json()["status"] != "PAUSED":
             await asyncio.sleep(0.05)
     assert "n2" in problem(await api("POST", f"{address}/resume"), 409)["detail"]

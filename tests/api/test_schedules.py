@@ -25,6 +25,7 @@ from dalang.settings import Settings
 from dalang.worker import worker
 from tests.api import world
 from tests.api.world import Api, chain, problem
+from tests.harness import PATIENCE
 
 SCHEDULES = "/orchestrator/schedules"
 NEVER = {"cron": ["0 0 1 1 *"], "startAt": "2100-01-01T00:00:00Z"}
@@ -49,7 +50,9 @@ async def created(api: Api, plan: str, spec: dict[str, Any] | None = None, **mor
     return f"{SCHEDULES}/{name}"
 
 
-async def until(api: Api, address: str, holds: Callable[[dict[str, Any]], Any], within: float = 15) -> dict[str, Any]:
+async def until(
+    api: Api, address: str, holds: Callable[[dict[str, Any]], Any], within: float = PATIENCE
+) -> dict[str, Any]:
     """Wait until a schedule is as it should be; return it."""
     found: dict[str, Any] = {}
     try:
@@ -70,7 +73,7 @@ def ended(count: int) -> Callable[[dict[str, Any]], bool]:
 async def idle(api: Api, temporal_client: Client, address: str) -> dict[str, Any]:
     """Wait until Temporal's schedule, too, knows that nothing runs any more; return the schedule."""
     name = unquote((await api.get(address))["links"]["temporal"].rpartition("/")[2])
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE):
         while (await temporal_client.get_schedule_handle(name).describe()).info.running_actions:
             await asyncio.sleep(0.05)
     found: dict[str, Any] = await api.get(address)

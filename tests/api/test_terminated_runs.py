@@ -17,6 +17,7 @@ from dalang.settings import Settings
 from dalang.store.engine import transaction
 from tests.api import world
 from tests.api.world import Api, problem
+from tests.harness import PATIENCE
 
 RUNS = "/orchestrator/runs"
 
@@ -66,7 +67,7 @@ async def _hanging(api: Api, **more: Any) -> str:
 
 
 async def _reap(app: FastAPI) -> int:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while not (found := await app.state.services.reaper.reap(settle=timedelta(0))):
             await asyncio.sleep(0.2)  # Temporal's list of ended workflows is late
     return int(found)

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 
 from dalang.nodes import NetworkError, NodeContext, ToolError, node
+from tests.harness import PATIENCE
 
 TOKENS = {
     (tenant, role): f"dalang_test_token_of_{role}_at_{tenant}"
@@ -106,7 +107,7 @@ class Api:
 
     async def reached(self, run_id: str, node_id: str, status: str) -> dict[str, Any]:
         """Wait until a node has this status; return the node."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 response = await self("GET", f"/orchestrator/runs/{run_id}/nodes/{node_id}")
                 assert response.status_code == 200, response.text

@@ -14,7 +14,7 @@ import pytest
 from dalang.commands.schedules import Policy
 from dalang.timetable import Overlap
 from tests.cli.conftest import Dalang
-from tests.harness import ROOT
+from tests.harness import PATIENCE, ROOT
 
 pytestmark = pytest.mark.usefixtures("here")
 EXAMPLE = str(ROOT / "examples/schedule.yaml")
@@ -29,7 +29,7 @@ def plan(dalang: Dalang) -> str:
 
 async def until(dalang: Dalang, name: str, holds: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
     """Wait until the schedule is as it should be."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while True:
             found: dict[str, Any] = dalang("schedules", "show", name, "--json").json
             if holds(found):

@@ -18,6 +18,7 @@ from dalang.store.engine import transaction
 from dalang.store.pools import limited_names
 from dalang.store.tokens import create_token
 from tests.engine.kit import TENANT, Engine, Started, body_of
+from tests.harness import PATIENCE
 
 FAST = {"initialDelayMs": 50, "maxDelayMs": 50}
 
@@ -126,6 +127,6 @@ async def program(*arguments: object) -> AsyncIterator[asyncio.subprocess.Proces
 
 async def said(child: asyncio.subprocess.Process, what: str) -> None:
     assert child.stdout is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while what.encode() not in await child.stdout.readline():
             pass

@@ -26,6 +26,7 @@ from dalang.store.verification import verify_run
 from dalang.temporal import connect
 from dalang.worker import worker
 from tests.engine import handlers  # noqa: F401 - registers the node types the plans use
+from tests.harness import PATIENCE
 
 TENANT = "tests"
 
@@ -59,7 +60,7 @@ class Started:
         """Return what Postgres holds of the run now."""
         return await self.engine.stored(self.run_id)
 
-    async def until(self, event: str, node: str | None = None, within: float = 30) -> None:
+    async def until(self, event: str, node: str | None = None, within: float = PATIENCE) -> None:
         """Wait until an event of this type (and node) is stored."""
         async with asyncio.timeout(within):
             while True:

@@ -19,6 +19,7 @@ from dalang.store.breakers import StoredBreaker
 from dalang.store.engine import transaction
 from dalang.worker import worker
 from tests.engine.kit import TENANT, Engine, Started, engine, node_events
+from tests.harness import PATIENCE
 
 OPEN_SECONDS = 1.0
 FAST = {"initialDelayMs": 10, "maxDelayMs": 10}
@@ -172,7 +173,7 @@ async def test_what_a_service_refuses_opens_nothing(running: Engine, service: An
 
 async def test_a_failed_trial_opens_it_again(running: Engine, service: Any) -> None:
     started = await running.start({"nodes": [call(service, attempts=20)]})
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while len(service.calls) < 7:
             await asyncio.sleep(0.05)
     found = await breaker(running, key_of(service))

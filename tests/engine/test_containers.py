@@ -10,6 +10,7 @@ from temporalio.client import WorkflowExecutionStatus
 
 from dalang.nesting import child_run_id
 from tests.engine.kit import Engine, Started, body_of, node_events
+from tests.harness import PATIENCE
 
 HANG = {"nodes": [{"nodeId": "wait", "type": "t-hang"}]}
 
@@ -23,7 +24,7 @@ def child_of(started: Started, node: str, iteration: int = 0, generation: int = 
 
 async def is_there(child: Started, event: str = "NODE_STARTED") -> None:
     """Wait until a child has stored an event."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while True:
             try:
                 await child.until(event)

@@ -12,6 +12,7 @@ from temporalio.client import WorkflowUpdateFailedError
 from tests.engine.kit import Engine, Started, body_of, node_events
 from tests.engine.test_checkpoints import steps_done, steps_node
 from tests.engine.test_containers import child_of
+from tests.harness import PATIENCE
 
 FAST = {"initialDelayMs": 10, "maxDelayMs": 20}
 INTERRUPT = {"operator": "ann", "reason": "deploy", "mode": "interrupt"}
@@ -29,7 +30,7 @@ async def resume(started: Started) -> None:
 
 async def until_file(path: Path, lines: int) -> None:
     """Wait until a handler has written so many lines."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while not path.exists() or len(path.read_text().splitlines()) < lines:
             await asyncio.sleep(0.02)
 
@@ -72,13 +73,13 @@ async def test_a_node_that_waits_for_its_next_attempt_is_interrupted(shared_engi
     retry = {"initialDelayMs": 60_000, "maxAttempts": 5}
     node = {"nodeId": "a", "type": "t-saves", "inputs": {"failing": True}, "retryPolicy": retry}
     started = await shared_engine.start({"nodes": [node]})
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while not (await started.stored())["attempts"]:
             await asyncio.sleep(0.05)
     await pause(started)
     await started.until("NODE_INTERRUPTED", "a")
     await resume(started)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while len((await started.stored())["attempts"]) < 2:
             await asyncio.sleep(0.05)
     attempts = (await started.stored())["attempts"]
@@ -144,7 +145,7 @@ async def test_a_paused_run_continues_as_new_with_what_was_interrupted(shared_en
     first = (await started.handle.describe()).run_id
     for _ in range(10):
         await started.handle.signal("nonsense", "x")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while (await started.engine.client.get_workflow_handle(started.handle.id).describe()).run_id == first:
             await asyncio.sleep(0.05)
     path.with_suffix(".gate").touch()

@@ -12,6 +12,7 @@ from temporalio.client import WorkflowUpdateFailedError
 from dalang.store.engine import transaction
 from tests.engine.kit import TENANT, Engine, Started, body_of, node_events
 from tests.engine.test_redrive import redrive
+from tests.harness import PATIENCE
 
 
 def _plan(**task: Any) -> dict[str, Any]:
@@ -186,7 +187,7 @@ async def test_open_tasks_and_decisions_survive_continue_as_new(shared_engine: E
     await started.until("NODE_COMPLETED", "n24")
     await started.until("PLAN_AWAITING_HITL")
     client = shared_engine.client
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while len([one async for one in client.list_workflows(f"WorkflowId = '{started.handle.id}'")]) < 2:
             await asyncio.sleep(0.1)
     latest = client.get_workflow_handle(started.handle.id)
@@ -271,7 +272,7 @@ async def test_the_status_is_a_search_attribute(shared_engine: Engine) -> None:
     await started.until("PLAN_AWAITING_HITL")
     await started.handle.execute_update("pause", {})
     query = f"WorkflowId = '{started.handle.id}' AND DalangRunStatus = 'PAUSED'"
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not [one async for one in shared_engine.client.list_workflows(query)]:
             await asyncio.sleep(0.1)
     await started.handle.execute_update("cancel", {})
@@ -280,7 +281,7 @@ async def test_the_status_is_a_search_attribute(shared_engine: Engine) -> None:
 
 async def _approve(started: Started, operator: str) -> None:
     """Decide the only open task, as soon as there is one."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not (tasks := await _tasks(started)):
             await asyncio.sleep(0.05)
     (task,) = tasks
@@ -325,7 +326,7 @@ async def test_four_eyes_see_into_runs_below_and_above(shared_engine: Engine) ->
     started = await shared_engine.start(plan, about={"id": "x", "createdBy": "sue"})
     await _approve(started, "ann")
     await started.until("NODE_STARTED", "sub")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not (child := await _child(shared_engine, started.run_id)):
             await asyncio.sleep(0.05)
     await child.until("HITL_TASK_CREATED")
@@ -352,7 +353,7 @@ async def test_a_person_per_element(shared_engine: Engine) -> None:
     ask = {"nodeId": "ask", "type": "human", "inputs": {"who": "${inputs.item}"}, "task": {"title": "${inputs.item}?"}}
     plan = {"nodes": [{"nodeId": "each", "type": "map", "map": {"items": ["x", "y", "z"], "body": ask}}]}
     started = await shared_engine.start(plan)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not (child := await _child(shared_engine, started.run_id)):
             await asyncio.sleep(0.05)
         while len(tasks := await _tasks(child)) < 3:

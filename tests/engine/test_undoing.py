@@ -15,6 +15,7 @@ from temporalio.exceptions import ApplicationError
 from dalang.nesting import undo_run_id
 from tests.engine.kit import Engine, Started, body_of, node_events
 from tests.engine.test_redrive import redrive
+from tests.harness import PATIENCE
 
 
 def _undo(folder: Path, **more: Any) -> dict[str, Any]:
@@ -332,7 +333,7 @@ async def test_an_undo_below_that_people_gave_up_is_told_above(shared_engine: En
     )
     undo = undo_run_id(child)
     below = Started(shared_engine, undo, shared_engine.client.get_workflow_handle(f"run-{undo}"))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while not await _exists(below):
             await asyncio.sleep(0.1)
     await _decide(below, await _task(below, "x"), "abandon")

@@ -28,6 +28,7 @@ from dalang.store.engine import transaction
 from dalang.store.nodes import get_node
 from dalang.workflows.dispatch import BASE_TASK_SECONDS
 from tests.engine.kit import TENANT, Engine, Started, engine
+from tests.harness import PATIENCE
 
 NODE_MODULES = ("tests.engine.handlers", "tests.faults.handlers")
 STARTED = PendingActivityState.PENDING_ACTIVITY_STATE_STARTED
@@ -45,7 +46,8 @@ class Effects:
         found = {}
         for mark in sorted(self.folder.glob(f"{run_id}_*.asked")):
             lines = [line.split() for line in mark.read_text().splitlines()]
-            found[_node(mark)] = [(int(attempt), int(pid)) for attempt, pid in lines]
+            if lines:  # a mark that is being made is empty for a moment
+                found[_node(mark)] = [(int(attempt), int(pid)) for attempt, pid in lines]
         return found
 
     def done(self, run_id: str) -> dict[str, float]:
@@ -213,7 +215,7 @@ async def lock_run(conn: AsyncConnection, run_id: str) -> None:
     await conn.execute(text("select 1 from execution_runs where run_id = :run for update"), {"run": run_id})
 
 
-async def storing_process(started: Started, within: float = 30, kind: str = "record") -> int:
+async def storing_process(started: Started, within: float = PATIENCE, kind: str = "record") -> int:
     """Wait until a worker stores events of the run (or is at another activity, ``kind``) and return its pid."""
     async with asyncio.timeout(within):
         while True:

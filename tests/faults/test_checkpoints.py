@@ -11,6 +11,7 @@ import pytest
 from dalang.settings import Settings
 from tests.engine.kit import Started, body_of
 from tests.faults.site import Site, site, until
+from tests.harness import PATIENCE
 
 
 def steps_node(path: Path, **inputs: Any) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def steps_done(path: Path) -> list[tuple[int, int]]:
     return [(int(step), int(pid)) for step, pid in (line.split() for line in lines)]
 
 
-async def until_heartbeat(started: Started, done: int, within: float = 30) -> None:
+async def until_heartbeat(started: Started, done: int, within: float = PATIENCE) -> None:
     """Wait until Temporal has the checkpoint of so many steps: the second detail of the last heartbeat."""
     async with asyncio.timeout(within):
         while True:

@@ -19,6 +19,7 @@ from dalang.settings import Settings
 from dalang.stack import ports
 from dalang.stack.supervisor import Stack, stack
 from tests.faults.test_stack import chain_holds, client, ended
+from tests.harness import PATIENCE
 
 RETRY = {"maxAttempts": 20, "backoffStrategy": "FIXED", "initialDelayMs": 200, "maxDelayMs": 200}
 
@@ -146,7 +147,7 @@ async def test_an_event_that_was_accepted_arrives(site_with_api: Stack, servers_
     async with client(site_with_api.settings) as api:
         runs = [(await api.post("/execute", json={"plan": plan})).raise_for_status().json()["runId"] for _ in range(3)]
         for run_id in runs:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 while (await api.get(f"/runs/{run_id}")).json()["nodeStatusCounts"].get("RUNNING") != 1:
                     await asyncio.sleep(0.05)
         await servers_up.kill("temporal")

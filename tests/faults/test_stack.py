@@ -27,7 +27,7 @@ from dalang.store.engine import create_engine, transaction
 from dalang.store.verification import verify_run
 from dalang.temporal import TemporalUnavailable
 from tests.faults.site import NODE_MODULES, Effects, Watch, chain, effect, until
-from tests.harness import ROOT
+from tests.harness import PATIENCE, ROOT
 
 UP = (
     "import asyncio\n"
@@ -64,7 +64,7 @@ async def chain_holds(settings: Settings, run_id: str) -> bool:
         return (await verify_run(conn, OF_UP, uuid.UUID(run_id))).valid
 
 
-async def row_of(settings: Settings, key: str, within: float = 30) -> str:
+async def row_of(settings: Settings, key: str, within: float = PATIENCE) -> str:
     """Wait until the row of the run with this Idempotency-Key is committed; return the run's id."""
     engine = create_engine(settings, pooled=False)
     async with asyncio.timeout(within):

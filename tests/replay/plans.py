@@ -16,6 +16,7 @@ from temporalio.client import WorkflowUpdateFailedError
 from dalang.store.breakers import breaker_id, force_open, reset
 from dalang.store.engine import transaction
 from tests.engine.kit import TENANT, Started, noop_chain
+from tests.harness import PATIENCE
 from tests.replay.agent_acts import agents_at_work
 
 
@@ -232,7 +233,7 @@ _ENDPOINT = {"failures": 1, "endpoint": "replay"}
 
 async def _break(started: Started) -> None:
     """Open the breaker between the first attempt and the second, which is deferred and begins in another activity."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not (await started.stored())["attempts"]:
             await asyncio.sleep(0.02)
     async with transaction(started.engine.db, TENANT) as conn:

@@ -17,7 +17,7 @@ from dalang.breakers import Breakers, Passage
 from dalang.store import breakers as store
 from dalang.store.breakers import StoredBreaker
 from dalang.store.engine import create_engine, transaction
-from tests.harness import Database
+from tests.harness import PATIENCE, Database
 from tests.store.outage import Relay
 
 KEY = "http https://example.org:443"
@@ -161,7 +161,7 @@ async def test_without_a_database_everybody_passes(database: Database) -> None:
         assert isinstance(passage, Passage)
         await breakers.hear(passage, FAILED)
     await relay.restore()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while breakers._listening:
             await asyncio.sleep(0.01)
         while not breakers._listening:
