@@ -129,10 +129,18 @@ class Queueing(Deciding):
     def _hold_queue(self) -> None:
         """The run is held: nodes that wait for a lease, or have one and have not begun, wait for the run instead."""
         for node in [node for node, wait in self.waits.items() if wait["waitsFor"] == LEASE]:
-            self._withdraw(node)
-            self._wait_over(node)
-            self._move_node(node, NodeStatus.PENDING, EventType.NODE_DEQUEUED, {"reason": str(self.status)})
-            self._make_ready(node)
+            self._dequeue(node, str(self.status))
+
+    def _is_queued(self, node: int) -> bool:
+        """Whether a node waits for a lease."""
+        return self.statuses[node] is NodeStatus.QUEUED and self.waits.get(node, {}).get("waitsFor") == LEASE
+
+    def _dequeue(self, node: int, reason: str) -> None:
+        """Let a node that waits for a lease be ready again, and ask anew when its turn comes."""
+        self._withdraw(node)
+        self._wait_over(node)
+        self._move_node(node, NodeStatus.PENDING, EventType.NODE_DEQUEUED, {"reason": reason})
+        self._make_ready(node)
 
     def _skip(self, event: SkipRequested) -> None:
         self._withdraw(self.program.index[event.node])

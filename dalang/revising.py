@@ -1,7 +1,7 @@
 """Another plan for a run that goes on: what a revision may change, and what the run is afterwards.
 
-DESIGN section 4, issue 3: what has started or finished is immutable. A node that waits may be changed, removed, or
-depend on others; a node that failed and waits for a decision may be replaced, and then runs again. An edge belongs to
+DESIGN section 4, issue 3: what has started or finished is immutable. A node that waits, be it for a lease, may be
+changed, removed, or depend on others; a node that failed and waits for a decision may be replaced, and then runs again. An edge belongs to
 its target: edges into nodes that wait may come and go, even where they lead from a node that has ended, and are decided
 right away then, as if they had been there when it ended; edges into nodes that have started may not.
 
@@ -95,7 +95,7 @@ class Revising(Containers):
 
     def _clashes(self, event: PlanRevised, change: Changes) -> Iterator[Clash]:
         old, new = self.program, event.program
-        waits = [status is PENDING or node in self.awaiting for node, status in enumerate(self.statuses)]
+        waits = [self._waits(node) for node in range(len(old.ids))]
         for node, node_id in enumerate(old.ids):
             if node_id not in new.index and self._has_started(node):
                 yield {"nodeId": node_id, "message": f"{self._said(node)}, so it cannot be removed"}
@@ -121,8 +121,14 @@ class Revising(Containers):
                     "message": "is read by the revision, but what it put out is not kept any more",
                 }
 
+    def _waits(self, node: int) -> bool:
+        """Whether the node has yet to begin, or to be decided about."""
+        return self.statuses[node] is PENDING or node in self.awaiting or self._is_queued(node)
+
     def _has_started(self, node: int) -> bool:
         """Whether the node ever started: one that waits to be run again did."""
+        if self._is_queued(node):
+            return node in self.attempts or node in self.generations
         return self.statuses[node] is not PENDING or node in self.given or node in self.generations
 
     def _said(self, node: int) -> str:
@@ -142,6 +148,7 @@ class Revising(Containers):
     def _revise(self, event: PlanRevised) -> None:
         old, new = self.program, event.program
         change = changes(old, new)
+        self._leave_queue(change)
         again = [node_id for node_id in old.ids if self._runs_anew(node_id, change)]
         edges = bytearray(len(new.edge_ids))
         for number, before in change.kept.items():
@@ -171,8 +178,18 @@ class Revising(Containers):
     def _runs_anew(self, node_id: str, change: Changes) -> bool:
         """Whether a node that started before, and waits for a slot or a decision now, is another one."""
         node = self.program.index[node_id]
-        waits = self.statuses[node] is PENDING or node in self.awaiting
-        return waits and self._has_started(node) and change.is_changed(node_id)
+        return self._waits(node) and self._has_started(node) and change.is_changed(node_id)
+
+    def _leave_queue(self, change: Changes) -> None:
+        """Let nodes that wait for a lease and are others now, or are gone, ask for nothing as what they were."""
+        for node in [node for node in self.waits if self._is_queued(node)]:
+            node_id = self.program.ids[node]
+            if node_id in change.after.index and not change.is_changed(node_id):
+                continue
+            anew = not self._has_started(node)
+            self._dequeue(node, "replaced")
+            if anew:
+                del self.given[node]
 
     def _learn(self, known: Mapping[str, Mapping[str, Any]]) -> None:
         """Take what ended nodes put out from the store, where it was dropped because nobody read it."""

@@ -8,8 +8,12 @@ from typing import Any
 import pytest
 
 from dalang.events import (
+    AlarmRang,
+    Ask,
     Begin,
     CancelRequested,
+    GiveBack,
+    LeaseAnswered,
     NodeFailed,
     NodeSucceeded,
     PauseRequested,
@@ -240,3 +244,59 @@ def test_a_snapshot_after_a_revision() -> None:
     again = Run.restore(story.run.program, {}, snapshot)
     assert (again.revision, again.plan_digest) == (2, story.run.plan_digest)
     assert again.snapshot() == story.run.snapshot()
+
+
+def _limited(*nodes: dict[str, Any], **plan: Any) -> Story:
+    """A run whose nodes have asked for a lease of the pool ``db``; nobody has answered."""
+    asks = [_needing(node.pop("nodeId"), "db", **node) for node in nodes]
+    story = Story(nodes=asks, edges=plan.pop("edges", []), **plan)
+    story.run.limited = frozenset({"db", "gpu"})
+    assert [step.node_id for step in story.run.due(0) if isinstance(step, Ask)] == [node["nodeId"] for node in asks]
+    return story
+
+
+def _needing(node_id: str, pool: str, **more: Any) -> dict[str, Any]:
+    return {"nodeId": node_id, **more, "type": "python", "handler": "f", "requirements": {"pools": {pool: 1}}}
+
+
+def test_a_node_that_waits_for_a_lease_can_be_changed_and_removed() -> None:
+    """Its ask is withdrawn; what it is now asks anew, under another number; what did not change waits on."""
+    story = _limited(_node("a"), _node("b"), _node("c"))
+    story.revise({"replaceNodes": [_needing("a", "gpu", inputs={"x": 2})], "removeNodes": ["b"]})
+    steps = story.run.due(1)
+    assert [(step.node_id, step.ask, dict(step.needs["amounts"])) for step in steps if isinstance(step, Ask)] == [
+        ("a", 2, {"gpu": 1})
+    ]
+    assert {(step.node_id, step.ask) for step in steps if isinstance(step, GiveBack)} == {("a", 1), ("b", 1)}
+    assert (story.status("a"), story.status("c")) == ("QUEUED", "QUEUED")
+    story.happen(LeaseAnswered("a", 1, "GRANTED"))
+    assert [step for step in story.run.due(2) if isinstance(step, Start)] == [], "the grant of the old ask"
+    story.happen(LeaseAnswered("a", 2, "GRANTED"))
+    (step,) = story.due().values()
+    assert (dict(step.inputs), step.lease, step.generation) == ({"x": 2}, 2, 0)
+
+
+def test_a_node_that_waits_for_a_lease_can_be_given_something_to_wait_for() -> None:
+    story = _limited(_node("a"))
+    story.revise({"addNodes": [_node("n")], "addEdges": [_edge("n", "a")]})
+    assert set(story.due()) == {"n"}
+    assert story.status("a") == "PENDING"
+    story.happen(NodeSucceeded("n", {"y": 1}))
+    assert [(step.node_id, step.ask) for step in story.run.due(3) if isinstance(step, Ask)] == [("a", 2)]
+
+
+def test_a_node_that_waits_for_the_lease_of_its_next_attempt() -> None:
+    """It has begun before: it stays in the plan, and is other work when it is replaced."""
+    retry = {"retryPolicy": {"maxAttempts": 3, "jitter": False}}
+    story = _limited(_node("a", **retry))
+    story.happen(LeaseAnswered("a", 1, "GRANTED"))
+    story.due()
+    story.happen(NodeFailed("a", {"type": "NETWORK_ERROR", "message": "away", "retryable": True}))
+    story.at = 10_000
+    story.happen(AlarmRang())
+    assert [step.ask for step in story.run.due(story.at) if isinstance(step, Ask)] == [2]
+    assert "cannot be removed" in story.refused({"removeNodes": ["a"], "addNodes": [_node("n")]})[0]["message"]
+    story.revise({"replaceNodes": [_needing("a", "gpu", **retry)]})
+    assert [step.ask for step in story.run.due(story.at) if isinstance(step, Ask)] == [3]
+    story.happen(LeaseAnswered("a", 3, "GRANTED"))
+    assert story.due()["a"].generation == 1
