@@ -1,9 +1,10 @@
 """Another plan for a run that goes on: what a revision may change, and what the run is afterwards.
 
 DESIGN section 4, issue 3: what has started or finished is immutable. A node that waits, be it for a lease, may be
-changed, removed, or depend on others; a node that failed and waits for a decision may be replaced, and then runs again. An edge belongs to
-its target: edges into nodes that wait may come and go, even where they lead from a node that has ended, and are decided
-right away then, as if they had been there when it ended; edges into nodes that have started may not.
+changed, removed, or depend on others; a node that failed and waits for a decision may be replaced, and then runs
+again. An edge belongs to its target: edges into nodes that wait may come and go, even where they lead from a node that
+has ended, and are decided right away then, as if they had been there when it ended; edges into nodes that have started
+may not.
 
 The change is atomic: one event, after which everything of the run goes by the numbers of the new program.
 """
