@@ -79,7 +79,7 @@ async def run(running: Engine, name: str, inputs: dict[str, Any]) -> dict[str, A
     assert not inputs_problems(plan, inputs)
     started = await running.start_plan(plan, dict(with_input_defaults(plan, inputs)))
     ended = await started.end()
-    assert ended["run"]["status"] == "COMPLETED", ended["run"]
+    assert ended["run"]["status"] == "COMPLETED", ended["run"]["error_message"]
     assert await running.chain_problem(started.run_id) is None
     return ended
 
