@@ -24,8 +24,10 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from dalang.activities.callbacks import hidden
 from dalang.activities.checkpoints import Checkpoints, used_before
 from dalang.activities.failures import classify, completed, to_temporal
+from dalang.activities.questions import question_of
+from dalang.activities.questions import to_temporal as question_to_temporal
 from dalang.canonical import compact_json, find_unsafe, safe_text
-from dalang.nodes import InvalidInput, NodeContext, NodeFailure, Undoes
+from dalang.nodes import Answer, AskPerson, InvalidInput, NodeContext, NodeFailure, Undoes
 from dalang.wire import DEFERRED, INLINE_BODY_BYTES, Checkpoint, NodeResult, NodeStop, NodeTask, attempt_number
 
 logger = logging.getLogger("dalang.activities")
@@ -183,8 +185,14 @@ def context_of(task: NodeTask, attempt: int, checkpoints: Checkpoints) -> NodeCo
         implementation=task.get("implementation", {}),
         run=task["run"],
         undoes=_undoes(task),
+        answer=_answer(task),
         _keep=checkpoints.keep,
     )
+
+
+def _answer(task: NodeTask) -> Answer | None:
+    told = task.get("answer")
+    return None if told is None else Answer(told["values"], told["by"], told["task"], told.get("notes"))
 
 
 def _undoes(task: NodeTask) -> Undoes | None:
@@ -237,6 +245,11 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
         if len(stop) == 1 or not _is_wanted_to_stop():
             raise
         return stop
+    except AskPerson as asked:
+        await asyncio.wait({inputs_kept}, timeout=INPUTS_SECONDS)
+        await checkpoints.settle(patient=True)
+        _beat(ctx, checkpoints)
+        raise question_to_temporal(question_of(asked, ctx), number - 1, checkpoints.record, ctx._used) from None
     except Deferred as deferred:
         raise deferred.to_temporal(checkpoints.record) from None
     except Exception as error:
@@ -286,7 +299,11 @@ async def _within_deadline(task: NodeTask, ctx: NodeContext, handler: Handler) -
         raise TimeoutError(f"the handler did not end within {seconds:g} s")
     if work.cancelled():
         raise NodeFailure("the handler was cancelled from inside")
-    return checked_outputs(work.result())
+    try:
+        return checked_outputs(work.result())
+    except AskPerson as asked:
+        question_of(asked, ctx)  # what cannot be asked is a failure of the handler
+        raise
 
 
 class _StillWorking(asyncio.CancelledError):

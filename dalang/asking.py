@@ -51,13 +51,14 @@ class Asking(Callbacks):
         description: str | None = None,
         form: Mapping[str, Any] | None = None,
         context: Mapping[str, Any] | None = None,
+        notes: Mapping[str, Any] | None = None,
         **terms: Any,
     ) -> OpenTask:
         """Ask a person about ``node``, which has no other open task, and return the task.
 
         ``kind`` is a key of :attr:`task_deciders`, whose function is called as ``(self, task, event)`` when the task is
         decided: ``task`` has ended then, ``event.action`` is one of ``actions``. Shown are the texts, ``error`` and
-        ``context``, by default the node's inputs. ``terms`` are further fields of
+        ``context``, by default the node's inputs. ``notes`` become data of the fact, ``terms`` are further fields of
         :class:`~dalang.human_task.OpenTask`. A task about a node in flight makes it AWAITING_HITL. To withdraw it:
         :meth:`_withdraw_question`.
         """
@@ -97,6 +98,7 @@ class Asking(Callbacks):
             "candidates": task.candidates,
             "digest": task.digest,
             "actions": task.actions,
+            **(notes or {}),
         }
         texts = ("title", "description", "context", "form", "error")
         body = {key: shown[key] for key in texts if shown[key] is not None} | {"excluded": list(task.excluded)}

@@ -23,9 +23,9 @@ from dalang.events import Start
 from dalang.expressions import Expression, ExpressionError, evaluate_condition
 from dalang.expressions import compile as compile_expression
 from dalang.nesting import child_run_id
-from dalang.people import People
 from dalang.plan_containers import MAX_ELEMENTS, tolerated
 from dalang.program import Program
+from dalang.questions import Questions
 from dalang.run_state import BLOCKED, moved
 from dalang.statuses import NodeStatus, RunStatus
 from dalang.validation.run_inputs import schema_problems, with_schema_defaults
@@ -38,7 +38,7 @@ SCHEMA_STEPS = 100_000
 SHOWN_FAILURES = 10
 
 
-class Containers(People):
+class Containers(Questions):
     """A run's state with its containers. ``loops`` says of a loop's node its iteration and the outputs before it."""
 
     def __init__(

@@ -73,7 +73,8 @@ class EventType(StrEnum):
     NODE_COMPENSATION_FAILED = "NODE_COMPENSATION_FAILED"
     """The node's compensation failed for good; the body holds the error. data.abandoned: a person left it at that."""
     HITL_TASK_CREATED = "HITL_TASK_CREATED"
-    """A person is asked: by a human node, or because of a failure. The body holds what is shown."""
+    """A person is asked: by a human node, by the handler of another node, or because of a failure. The body holds what
+    is shown."""
     HITL_TASK_CLAIMED = "HITL_TASK_CLAIMED"
     """Somebody took the task; data.assignee says who."""
     HITL_TASK_RELEASED = "HITL_TASK_RELEASED"

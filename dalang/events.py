@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dalang.program import Program
-from dalang.wire import AgentRoute, Checkpoint
+from dalang.wire import AgentRoute, Checkpoint, HumanAnswer, Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +154,21 @@ class NodeDeferred:
     until: int
     reason: str
     short: tuple[str, ...] = ()
+    attempts: int = 0
+    checkpoint: Checkpoint | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PersonAsked:
+    """The handler of ``node`` asks a person and has ended; ``question`` (``wire.Question``) says what.
+
+    ``attempts`` failed before, all in all, and ``checkpoint`` is what the handler left last; ``notes`` become data of
+    the fact.
+    """
+
+    node: str
+    question: Question
     attempts: int = 0
     checkpoint: Checkpoint | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
@@ -334,6 +349,7 @@ Event = (
     | CallbackReceived
     | LeaseAnswered
     | NodeDeferred
+    | PersonAsked
     | RetryRequested
     | SkipRequested
     | PlanRevised
@@ -355,7 +371,8 @@ class Start:
     """Begin node number ``node`` with ``inputs``; it is RUNNING from now on.
 
     ``generation`` is part of the idempotency key: the same work is asked for again under the same one. ``starts``
-    counts its earlier starts, and ``checkpoint`` is what the last of them left.
+    counts its earlier starts, and ``checkpoint`` is what the last of them left; ``answer`` is what a person said whom
+    its handler asked.
     Of a container ``child`` is the id of the run that is to be started below it, and ``iteration`` that of a loop.
     With a ``lease`` (the number of its ask) it is one attempt, the ``attempt``-th, of which ``agent`` is to do the work
     if there is one, at the place that ``route`` names.
@@ -374,6 +391,7 @@ class Start:
     agent: str | None = None
     attempt: int = 1
     route: AgentRoute | None = None
+    answer: HumanAnswer | None = None
 
 
 @dataclass(frozen=True, slots=True)

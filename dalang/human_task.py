@@ -11,22 +11,25 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 from uuid import NAMESPACE_OID, UUID, uuid5
 
-from dalang.canonical import digest, find_unsafe
+from dalang.canonical import compact_json, digest, find_unsafe
+from dalang.durations import MAX_DURATION_MS
 from dalang.statuses import TASK_MOVES, ImpossibleMove, TaskStatus
 from dalang.validation.bounded_schema import Budget, TooCostly, schema_errors
 from dalang.validation.report import Steps
 from dalang.validation.schema_sentences import sentence
+from dalang.wire import Question
 
-APPROVAL, FAILURE, COMPENSATION = "approval", "failure", "compensation"
-"""Kinds of tasks: of a human node, about a failed node, about an undo that failed."""
+APPROVAL, FAILURE, COMPENSATION, INPUT = "approval", "failure", "compensation", "input"
+"""Kinds of tasks: of a human node, about a failed node, about an undo that failed, a question of a handler."""
 
 ACTIONS: Mapping[str, tuple[str, ...]] = {
     "approve": ("values",),
     "reject": ("values",),
     "edit": ("values", "outputs"),
+    "answer": ("values",),
     "retry": ("inputs",),
     "skip": ("outputs",),
     "abort": (),
@@ -38,6 +41,8 @@ ACTIONS: Mapping[str, tuple[str, ...]] = {
 FORM_STEPS = 20_000
 """The budget of checking values against a form: some tenths of a second of a workflow task at most."""
 _SHOWN_PROBLEMS = 5
+MAX_QUESTION_BYTES = 64 * 1024
+"""What a handler asks is carried with the events of its run."""
 
 
 @dataclass(slots=True)
@@ -45,7 +50,8 @@ class OpenTask:
     """A task that waits for a person. Times are milliseconds since the epoch; ``node`` is the node's id.
 
     ``asked`` is the assignee whom the plan or a delegation named; who claims becomes ``assignee``. ``excluded`` may not
-    decide (four eyes). ``votes`` are the approvals so far. ``error`` is what a task about a failure is about.
+    decide (four eyes). ``votes`` are the approvals so far. ``error`` is what a task about a failure is about, ``form``
+    that of a question; that of a human node stands in the plan.
     """
 
     id: str
@@ -69,6 +75,7 @@ class OpenTask:
     escalate_at: int | None = None
     votes: list[dict[str, Any]] = field(default_factory=list)
     error: Mapping[str, Any] | None = None
+    form: Mapping[str, Any] | None = None
 
     def move(self, to: TaskStatus, event: str) -> None:
         """Change the status; raises ImpossibleMove."""
@@ -127,6 +134,32 @@ class OpenTask:
     def restore(cls, snapshot: Mapping[str, Any]) -> OpenTask:
         """Return the task that :meth:`snapshot` was taken of."""
         return cls(**{**snapshot, "status": TaskStatus(snapshot["status"])})
+
+
+def checked_question(value: Any) -> Question:
+    """Return a handler's question, without fields that are not known.
+
+    Raises:
+        ValueError: it is none; the text says why.
+    """
+    if not isinstance(value, Mapping) or not isinstance(value.get("text"), str) or not value["text"].strip():
+        raise ValueError("it has no text")
+    unsafe = find_unsafe(value)
+    if unsafe is not None:
+        raise ValueError(f"{unsafe[0]} {unsafe[1]}")
+    for name, most in (("text", 20_000), ("title", 500), ("assignee", 200), ("group", 200)):
+        if name in value and not (isinstance(value[name], str) and 0 < len(value[name]) <= most):
+            raise ValueError(f"{name} is a text of 1 to {most:,} characters")
+    for name in ("form", "context"):
+        if name in value and not isinstance(value[name], Mapping):
+            raise ValueError(f"{name} is no object")
+    due = value.get("dueMs", 1)
+    if type(due) is not int or not 0 < due <= MAX_DURATION_MS:
+        raise ValueError("dueMs is a number of milliseconds, at least 1 and at most ten years")
+    size = len(compact_json(value))
+    if size > MAX_QUESTION_BYTES:
+        raise ValueError(f"it has {size:,} bytes; at most {MAX_QUESTION_BYTES:,} are shown to a person")
+    return cast(Question, {name: value[name] for name in Question.__annotations__ if name in value})
 
 
 def task_id(run_id: str, node_id: str, generation: int, number: int) -> str:

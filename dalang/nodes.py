@@ -13,7 +13,8 @@ A function gets the context as ``ctx`` if it has such a parameter; its other par
 inputs by name. It may be ``async`` or plain (then it runs in a thread). It returns a JSON object, or any other JSON
 value, which becomes the output ``result``. It may run more than once for one node - a retry, a worker that died - so an
 effect on the outside world should carry ``ctx.idempotency_key``, which stays the same. Long work leaves its state with
-``ctx.checkpoint(state)`` now and then; the run that follows finds it as ``ctx.restored``.
+``ctx.checkpoint(state)`` now and then; the run that follows finds it as ``ctx.restored``. Work that needs a person's
+word raises :class:`AskPerson`, and finds it as ``ctx.answer`` when it is run again.
 """
 
 from __future__ import annotations
@@ -112,6 +113,38 @@ class PolicyViolation(NodeFailure):
     retryable = False
 
 
+class AskPerson(Exception):
+    """Ask a person, and run again with the answer: ``raise AskPerson("Which region?", form={...})``.
+
+    Whoever raises it ends; the node is AWAITING_HITL with a human task of kind ``input``, holding no worker. With the
+    answer the handler is called again as the same work - inputs, idempotency key, ``ctx.restored`` - and finds it as
+    ``ctx.answer``. Who declines to answer fails the node (POLICY_VIOLATION).
+
+    ``form`` is the JSON Schema of the answer's values, ``context`` is shown beside the question (Markdown). Asked is
+    ``assignee``, else whoever is in ``group``, else anybody who may; after ``due`` seconds the node fails (TIMEOUT).
+    """
+
+    def __init__(
+        self,
+        question: str,
+        *,
+        form: Mapping[str, Any] | None = None,
+        context: Mapping[str, Any] | None = None,
+        title: str | None = None,
+        assignee: str | None = None,
+        group: str | None = None,
+        due: float | None = None,
+    ) -> None:
+        super().__init__(question)
+        self.question = question
+        self.form = form
+        self.context = context
+        self.title = title
+        self.assignee = assignee
+        self.group = group
+        self.due = due
+
+
 class _KeptNowhere:
     """What a context outside of a worker answers to a checkpoint, in tests of handlers."""
 
@@ -133,6 +166,16 @@ class Undoes:
     inputs: Mapping[str, Any]
     outputs: Mapping[str, Any]
     error: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a person answered: the ``values`` of the form, ``by`` whom, in which human ``task``."""
+
+    values: Mapping[str, Any]
+    by: str
+    task: str
+    notes: str | None = None
 
 
 @dataclass(slots=True)
@@ -162,6 +205,8 @@ class NodeContext:
     undoes: Undoes | None = None
     callback_url: str | None = None
     """Of a node with ``callback``: the address at which somebody ends it; whoever has it may, so it is a secret."""
+    answer: Answer | None = None
+    """To the last question that the handler asked a person (:class:`AskPerson`)."""
     _stop: threading.Event = field(default_factory=threading.Event)
     _progress: dict[str, Any] = field(default_factory=dict)
     _used: dict[str, Any] = field(default_factory=dict)

@@ -23,9 +23,10 @@ The end
 Statuses and possible moves stand in ``statuses.py``, the state and its indexes in ``run_state.py``, edges and joins in
 ``joining.py``, what edges carry in ``dataflow.py``, waits and alarms in ``waiting.py``, interrupts in
 ``interrupting.py``, failures and decisions about them in ``deciding.py``, timers and what comes from outside in
-``hearing.py`` and ``callbacks.py``, people and their tasks in ``people.py``, nodes that hold other nodes in
-``containers.py``, other plans for a run that goes on in ``revising.py``, the beginning from what another run came to in
-``reviving.py``, compensation in ``undoing.py``, budgets in ``budgeting.py``; DESIGN sections 3 and 4.
+``hearing.py`` and ``callbacks.py``, people and their tasks in ``people.py``, what handlers ask them in
+``questions.py``, nodes that hold other nodes in ``containers.py``, other plans for a run that goes on in
+``revising.py``, the beginning from what another run came to in ``reviving.py``, compensation in ``undoing.py``, budgets
+in ``budgeting.py``; DESIGN sections 3 and 4.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ from dalang.events import (
     NodeStopped,
     NodeSucceeded,
     PauseRequested,
+    PersonAsked,
     PlanRevised,
     Rejected,
     ReplanFailed,
@@ -79,7 +81,7 @@ from dalang.wire import EventType
 MOVING = (RunStatus.RUNNING, RunStatus.COMPENSATING)
 """Statuses of a run that begins what is due."""
 
-_ENDS = (NodeSucceeded, NodeFailed, NodeStopped, NodeDeferred, UndoSucceeded, UndoFailed)
+_ENDS = (NodeSucceeded, NodeFailed, NodeStopped, NodeDeferred, PersonAsked, UndoSucceeded, UndoFailed)
 """Ends of what was at work, which tell what it has used."""
 
 SKIPPED, CANCELLED, RUNNING = NodeStatus.SKIPPED, NodeStatus.CANCELLED, NodeStatus.RUNNING
@@ -453,6 +455,7 @@ RULES: dict[type, Rule] = {
     AlarmRang: Rule("alarm", Run._never_refused, Run._ring),
     LeaseAnswered: Rule("lease", Run._answer_refusal, Run._lease_answered),
     NodeDeferred: Rule("deferral", Run._deferral_refusal, Run._deferred),
+    PersonAsked: Rule("question", Run._question_refusal, Run._person_asked),
     RetryRequested: Rule("retry", Run._decision_refusal, Run._retry),
     SkipRequested: Rule("skip", Run._decision_refusal, Run._skip),
     ExternalEvent: Rule("external event", Run._event_refusal, Run._hear),

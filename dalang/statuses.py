@@ -87,6 +87,8 @@ class TaskStatus(StrEnum):
 class TaskKind(StrEnum):
     """What a human task asks for."""
 
+    INPUT = "input"
+    """The handler of a node asks something, and goes on with the answer."""
     APPROVAL = "approval"
     """A human node: whether what is proposed may go on, as it is or edited."""
     FAILURE = "failure"
@@ -130,7 +132,7 @@ NODE_MOVES: dict[NodeStatus, tuple[NodeStatus, ...]] = {
         _N.CANCELLED,
     ),
     _N.RETRYING: (_N.PENDING, _N.RUNNING, _N.QUEUED, _N.SUCCESS, _N.ERROR, _N.FAILED, _N.SKIPPED, _N.CANCELLED),
-    _N.AWAITING_HITL: (_N.RUNNING, _N.SUCCESS, _N.ERROR, _N.FAILED, _N.SKIPPED, _N.CANCELLED),
+    _N.AWAITING_HITL: (_N.PENDING, _N.RUNNING, _N.SUCCESS, _N.ERROR, _N.FAILED, _N.SKIPPED, _N.CANCELLED),
     _N.SUCCESS: (_N.COMPENSATING,),
     _N.ERROR: (_N.COMPENSATING,),
     _N.FAILED: (_N.PENDING, _N.ERROR, _N.SKIPPED, _N.COMPENSATING),

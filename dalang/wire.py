@@ -56,6 +56,12 @@ DEFERRED = "DEFERRED"
 Its first detail is ``{until, reason, short, attempts}``: when it may begin (milliseconds since the epoch), what is
 waited for in a word and in particular, how many attempts the node has made. A second one is its checkpoint.
 """
+ASKS_PERSON = "ASKS_PERSON"
+"""Type of the error with which a worker says that the handler asks a person: no attempt failed.
+
+Its first detail is ``{question, attempts}``: a :class:`Question`, and how many attempts the node has made before. A
+second one is its checkpoint, a third what it has used.
+"""
 SIGNAL_LEASES = "leases"
 """News of what was granted: ``{"leases": [...]}``, from whoever ran the grant pass."""
 SIGNAL_REPLAN = UPDATE_REPLAN = "replan"
@@ -258,6 +264,30 @@ class PreparedRevision(TypedDict):
     warnings: NotRequired[list[dict[str, Any]]]
 
 
+class Question(TypedDict):
+    """What the handler of a node asks a person: ``text`` (Markdown), and the ``form`` (JSON Schema) of the answer.
+
+    ``context`` is shown beside it; ``assignee`` or ``group`` says whom it asks, ``dueMs`` how long it waits for him.
+    """
+
+    text: str
+    title: NotRequired[str]
+    form: NotRequired[dict[str, Any]]
+    context: NotRequired[dict[str, Any]]
+    assignee: NotRequired[str]
+    group: NotRequired[str]
+    dueMs: NotRequired[int]
+
+
+class HumanAnswer(TypedDict):
+    """What a person answered: the ``values`` of the form, ``by`` whom, in which ``task``."""
+
+    task: str
+    values: dict[str, Any]
+    by: str
+    notes: NotRequired[str]
+
+
 class NodeTask(TypedDict):
     """Input of the activity of a node: everything its worker needs, in any language.
 
@@ -289,6 +319,8 @@ class NodeTask(TypedDict):
     iteration: NotRequired[int]
     starts: NotRequired[int]
     checkpoint: NotRequired[Checkpoint]
+    answer: NotRequired[HumanAnswer]
+    """To the last question that the handler asked a person in this generation."""
     undoable: NotRequired[bool]
     """Whether the node has a compensation: its end is reported only when the handler has really ended."""
     undoes: NotRequired[Undoes]

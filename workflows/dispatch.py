@@ -38,6 +38,7 @@ with workflow.unsafe.imports_passed_through():
     from dalang.usage import usage_of
     from dalang.wire import DEFERRED, Checkpoint, NodeTask, activity_id, idempotency_key, is_checkpoint
     from dalang.workflows.elsewhere import work_elsewhere
+    from dalang.workflows.questions import person_asked
 
 GRACE = timedelta(minutes=15)
 """How much longer than the handler Temporal waits. The wrapper stops a handler in its time and says so, and a worker
@@ -222,6 +223,8 @@ class Dispatcher:
             task["starts"] = step.starts
         if step.checkpoint is not None:
             task["checkpoint"] = step.checkpoint
+        if step.answer is not None:
+            task["answer"] = step.answer
         return task
 
     def invalid(self, step: Start, message: str) -> Event:
@@ -235,9 +238,10 @@ class Dispatcher:
         repeating it.
         """
         cause = _cause(error)
-        deferral = _deferral(step.node_id, cause)
-        if deferral is not None:
-            return deferral
+        asked = person_asked(step.node_id, cause, _left(cause), _usage_notes(_used(cause)))
+        no_attempt = asked or _deferral(step.node_id, cause)
+        if no_attempt is not None:
+            return no_attempt
         if stopping and isinstance(cause, (CancelledError, asyncio.CancelledError)):
             return NodeStopped(step.node_id)
         # By its id: a revision of the plan may have given the node another number since it was begun.

@@ -23,6 +23,7 @@ with workflow.unsafe.imports_passed_through():
     from dalang.dataflow import validation_error
     from dalang.errors import ErrorPayload, ErrorType
     from dalang.wire import DEFERRED, PERMIT_NODE, AgentRoute, NodeTask, activity_id
+    from dalang.workflows.questions import is_question
 
 PICKUP = timedelta(seconds=60)
 """A worker that has not taken a node by then is not there; it has a place for it, or it would not have been granted."""
@@ -141,7 +142,7 @@ def _translated(task: NodeTask, cause: BaseException | None) -> ApplicationError
         reason = f"agent {task.get('agent')} did not take it"
         told = {"until": until, "reason": "agent", "short": [reason]}
         return ApplicationError(reason, told, type=DEFERRED, non_retryable=True)
-    if not isinstance(cause, ApplicationError):
+    if not isinstance(cause, ApplicationError) or is_question(cause):
         return None
     payload = _payload(task, cause).wire()
     return ApplicationError(payload["message"], payload, type=payload["type"], non_retryable=True)

@@ -35,6 +35,7 @@ class Status(StrEnum):
 class Kind(StrEnum):
     """Kinds of tasks; as ``statuses.TaskKind``."""
 
+    input = "input"
     approval = "approval"
     failure = "failure"
     compensation = "compensation"
@@ -148,6 +149,21 @@ def reject(
 ) -> None:
     """Reject what is proposed."""
     _decide(session, task, "reject", {"values": _given(value, values, "value")}, notes, digest, yes)
+
+
+@app.command()
+@online
+def answer(
+    session: Session,
+    task: TaskArgument,
+    value: Values = None,
+    values: ValuesFile = None,
+    notes: Notes = None,
+    digest: Digest = None,
+    yes: Yes = False,
+) -> None:
+    """Answer what the handler of a node asks (tasks of kind input); `reject` declines to."""
+    _decide(session, task, "answer", {"values": _given(value, values, "value")}, notes, digest, yes)
 
 
 @app.command()

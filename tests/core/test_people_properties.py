@@ -18,6 +18,7 @@ from dalang.events import (
     NodeStopped,
     NodeSucceeded,
     PauseRequested,
+    PersonAsked,
     ResumeRequested,
     RetryRequested,
     SkipRequested,
@@ -123,7 +124,11 @@ class Office:
         running = [node for node, status in enumerate(run.statuses) if status is NodeStatus.RUNNING]
         assert [run.program.ids[node] for node in running] == [one for one in run.program.ids if one in self.flying]
         waiting = {run.program.ids[node] for node, one in enumerate(run.statuses) if one is NodeStatus.AWAITING_HITL}
-        assert {task.node for task in run.tasks.values() if task.kind == "approval"} == waiting
+        assert {task.node for task in run.tasks.values() if task.kind in ("approval", "input")} == waiting
+        held = {run.program.ids[node] for node, wait in run.waits.items() if wait["waitsFor"] == "person"}
+        assert {task.node for task in run.tasks.values() if task.kind == "input"} == held
+        again = Run.restore(self.program, {}, json.loads(json.dumps(run.snapshot())))
+        assert (run._busy, run.replies) == (again._busy, again.replies)
         if run.status in (RunStatus.RUNNING, RunStatus.AWAITING_HITL):
             assert (run.status is RunStatus.AWAITING_HITL) == (bool(run.tasks) and not running)
             assert running or run.tasks, "a dead end"
@@ -172,7 +177,12 @@ class Office:
         return None
 
     def end(self, node: str) -> Event:
-        del self.flying[node]
+        started = self.flying.pop(node)
+        assert started.answer == self.run.replies.get(self.program.index[node])
+        if self.rnd.random() < 0.3:
+            due = {"dueMs": 10} if self.rnd.random() < 0.3 else {}
+            form = {"form": {"properties": {"n": {"type": "integer"}}, "required": ["n"]}}
+            return PersonAsked(node, {"text": "which?", **due, **(form if self.rnd.random() < 0.5 else {})})
         if self.rnd.random() < 0.6:
             return NodeSucceeded(node, {"x": 1})
         action = self.rnd.choice([None, "HUMAN_REVIEW", "ABORT"])
@@ -197,7 +207,7 @@ class Office:
         self.decided += 1
         action = rnd.choice(["skip", "abort"] if hurry and task.kind == "failure" else task.actions)
         outputs = {"x": 2} if action == "edit" or (action == "skip" and rnd.random() < 0.5) else None
-        values = {"n": 1} if action in ("approve", "edit", "reject") and rnd.random() < 0.7 else None
+        values = {"n": 1} if action in ("approve", "edit", "reject", "answer") and rnd.random() < 0.7 else None
         return TaskDecided(task.id, action, operator, None, values, outputs, None, None, groups, f"d{self.decided}")
 
 

@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from dalang.nodes import NetworkError, NodeContext, NodeFailure, ToolError, agent, node, registry
+from dalang.nodes import AskPerson, NetworkError, NodeContext, NodeFailure, ToolError, agent, node, registry
 
 calls: Counter[str] = Counter()
 """How often each idempotency key ran in this process."""
@@ -366,3 +366,23 @@ async def uses(ctx: NodeContext, tokens: int = 10, fails: int = 0, hangs: bool =
     if hangs:
         await asyncio.sleep(3600)
     return {}
+
+
+@node("t-asks")
+async def asks(ctx: NodeContext, failures: int = 0, form: Any = None) -> dict[str, Any]:
+    """Fail ``failures`` times, then ask which region, then tell what was answered and what was left before."""
+    calls[ctx.idempotency_key] += 1
+    if ctx.answer is None and ctx.attempt <= failures:
+        raise NetworkError(f"attempt {ctx.attempt}")
+    if ctx.answer is None:
+        ctx.usage(tokens=3)
+        ctx.checkpoint({"asked": ctx.attempt})
+        known = {"type": "object", "properties": {"region": {"type": "string"}}, "required": ["region"]}
+        raise AskPerson("Which region?", form=known if form is None else form, context={"try": ctx.attempt})
+    return {
+        "region": ctx.answer.values["region"],
+        "by": ctx.answer.by,
+        "attempt": ctx.attempt,
+        "left": ctx.restored,
+        "key": ctx.idempotency_key,
+    }

@@ -197,6 +197,15 @@ async def _decide_by_update(started: Started) -> None:
     await started.handle.execute_update("complete_human_task", decision)
 
 
+async def _answer_questions(started: Started) -> None:
+    for number in (1, 2):
+        while len(tasks := (await started.handle.query("tasks"))["tasks"]) < 3 - number:
+            await asyncio.sleep(0.05)
+        decision = {"taskId": tasks[0]["taskId"], "operator": f"p{number}"}
+        given = {"action": "answer", "values": {"region": "eu"}} if number == 1 else {"action": "reject"}
+        await started.handle.execute_update("complete_human_task", {**decision, **given})
+
+
 async def _vote_by_signal(started: Started) -> None:
     (task,) = await _tasks(started)
     for operator in ("ann", "ann", "bob"):
@@ -546,6 +555,17 @@ PLANS: dict[str, Recorded] = {
             "edges": [_edge("a", "h"), _edge("h", "b")],
         },
         _decide_by_update,
+    ),
+    "questions": Recorded(
+        {
+            "nodes": [
+                _node("a", "t-asks", inputs={"failures": 1}, retryPolicy={"initialDelayMs": 10}),
+                _node("b", "t-asks"),
+                _node("c"),
+            ],
+            "edges": [_edge("b", "c", sourcePort="error")],
+        },
+        _answer_questions,
     ),
     "human-votes": Recorded(
         {
