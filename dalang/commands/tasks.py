@@ -163,7 +163,8 @@ def answer(
     yes: Yes = False,
 ) -> None:
     """Answer what the handler of a node asks (tasks of kind input); `reject` declines to."""
-    _decide(session, task, "answer", {"values": _given(value, values, "value")}, notes, digest, yes)
+    given = {"action": "answer", "values": _given(value, values, "value")}
+    _decide(session, task, "complete", given, notes, digest, yes)
 
 
 @app.command()
