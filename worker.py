@@ -22,6 +22,7 @@ from dalang.activities.agents import AgentWork
 from dalang.activities.catalogue import load_node_modules, node_activities
 from dalang.activities.execution import HandlerLoop
 from dalang.activities.http import Http
+from dalang.activities.memory import Memories
 from dalang.activities.projection import Projection, StoreRecorder
 from dalang.activities.revisions import Revisions
 from dalang.activities.scheduled_run import ScheduledRuns
@@ -69,7 +70,7 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
     recorder = StoreRecorder(engine, identity, settings.public_url, launcher.enforcer)
     listener = Listener(settings.require_database_url(), [CHANGED])
     gate = breakers if settings.breaker_failure_threshold else None
-    activities = node_activities(recorder, loop, http, gate, AgentWork(engine, listener))
+    activities = node_activities(recorder, loop, http, gate, AgentWork(engine, listener), Memories(engine))
     presence = Presence(engine, client, leasing, settings.agent_places)
     beside = (
         teller.tell_for_ever(),

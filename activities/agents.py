@@ -67,8 +67,11 @@ class AgentWork:
         if task.get("callback"):
             raise InvalidInput("a node with a callback cannot go to an agent that asks for work", no_effect=True)
         seconds = agent.heartbeat_seconds or ALIVE_SECONDS
+        given: dict[str, Any] = dict(task)
+        if "memory" in task:
+            given["memory"] = ctx.memory.wire()
         one = await patiently(
-            self._engine, None, lambda conn: open_assignment(conn, agent, dict(task), seconds), run_may_come=True
+            self._engine, None, lambda conn: open_assignment(conn, agent, given, seconds), run_may_come=True
         )
         with self._listener.waiting(CHANGED, str(one.assignment_id)) as wake:
             try:

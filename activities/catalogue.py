@@ -15,6 +15,7 @@ from dalang.activities.agents import AgentWork
 from dalang.activities.breakers import Gate, breaker_key, guarded
 from dalang.activities.execution import Handler, HandlerLoop, Recorder, attempt
 from dalang.activities.http import Http
+from dalang.activities.memory import Memories, tell
 from dalang.activities.python import LocalFunctions
 from dalang.errors import DalangError
 from dalang.nodes import NodeContext, Registry, registry
@@ -54,21 +55,19 @@ async def _noop(ctx: NodeContext) -> dict[str, Any]:
     return dict(ctx.inputs)
 
 
-async def _nothing(ctx: NodeContext) -> dict[str, Any]:
-    return {}
-
-
 def node_activities(
     recorder: Recorder,
     loop: HandlerLoop,
     http: Http,
     gate: Gate | None = None,
     agents: AgentWork | None = None,
+    memories: Memories | None = None,
     known: Registry = registry,
 ) -> list[Callable[..., Awaitable[Any]]]:
     """Return the activities of the built-in node types and of everything registered with ``@node``.
 
-    Without a ``gate`` there are no circuit breakers; without ``agents`` all agents are functions of this worker.
+    Without a ``gate`` there are no circuit breakers; without ``agents`` all agents are functions of this worker;
+    without ``memories`` nothing is remembered.
     """
     local = LocalFunctions(known, loop)
 
@@ -89,14 +88,15 @@ def node_activities(
         "http": lambda task: http,
         "python": python,
         AGENT: agent,
-        PERMIT_NODE: lambda task: _nothing,
+        PERMIT_NODE: lambda task: tell,
         **{name: registered(name) for name in known.node_types},
     }
 
     async def one(task: NodeTask, choose: Callable[[NodeTask], Handler]) -> Any:
+        handler = choose(task) if memories is None else memories.around(task, choose(task))
         if gate is None:
-            return await attempt(task, choose(task), recorder)
-        return await guarded(gate, breaker_key(task, known), task, lambda: attempt(task, choose(task), recorder))
+            return await attempt(task, handler, recorder)
+        return await guarded(gate, breaker_key(task, known), task, lambda: attempt(task, handler, recorder))
 
     return [_activity(name, choose, one) for name, choose in handlers.items()]
 

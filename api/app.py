@@ -18,6 +18,7 @@ from dalang.api import (
     budgets,
     decisions,
     docs,
+    episodes,
     events,
     health,
     human_tasks,
@@ -63,6 +64,7 @@ _TAGS = [
     {"name": "limits", "description": "Pools, quotas, who waits for a lease and who holds one, retries."},
     {"name": "schedules", "description": "Start runs of stored plans by cron, interval and calendar."},
     {"name": "circuit breakers", "description": "Who is not called for a while, since it fails."},
+    {"name": "episodes", "description": "What was done before, and how it ended."},
     {"name": "health", "description": "For load balancers and Prometheus."},
 ]
 _DESCRIPTION = (
@@ -129,6 +131,7 @@ def create_app(settings: Settings) -> FastAPI:
         run_checkpoints,
         terminations,
         events,
+        episodes,
         budgets,
         decisions,
         queue,

@@ -20,7 +20,6 @@ from dalang.api.node_schemas import (
     NodePage,
     NodeQuery,
 )
-from dalang.api.plan_index import PlanIndex, PlannedNode
 from dalang.api.queue import node_retries, queued
 from dalang.api.runs import found_run, status_without_row
 from dalang.api.services import Service
@@ -31,6 +30,7 @@ from dalang.store.children import children_of_node
 from dalang.store.node_pages import nodes_among
 from dalang.store.nodes import NodeState, get_node, list_attempts
 from dalang.store.paging import read_cursor, write_cursor
+from dalang.store.plan_index import PlanIndex, PlannedNode
 from dalang.store.retry_statistics import retries_of
 from dalang.store.runs import RunSummary
 

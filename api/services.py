@@ -13,7 +13,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from dalang.api.auth import Tokens
 from dalang.api.feed import EventFeed
 from dalang.api.middleware import Metrics
-from dalang.api.plan_index import PlanIndexes
 from dalang.controls import Controls
 from dalang.deliveries import Deliveries
 from dalang.launch import Launcher, TemporalLink
@@ -24,6 +23,7 @@ from dalang.settings import Settings
 from dalang.store.assignments import ASSIGNED
 from dalang.store.engine import create_engine, transaction
 from dalang.store.listening import Listener
+from dalang.store.plan_index import PlanIndexes
 from dalang.store.recording import CHANNEL
 
 DATABASE_SECONDS = 10.0

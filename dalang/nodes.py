@@ -27,6 +27,8 @@ from typing import Any, TypeVar, overload
 
 from dalang.canonical import compact_json, find_unsafe
 from dalang.errors import ErrorType, SuggestedAction
+from dalang.node_memory import Memory as Memory
+from dalang.node_memory import Session as Session
 from dalang.usage import added, usage_of
 
 Handler = Callable[..., Any]
@@ -207,10 +209,21 @@ class NodeContext:
     """Of a node with ``callback``: the address at which somebody ends it; whoever has it may, so it is a secret."""
     answer: Answer | None = None
     """To the last question that the handler asked a person (:class:`AskPerson`)."""
+    memory: Memory = field(default_factory=Memory)
     _stop: threading.Event = field(default_factory=threading.Event)
     _progress: dict[str, Any] = field(default_factory=dict)
     _used: dict[str, Any] = field(default_factory=dict)
     _counting: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def episodes(self) -> tuple[Mapping[str, Any], ...]:
+        """What was done before under such a name, the most fitting first; see ``docs/memory.md``."""
+        return self.memory.episodes
+
+    @property
+    def session(self) -> Session | None:
+        """Where the node works apart from others, if its plan says so."""
+        return self.memory.session
 
     def progress(self, message: str, fraction: float | None = None) -> None:
         """Tell how far the work is: a short text, and a part of 1 where that can be known."""

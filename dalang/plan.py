@@ -23,6 +23,7 @@ from dalang.plan_base import Timeouts as Timeouts
 from dalang.plan_budget import Budget
 from dalang.plan_containers import Body, LoopSpec, MapSpec
 from dalang.plan_human import HumanTask
+from dalang.plan_memory import MemorySpec
 from dalang.plan_planner import Planner
 from dalang.plan_undo import Compensate, Compensation
 
@@ -182,6 +183,9 @@ class Node(Model):
     )
     callback: Callback | None = Field(
         None, description="The node ends when somebody calls its callback URL; of http, agent, python and own types."
+    )
+    memory: MemorySpec | None = Field(
+        None, description="What an agent or a function is given of the past, and where it works apart from others."
     )
     priority: Priority | None = Field(None, description="Among ready nodes, larger first; default: the plan's.")
     join: str = Field(

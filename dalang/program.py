@@ -33,6 +33,7 @@ from dalang.plan import (
     with_derived_ids,
 )
 from dalang.plan_containers import MAX_ELEMENTS
+from dalang.plan_memory import MemorySpec
 from dalang.plan_planner import DEFAULT_MAX_REPLANS, Planner
 from dalang.plan_undo import Compensation
 from dalang.templates import Template, compile_template
@@ -146,6 +147,7 @@ def _node_document(node: Node, retry: int) -> dict[str, Any]:
         "task": _task_document(node),
         "interruptible": node.interruptible,
         "callback": {"timeout": node.callback.timeout} if node.callback else None,
+        "memory": _memory_document(node.memory),
         "priority": node.priority,
         "pivot": node.pivot or None,
         "evaluator": node.evaluator or None,
@@ -168,6 +170,13 @@ def _node_document(node: Node, retry: int) -> dict[str, Any]:
     document["timeouts"] = _timeouts(node.timeouts, node.requirements.estimated_duration)
     document.update({key: value for key, value in optional.items() if value is not None})
     return document
+
+
+def _memory_document(memory: MemorySpec | None) -> dict[str, Any] | None:
+    if memory is None:
+        return None
+    document = memory.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return {**document, "episodes": memory.episodes}
 
 
 def _compensation_document(undo: Compensation, retry: int) -> dict[str, Any]:

@@ -37,6 +37,8 @@ MODELS = (
     "HumanTask",
     "Escalation",
     "Budget",
+    "MemorySpec",
+    "SessionSpec",
 )
 """The models in the order of the reference, after the plan itself."""
 

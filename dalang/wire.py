@@ -314,6 +314,9 @@ class NodeTask(TypedDict):
     capabilities: NotRequired[list[str]]
     metadata: NotRequired[dict[str, Any]]
     implementation: NotRequired[dict[str, Any]]
+    memory: NotRequired[dict[str, Any]]
+    """What it is to be given of the past, and where it works apart (``plan_memory.py``); an agent gets what it is given
+    instead: ``{episodes, session}``."""
     callback: NotRequired[bool]
     """The node ends when somebody calls the address that its worker makes for it."""
     iteration: NotRequired[int]

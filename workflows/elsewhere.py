@@ -45,12 +45,17 @@ async def work_elsewhere(
         ActivityError: it was cancelled, or its time was up.
     """
     result = {"attempt": task.get("attempt", 1), "worker": route["taskQueue"]}
+    if task.get("memory", {}).get("session") is not None:
+        raise _invalid(task, "a node with a session cannot go to an agent on a task queue of its own")
     permitted = await _permit(task, timeouts[2], summary, priority)
     if "policy" in permitted:
         result["policy"] = permitted["policy"]
     current = asyncio.current_task()
     if current is not None and current.cancelling():
         raise asyncio.CancelledError  # it came while the policies were asked, which nothing cuts short
+    given = permitted["outputs"].get("memory") if isinstance(permitted.get("outputs"), dict) else None
+    if given is not None:
+        task = {**task, "memory": given}
     _check(task, route)
     try:
         answer = await _begin(task, route, timeouts, summary, priority)

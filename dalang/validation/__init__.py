@@ -15,6 +15,7 @@ from dalang.validation.codes import CODES
 from dalang.validation.containers import check_containers
 from dalang.validation.human_tasks import check_human_tasks
 from dalang.validation.input_schema import check_input_schema
+from dalang.validation.memory import check_memory
 from dalang.validation.node_types import check_node_types
 from dalang.validation.planner import check_planner
 from dalang.validation.ports import check_ports
@@ -72,6 +73,7 @@ class _Validation:
         check_undo(draft, self._node_types, problems)
         check_planner(draft, self._node_types, problems)
         check_human_tasks(draft, problems)
+        check_memory(draft, problems)
         check_ports(draft, problems)
         check_references(draft, problems)
         check_timing(draft, problems)

@@ -27,6 +27,7 @@ from dalang.plan import (
 from dalang.plan_budget import Budget
 from dalang.plan_containers import LoopSpec, MapSpec
 from dalang.plan_human import Escalation, HumanTask
+from dalang.plan_memory import MemorySpec, SessionSpec
 from dalang.plan_planner import Planner
 from dalang.plan_undo import Compensation
 from dalang.validation import later
@@ -51,6 +52,8 @@ _PARTS: Mapping[str, type[BaseModel]] = {
     "inputs": Port,
     "outputs": Port,
     "map": MapSpec,
+    "memory": MemorySpec,
+    "session": SessionSpec,
     "loop": LoopSpec,
 }
 _NAMES: Mapping[type[BaseModel], str] = {PlanHead: "a plan", Node: "a node", Edge: "an edge", Port: "a port"}
