@@ -20,6 +20,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from dalang.activities.admission import Admissions
 from dalang.activities.agents import AgentWork
 from dalang.activities.catalogue import load_node_modules, node_activities
+from dalang.activities.egress import enforcing
 from dalang.activities.execution import HandlerLoop
 from dalang.activities.http import Http
 from dalang.activities.memory import Memories
@@ -51,6 +52,13 @@ logger = logging.getLogger("dalang.worker")
 @contextlib.asynccontextmanager
 async def worker(settings: Settings) -> AsyncIterator[Worker]:
     """Run a worker for the length of the block; leaving it drains: no new work, and what runs may end."""
+    with enforcing(settings.egress):
+        async with _worker(settings) as running:
+            yield running
+
+
+@contextlib.asynccontextmanager
+async def _worker(settings: Settings) -> AsyncIterator[Worker]:
     load_node_modules(settings.node_modules)
     engine = create_engine(settings)
     client = await connect(settings, storage_driver=PostgresBlobDriver(engine))

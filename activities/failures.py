@@ -11,6 +11,7 @@ import httpx
 from pydantic import ValidationError
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
+from dalang.activities.egress import refusal_within
 from dalang.canonical import compact_json, find_unsafe, safe_text
 from dalang.errors import ErrorPayload, ErrorType
 from dalang.nodes import NodeFailure
@@ -22,6 +23,7 @@ MAX_DETAILS_BYTES = 16 * 1024
 
 def classify(error: BaseException) -> ErrorPayload:
     """Return what ``error`` means: a typed failure as it says, a known exception by its kind, else UNKNOWN_ERROR."""
+    error = refusal_within(error) or error
     if isinstance(error, NodeFailure):
         return ErrorPayload(
             type=error.type,

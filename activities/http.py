@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from dalang.activities.callbacks import HEADER, filled_in
+from dalang.activities.egress import EgressRefused, http_client
 from dalang.durations import Duration
 from dalang.nodes import InvalidInput, NetworkError, NodeContext, ResourceExhausted, TimedOut, ToolError
 
@@ -43,10 +44,10 @@ class HttpRequest(BaseModel):
 
 
 class Http:
-    """Sends requests through one pooled client."""
+    """Sends requests through one pooled client, to where the operator allows it."""
 
     def __init__(self) -> None:
-        self._client = httpx.AsyncClient(follow_redirects=False, timeout=httpx.Timeout(None, connect=10.0))
+        self._client = http_client(follow_redirects=False, timeout=httpx.Timeout(None, connect=10.0))
 
     async def close(self) -> None:
         """Close the pool."""
@@ -56,9 +57,10 @@ class Http:
         """Send the node's request and return status, headers and body.
 
         Raises:
-            NodeFailure: NETWORK_ERROR when the peer is away (also 502, 503, 504), RESOURCE_EXHAUSTED for 429, TIMEOUT
-                for 408 and when no answer comes in time, TOOL_ERROR for any other status that was not expected.
-                Where there was no connection it declares ``no_effect``.
+            NodeFailure: POLICY_VIOLATION where the operator does not allow the address, NETWORK_ERROR when the peer is
+                away (also 502, 503, 504), RESOURCE_EXHAUSTED for 429, TIMEOUT for 408 and when no answer comes in
+                time, TOOL_ERROR for any other status that was not expected.
+                Where nothing was sent it declares ``no_effect``.
         """
         try:
             request = HttpRequest.model_validate(filled_in(dict(ctx.inputs), ctx.callback_url))
@@ -102,6 +104,9 @@ class Http:
                 return response, bytes(content)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
             raise InvalidInput(f"{request.url} is no usable address: {error}", no_effect=True) from None
+        except EgressRefused as refused:
+            refused.no_effect = True  # no redirect was followed, so nothing went out
+            raise
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             # Without a connection nothing was sent, so nothing can have happened.
             name = type(error).__name__

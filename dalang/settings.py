@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dalang.breaker import Thresholds
+from dalang.egress import PUBLIC, Egress, read_rule
 from dalang.errors import DalangError
 
 PREFIX = "DALANG_"
@@ -113,6 +114,18 @@ class Settings(BaseModel):
     policy_when_away: Literal["deny", "allow"] = Field(
         default="deny",
         description="What holds for nodes while that service does not answer; runs are always denied then.",
+    )
+
+    egress_allow: tuple[str, ...] = Field(
+        default=(PUBLIC,),
+        description="Where nodes may send requests (`docs/egress.md`): `public` for the public internet, hosts "
+        "(`api.example.com`, `*.example.com`), addresses and networks (`10.0.0.0/8`), each also with `:port`.",
+    )
+    egress_deny: tuple[str, ...] = Field(
+        default=(), description="Where they may not although the other setting allows it; written the same way."
+    )
+    egress_proxy: str = Field(
+        default="", repr=False, description="HTTP proxy for these requests; those of the environment are not used."
     )
 
     node_modules: tuple[str, ...] = Field(
@@ -222,10 +235,17 @@ class Settings(BaseModel):
             problems = (f"{PREFIX}{'.'.join(map(str, x['loc'])).upper()}: {x['msg']}" for x in e.errors())
             raise SettingsError("invalid settings:\n  " + "\n  ".join(problems)) from None
 
-    @field_validator("node_modules", mode="before")
+    @field_validator("node_modules", "egress_allow", "egress_deny", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(x.strip() for x in value.split(",") if x.strip()) if isinstance(value, str) else value
+
+    @field_validator("egress_allow", "egress_deny")
+    @classmethod
+    def _rules(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            read_rule(text)
+        return value
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -250,7 +270,7 @@ class Settings(BaseModel):
             raise ValueError("must look like host:port, such as 127.0.0.1:7233")
         return value
 
-    @field_validator("api_url", "public_url", "temporal_ui_url", "opa_url", "policy_url")
+    @field_validator("api_url", "public_url", "temporal_ui_url", "opa_url", "policy_url", "egress_proxy")
     @classmethod
     def _web_address(cls, value: str) -> str:
         if value and not value.startswith(("http://", "https://")):
@@ -286,6 +306,11 @@ class Settings(BaseModel):
         """When circuit breakers open and close."""
         open_ms = round(self.breaker_open_seconds * 1000)
         return Thresholds(max(self.breaker_failure_threshold, 1), self.breaker_success_threshold, open_ms)
+
+    @property
+    def egress(self) -> Egress:
+        """Where nodes may send requests."""
+        return Egress.of(self.egress_allow, self.egress_deny, self.egress_proxy)
 
     def require_database_url(self) -> str:
         """The URL of the process role; raises :class:`SettingsError` when there is none."""

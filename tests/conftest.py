@@ -14,7 +14,7 @@ from temporalio.client import Client
 from dalang.settings import PREFIX, Settings
 from dalang.stack.postgres import drop_database
 from tests import harness
-from tests.harness import Database, Servers
+from tests.harness import LOOPBACK_ALLOWED, Database, Servers
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -98,5 +98,6 @@ def settings(database: Database, temporal_address: str, task_queue: str, tmp_pat
         database_url=database.url,
         migration_database_url=database.owner_url,
         temporal_address=temporal_address,
+        egress_allow=LOOPBACK_ALLOWED,
         task_queue=task_queue,
     )

@@ -34,6 +34,8 @@ from dalang.stack.private_files import make_home, write_private
 from dalang.stack.temporal_server import TemporalPorts, TemporalServer
 
 ROOT = Path(__file__).resolve().parent.parent
+LOOPBACK_ALLOWED = ("public", "127.0.0.1")
+"""``egress_allow`` of the workers of tests: the services they call are on this machine."""
 TEMPLATE = "dalang_template"
 PATIENCE = 90.0
 """How many seconds a test waits for what must come; a loaded machine stalls the servers for many of them."""

@@ -231,7 +231,9 @@ def _stack(session: Session, folder: Path) -> Iterator[Settings]:
 
     given = Settings.load(home=make_home(folder), running_stack=False)
     modules = tuple(dict.fromkeys((*given.node_modules, NODE_MODULE)))
-    embedded = Embedded(on_free_ports(given.model_copy(update={"node_modules": modules})))
+    # The services that its examples call run on this machine.
+    allowed = tuple(dict.fromkeys((*given.egress_allow, "127.0.0.1")))
+    embedded = Embedded(on_free_ports(given.model_copy(update={"node_modules": modules, "egress_allow": allowed})))
     began = time.monotonic()
     waiting = _text(("Starting PostgreSQL, Temporal, a worker and the API ...", "dim"))
     try:

@@ -18,7 +18,7 @@ from dalang.stack.ports import free_port
 from dalang.stack.postgres import drop_database
 from dalang.stack.private_files import make_home
 from dalang.stack.supervisor import Stack, stack
-from tests.harness import Servers
+from tests.harness import LOOPBACK_ALLOWED, Servers
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ async def running(
         database_url=database.url,
         migration_database_url=database.owner_url,
         temporal_address=servers.temporal_address,
+        egress_allow=LOOPBACK_ALLOWED,
         task_queue=f"cli-{uuid.uuid4().hex[:12]}",
         api_port=free_port(),
         node_modules=("dalang.demo",),

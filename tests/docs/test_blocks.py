@@ -32,7 +32,7 @@ from dalang.stack.supervisor import on_free_ports, stack
 from dalang.store.engine import create_engine, transaction
 from dalang.store.tokens import ensure_token
 from tests.docs.markdown import Block, blocks, documents
-from tests.harness import ROOT
+from tests.harness import LOOPBACK_ALLOWED, ROOT
 
 NOT_RUN = {
     ("README.md", "make demo", "starts a stack of its own; tests/cli runs it"),
@@ -66,6 +66,7 @@ NOT_RUN = {
         """'{"taskId": "...", "action": "approve", "operator": "kim", "values": {"channel": "mail"}}'""",
         "the task above is decided",
     ),
+    ("docs/egress.md", "DALANG_EGRESS_ALLOW=127.0.0.1 dalang up", "runs until Ctrl-C; the suite allows the same"),
     ("docs/benchmarks.md", "python benchmarks/interpreter.py --rounds 5", "measures for minutes"),
     ("docs/benchmarks.md", "python benchmarks/state_machine.py", "measures for half a minute"),
     ("docs/benchmarks.md", "python benchmarks/fairness.py --svg docs/fairness.svg", "measures for minutes"),
@@ -147,7 +148,11 @@ async def test_what_the_documentation_says_to_type_works(monkeypatch: pytest.Mon
     # This checkout before one that may be installed, too.
     monkeypatch.setenv("PYTHONPATH", f"{modules}{os.pathsep}{ROOT}")
     settings = on_free_ports(
-        Settings(home=folder / "home", node_modules=("dalang.demo", *(Path(name).stem for name in names)))
+        Settings(
+            home=folder / "home",
+            node_modules=("dalang.demo", *(Path(name).stem for name in names)),
+            egress_allow=LOOPBACK_ALLOWED,
+        )
     )
     try:
         async with stack(settings, durable=False) as running:

@@ -24,7 +24,7 @@ from dalang.stack.ports import free_port
 from dalang.stack.postgres import drop_database
 from dalang.stack.private_files import make_home
 from dalang.stack.supervisor import stack
-from tests.harness import Servers, requires_shared, shared_dir
+from tests.harness import LOOPBACK_ALLOWED, Servers, requires_shared, shared_dir
 
 pytestmark = requires_shared
 SHARED = shared_dir() or Path("shared")
@@ -49,6 +49,7 @@ async def client(
         database_url=database.url,
         migration_database_url=database.owner_url,
         temporal_address=servers.temporal_address,
+        egress_allow=LOOPBACK_ALLOWED,
         task_queue=f"e2e-{uuid.uuid4().hex[:12]}",
         api_port=free_port(),
         node_modules=("dalang.demo",),

@@ -10,7 +10,7 @@ import pytest
 from dalang.settings import Settings
 from dalang.stack.postgres import drop_database
 from tests.engine.kit import Engine, engine
-from tests.harness import Servers
+from tests.harness import LOOPBACK_ALLOWED, Servers
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +25,7 @@ async def shared_engine(
         database_url=database.url,
         migration_database_url=database.owner_url,
         temporal_address=servers.temporal_address,
+        egress_allow=LOOPBACK_ALLOWED,
         task_queue=f"engine-{uuid.uuid4().hex[:8]}",
     )
     async with engine(settings) as running:

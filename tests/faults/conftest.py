@@ -15,7 +15,7 @@ from dalang.settings import Settings
 from dalang.stack.private_files import make_home
 from dalang.stack.supervisor import SERVERS, Stack, on_free_ports, stack
 from tests.faults.site import Site, site
-from tests.harness import ROOT
+from tests.harness import LOOPBACK_ALLOWED, ROOT
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -42,7 +42,7 @@ async def workers(settings: Settings, folder: Path) -> AsyncIterator[Site]:
 async def own_servers() -> AsyncIterator[Stack]:
     """A PostgreSQL and a Temporal that tests may stop and kill; they keep data as in production."""
     home = make_home(Path(tempfile.mkdtemp(prefix="dalang-faults-")))
-    async with stack(on_free_ports(Settings(home=home)), SERVERS) as running:
+    async with stack(on_free_ports(Settings(home=home, egress_allow=LOOPBACK_ALLOWED)), SERVERS) as running:
         yield running
     shutil.rmtree(home, ignore_errors=True)
 
@@ -65,6 +65,7 @@ def own_settings(servers_up: Stack, tmp_path: Path) -> Settings:
         database_url=found.database_url,
         migration_database_url=found.migration_database_url,
         temporal_address=found.temporal_address,
+        egress_allow=LOOPBACK_ALLOWED,
         task_queue=f"faults-{uuid.uuid4().hex[:8]}",
     )
 

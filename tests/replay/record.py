@@ -24,6 +24,7 @@ from dalang.store.pools import put_pool
 from dalang.store.schedules import NewSchedule, create_schedule
 from dalang.wire import WORKFLOW_ID_PREFIX
 from tests.engine.kit import TENANT, Engine, engine
+from tests.harness import LOOPBACK_ALLOWED
 from tests.replay.plans import PLANS, SCHEDULED, Recorded, Scheduled
 
 HISTORIES = Path(__file__).parent / "histories"
@@ -98,7 +99,7 @@ async def main(names: list[str]) -> None:
     """Record what is named, or what is missing."""
     missing = [name for name in (*PLANS, *SCHEDULED) if not path_of(name, 1).exists()]
     with tempfile.TemporaryDirectory() as folder:
-        settings = on_free_ports(Settings(home=Path(folder)))
+        settings = on_free_ports(Settings(home=Path(folder), egress_allow=LOOPBACK_ALLOWED))
         async with (
             stack(settings, frozenset({"postgres", "temporal"}), durable=False) as running,
             engine(running.settings) as ready,
