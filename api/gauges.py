@@ -1,4 +1,4 @@
-"""What /metrics tells of what nodes wait for: gauges of the token's tenant, in Prometheus' text format."""
+"""What /metrics tells of what nodes wait for and use: gauges of the token's tenant, in Prometheus' text format."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dalang.breaker import BreakerState
 from dalang.store.admission_tables import SHARED
 from dalang.store.breakers import count_by_state
 from dalang.store.pools import Pool, list_pools
+from dalang.store.usage import COLUMNS, get_budget, used_on
 from dalang.store.utilization import Use, pool_uses, queue_statistics
 
 Sample = tuple[Mapping[str, str], float]
@@ -38,6 +39,21 @@ async def breaker_gauges(conn: AsyncConnection, tenant_id: str) -> list[str]:
     counts = await count_by_state(conn, tenant_id)
     samples: list[Sample] = [({"state": str(state)}, counts.get(state, 0)) for state in BreakerState]
     return list(gauge("dalang_circuit_breakers", "Circuit breakers that ever counted a failure.", samples))
+
+
+async def budget_gauges(conn: AsyncConnection, tenant_id: str) -> list[str]:
+    """Return the lines of what the tenant has used today, and may use on a day."""
+    used = await used_on(conn, tenant_id, datetime.now(UTC).date())
+    budget = await get_budget(conn, tenant_id)
+    measures = [({"measure": measure}, column) for measure, column in COLUMNS.items()]
+    spent: list[Sample] = [(labels, getattr(used, column)) for labels, column in measures]
+    limits: list[Sample] = [
+        (labels, limit) for labels, column in measures if (limit := getattr(budget, column, None)) is not None
+    ]
+    return [
+        *gauge("dalang_usage_today", "What the tenant's nodes used today (UTC); wallTime in milliseconds.", spent),
+        *gauge("dalang_budget", "What they may use on a day; a measure without a limit is absent.", limits),
+    ]
 
 
 def gauge(name: str, about: str, samples: Iterable[Sample]) -> Iterator[str]:

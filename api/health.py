@@ -13,7 +13,7 @@ from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, DescribeTaskQueueRequest
 
 from dalang.api.auth import Reader
-from dalang.api.gauges import breaker_gauges, limit_gauges
+from dalang.api.gauges import breaker_gauges, budget_gauges, limit_gauges
 from dalang.api.schemas import Answer
 from dalang.api.services import Service, Services
 from dalang.statuses import RunStatus
@@ -61,16 +61,17 @@ async def ready(response: Response, it: Service) -> Ready:
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(who: Reader, it: Service) -> Response:
-    """Metrics in Prometheus' text format: requests of this process; runs by status, circuit breakers, pools, queue
-    and leases of the token's tenant.
+    """Metrics in Prometheus' text format: requests of this process; runs by status, circuit breakers, pools, queue,
+    leases and what was used today of the token's tenant.
     """
     async with it.transaction(who.tenant_id) as conn:
         counts = await count_by_status(conn, who.tenant_id)
         limits = await limit_gauges(conn, who.tenant_id)
         breakers = await breaker_gauges(conn, who.tenant_id)
+        budgets = await budget_gauges(conn, who.tenant_id)
     lines = ["# HELP dalang_runs Runs of the token's tenant.", "# TYPE dalang_runs gauge"]
     lines += [f'dalang_runs{{status="{status}"}} {counts.get(status, 0)}' for status in RunStatus]
-    lines += [*limits, *breakers]
+    lines += [*limits, *breakers, *budgets]
     body = generate_latest(it.metrics.registry) + ("\n".join(lines) + "\n").encode()
     return Response(body, media_type=CONTENT_TYPE_LATEST)
 

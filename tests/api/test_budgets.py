@@ -80,6 +80,10 @@ async def test_a_tenants_day_pauses_its_runs(api: Api, working: None) -> None:
     found = await api.get("/orchestrator/budgets")
     assert found["used"]["cost"] >= 0.5
     assert found["used"]["nodes"] == found["used"]["cost"] / 0.25
+    text = (await api("GET", "/metrics")).text
+    assert f'dalang_usage_today{{measure="cost"}} {found["used"]["cost"]:g}' in text
+    assert 'dalang_budget{measure="cost"} 0.5' in text
+    assert 'dalang_budget{measure="tokens"}' not in text
     other = await api.get("/orchestrator/budgets", as_=("globex", "viewer"))
     assert (other["budget"]["cost"], other["used"]["tokens"]) == (None, 0)
     assert (await api("DELETE", "/orchestrator/budgets", as_=ADMIN)).status_code == 204
