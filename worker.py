@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from temporalio.client import Client
@@ -24,6 +25,8 @@ from dalang.activities.egress import enforcing
 from dalang.activities.execution import HandlerLoop
 from dalang.activities.http import Http
 from dalang.activities.memory import Memories
+from dalang.activities.mcp.node import Mcp
+from dalang.activities.mcp.servers import NamedServers
 from dalang.activities.projection import Projection, StoreRecorder
 from dalang.activities.revisions import Revisions
 from dalang.activities.scheduled_run import ScheduledRuns
@@ -72,13 +75,16 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
     leasing = Leasing(engine, settings.payload_threshold_bytes)
     admissions = Admissions(leasing)
     teller = Teller(engine, settings.require_database_url(), client, leasing)
+    mcp = Mcp(NamedServers(Path(settings.mcp_servers_file) if settings.mcp_servers_file else None))
     loop, http = HandlerLoop(settings.max_concurrent_activities), Http()
     revisions, undo_seeds = Revisions(engine), UndoSeeds(engine)
     breakers = Breakers(engine, settings.require_database_url(), settings.breaker_thresholds)
     recorder = StoreRecorder(engine, identity, settings.public_url, launcher.enforcer)
     listener = Listener(settings.require_database_url(), [CHANGED])
     gate = breakers if settings.breaker_failure_threshold else None
-    activities = node_activities(recorder, loop, http, gate, AgentWork(engine, listener), Memories(engine))
+    activities = node_activities(
+        recorder, loop, http, gate, AgentWork(engine, listener), Memories(engine), adapters={"mcp": mcp}
+    )
     presence = Presence(engine, client, leasing, settings.agent_places)
     beside = (
         teller.tell_for_ever(),
@@ -123,6 +129,7 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
         leasing.close()
         loop.close()
         await http.close()
+        await mcp.close()
         await launcher.enforcer.close()
         await engine.dispose()
 

@@ -51,8 +51,9 @@ class Gate(Protocol):
 def breaker_key(task: NodeTask, known: Registry) -> str | None:
     """Return which breaker an attempt goes through; None: none.
 
-    ``http`` nodes: the address without its path. Agents: the agent. Functions: as they were registered, else their
-    name. A node that cannot work at all (no such function, no URL) calls nobody.
+    ``http`` nodes: the address without its path. ``mcp`` nodes: the server's name, else its address. Agents: the agent.
+    Functions: as they were registered, else their name. A node that cannot work at all (no such function, no URL) calls
+    nobody.
     """
     key = _key(task, known)
     return key[:MAX_KEY] if key is not None and key.isprintable() else None
@@ -62,6 +63,11 @@ def _key(task: NodeTask, known: Registry) -> str | None:
     kind = task["type"]
     if kind == "http":
         return _of_address(task["inputs"].get("url"))
+    if kind == "mcp":
+        server = task["inputs"].get("server")
+        if isinstance(server, str):
+            return f"mcp {server}"
+        return _of_address(server.get("url") if isinstance(server, Mapping) else None)
     if kind == "agent":
         if "agent" in task:  # of the registry
             return f"agent {task['agent']}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +63,12 @@ def node_activities(
     agents: AgentWork | None = None,
     memories: Memories | None = None,
     known: Registry = registry,
+    adapters: Mapping[str, Handler] | None = None,
 ) -> list[Callable[..., Awaitable[Any]]]:
     """Return the activities of the built-in node types and of everything registered with ``@node``.
 
     Without a ``gate`` there are no circuit breakers; without ``agents`` all agents are functions of this worker;
-    without ``memories`` nothing is remembered.
+    without ``memories`` nothing is remembered. ``adapters`` are the handlers of further built-in types, by type.
     """
     local = LocalFunctions(known, loop)
 
@@ -80,6 +81,9 @@ def node_activities(
             return lambda ctx: local.agent(ctx, task.get("handler"))
         return lambda ctx: agents.work(ctx, task, name, local)
 
+    def adapter(handler: Handler) -> Callable[[NodeTask], Handler]:
+        return lambda task: handler
+
     def registered(name: str) -> Callable[[NodeTask], Handler]:
         return lambda task: lambda ctx: local.registered(ctx, name)
 
@@ -89,6 +93,7 @@ def node_activities(
         "python": python,
         AGENT: agent,
         PERMIT_NODE: lambda task: tell,
+        **{name: adapter(handler) for name, handler in (adapters or {}).items()},
         **{name: registered(name) for name in known.node_types},
     }
 

@@ -352,7 +352,7 @@ class Registry:
         return tuple(self._agents.values())
 
 
-BUILT_IN_TYPES = ("noop", "sleep", "timer", "event", "human", "python", "http", "agent", "plan", "map", "loop")
+BUILT_IN_TYPES = ("noop", "sleep", "timer", "event", "human", "python", "http", "mcp", "agent", "plan", "map", "loop")
 """Node types that are always there."""
 
 registry = Registry()

@@ -131,6 +131,11 @@ class Settings(BaseModel):
     node_modules: tuple[str, ...] = Field(
         default=(), description="Python modules, separated by commas, that register node types with `@node`."
     )
+    mcp_servers_file: str = Field(
+        default="",
+        description="YAML or JSON file of the MCP servers that `mcp` nodes may name (`docs/mcp.md`); read again when "
+        "it changes. Only programs named here are started.",
+    )
     agent_places: int = Field(
         default=0,
         ge=0,

@@ -12,7 +12,6 @@ from dalang.validation.report import Problems, Steps
 
 NODE_TYPES: Mapping[str, str] = {
     "a2a": "agents behind the A2A protocol",
-    "mcp": "tools behind the Model Context Protocol",
     "llm": "calling a language model",
     "wasm": "WebAssembly modules",
     "container": "containers",

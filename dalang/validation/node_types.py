@@ -15,6 +15,7 @@ from dalang.nodes import BUILT_IN_TYPES
 from dalang.plan import ERROR_PORT, Node
 from dalang.program import WAITING_TYPES
 from dalang.validation import later
+from dalang.validation.mcp_inputs import MCP_INPUTS
 from dalang.validation.report import Problems, kind_of, shown
 from dalang.validation.structure import Draft, NodeAt
 from dalang.validation.waits import EVENT_INPUTS, TIMER_INPUTS, check_callback, check_end
@@ -101,6 +102,8 @@ class _Inputs:
     def check(self) -> None:
         if self._model.type == "http":
             self._http()
+        elif self._model.type == "mcp":
+            self._mcp()
         elif self._model.type == "sleep":
             self._sleep()
         elif self._model.type == "timer":
@@ -117,6 +120,13 @@ class _Inputs:
         for name, check in _HTTP_INPUTS.items():
             self._literal(name, check)
         self._ignored(tuple(_HTTP_INPUTS))
+
+    def _mcp(self) -> None:
+        self._need("server", "An mcp node needs the input `server`: the name of an MCP server, or {url, headers}.")
+        self._need("tool", "An mcp node needs the input `tool`: the name of the tool to call.")
+        for name, check in MCP_INPUTS.items():
+            self._literal(name, check)
+        self._ignored(tuple(MCP_INPUTS))
 
     def _sleep(self) -> None:
         if not any(self._has(name) for name in ("duration", "seconds")):

@@ -60,6 +60,7 @@ GOOD: Document = {
 }
 
 Change = Callable[[Document], Any]
+LATER_TYPE = next(iter(later.NODE_TYPES))
 
 
 def setting(*path: Any) -> Change:
@@ -257,7 +258,7 @@ ERRORS: list[tuple[Change, str, str]] = [
     (setting("compensate", "sometimes"), "/compensate", "BAD_VALUE"),
     (setting("nodes", 0, "compensation", {}), "/nodes/0/compensation/type", "MISSING_FIELD"),
     (setting("nodes", 0, "compensation", {"type": "sleep"}), "/nodes/0/compensation/type", "BAD_COMPENSATION"),
-    (setting("nodes", 0, "compensation", {"type": "mcp"}), "/nodes/0/compensation/type", "FEATURE_UNAVAILABLE"),
+    (setting("nodes", 0, "compensation", {"type": LATER_TYPE}), "/nodes/0/compensation/type", "FEATURE_UNAVAILABLE"),
     (setting("nodes", 0, "compensation", {"type": "python"}), "/nodes/0/compensation/handler", "MISSING_FIELD"),
     (setting("nodes", 0, "compensation", {"type": "http", "inputs": {}}), "/nodes/0/compensation/inputs", "MISSING_INPUT"),
     (setting("nodes", 0, "compensation", {"type": "noop", "timeouts": {"heartbeat": "0s"}}), "/nodes/0/compensation/timeouts/heartbeat", "ZERO_DURATION"),
@@ -268,7 +269,7 @@ ERRORS: list[tuple[Change, str, str]] = [
     (setting("finally", 0, "compensation", {"type": "noop"}), "/finally/0/compensation", "FINALLY_UNDO"),
     # plans that change
     (setting("planner", {"type": "sleep"}), "/planner/type", "BAD_PLANNER"),
-    (setting("planner", {"type": "mcp"}), "/planner/type", "FEATURE_UNAVAILABLE"),
+    (setting("planner", {"type": LATER_TYPE}), "/planner/type", "FEATURE_UNAVAILABLE"),
     (setting("planner", {"type": "python"}), "/planner/handler", "MISSING_FIELD"),
     (setting("planner", {"type": "http"}), "/planner/inputs", "MISSING_INPUT"),
     (setting("planner", {"capability": "x"}), "/planner/capability", "UNKNOWN_FIELD"),
@@ -447,7 +448,7 @@ def test_built_in_types_are_always_known(kind: str) -> None:
         "loop": {"loop": {"body": body, "until": "true", "maxIterations": 1}},
     }
     own = holds.get(kind, {"handler": "f"})
-    inputs = {"url": "https://x.org", "seconds": 1, "duration": "1s", "name": "n"}
+    inputs = {"url": "https://x.org", "seconds": 1, "duration": "1s", "name": "n", "server": "s", "tool": "t"}
     assert validate(with_node(type=kind, inputs=inputs, **own), node_types=["f"], agents=[["x"]]).ok
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dalang.activities.mcp.servers import read_servers
 from dalang.loading import load_plan
 from dalang.patching import OPERATIONS
 from dalang.plan import Edge, Node
@@ -119,6 +120,8 @@ def test_yaml_is_a_plan_or_a_part_of_one(block: Block) -> None:
         assert set(yaml.safe_load(block.text)) <= set(OPERATIONS)
     elif str(block.marks.get("file", "")).endswith("policy.yaml"):
         read_policy(block.text)
+    elif str(block.marks.get("file", "")).endswith("servers.yaml"):
+        read_servers(block.text)
     elif not str(block.marks.get("file", "")).startswith("bad"):
         report = load_plan(block.text.encode(), name="plan.yaml")
         assert [str(one) for one in report.problems] == []
@@ -147,11 +150,13 @@ async def test_what_the_documentation_says_to_type_works(monkeypatch: pytest.Mon
         _write_files(path, modules)
     # This checkout before one that may be installed, too.
     monkeypatch.setenv("PYTHONPATH", f"{modules}{os.pathsep}{ROOT}")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     settings = on_free_ports(
         Settings(
             home=folder / "home",
             node_modules=("dalang.demo", *(Path(name).stem for name in names)),
             egress_allow=LOOPBACK_ALLOWED,
+            mcp_servers_file=str(ROOT / "examples" / "mcp-servers.yaml"),
         )
     )
     try:

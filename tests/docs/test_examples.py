@@ -28,7 +28,7 @@ from tests.engine.kit import Engine, body_of, engine
 from tests.harness import ROOT
 
 EXAMPLES = ROOT / "examples"
-OPTIONS = {path.name for end in ("options", "patch", "policy") for path in EXAMPLES.glob(f"*-{end}.yaml")}
+OPTIONS = {path.name for end in ("options", "patch", "policy", "servers") for path in EXAMPLES.glob(f"*-{end}.yaml")}
 PLANS = sorted(
     path.name for path in EXAMPLES.iterdir() if path.suffix in (".yaml", ".json") and path.name not in OPTIONS
 )
@@ -41,8 +41,9 @@ WAITING = {
     "circuit-breaker.yaml",
     "human-approval.yaml",
     "human-escalation.yaml",
+    "mcp.yaml",
 }
-"""They wait for somebody: each has a test of its own, here, or in a file for people or agents."""
+"""They wait for somebody, or need him: each has a test of its own, here, or in a file for people or agents."""
 
 POOL = {"tenant_id": "", "rate": None, "burst": None, "description": "", "updated_by": "test"}
 SPAN = ("NODE_STARTED", "NODE_COMPLETED")

@@ -20,8 +20,10 @@ async def shared_engine(
     """One worker and one database for all engine tests of this process: runs do not disturb each other."""
     database = await servers.create_database(superuser)
     home: Path = tmp_path_factory.mktemp("engine")
+    (home / "mcp.yaml").write_text("mcpServers: {}")
     settings = Settings(
         home=home,
+        mcp_servers_file=str(home / "mcp.yaml"),
         database_url=database.url,
         migration_database_url=database.owner_url,
         temporal_address=servers.temporal_address,
