@@ -24,9 +24,9 @@ from dalang.activities.catalogue import load_node_modules, node_activities
 from dalang.activities.egress import enforcing
 from dalang.activities.execution import HandlerLoop
 from dalang.activities.http import Http
-from dalang.activities.memory import Memories
 from dalang.activities.mcp.node import Mcp
 from dalang.activities.mcp.servers import NamedServers
+from dalang.activities.memory import Memories
 from dalang.activities.projection import Projection, StoreRecorder
 from dalang.activities.revisions import Revisions
 from dalang.activities.scheduled_run import ScheduledRuns
