@@ -27,6 +27,7 @@ from mcp_types import ElicitResult, Implementation, Tool
 from pydantic import ValidationError
 
 from dalang import __version__
+from dalang.activities.egress import http_client, refusal_within
 from dalang.activities.mcp import results
 from dalang.activities.mcp.servers import Server
 from dalang.canonical import safe_text
@@ -105,7 +106,7 @@ class Call:
         if self._stopped:
             raise asyncio.CancelledError
         if failure is not None:
-            raise self._failure(_first(failure)) from None
+            raise refusal_within(failure) or self._failure(_first(failure)) from None
         raise self._late()
 
     @contextlib.asynccontextmanager
@@ -194,7 +195,9 @@ class Call:
             yield streamable_http_client(self.server.url, http_client=library)
 
     def _outgoing(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(timeout=httpx.Timeout(None, connect=10.0), trust_env=False)
+        timeout = httpx.Timeout(None, connect=10.0)
+        # What the operator named he has chosen; an address of a plan is under his rules.
+        return httpx.AsyncClient(timeout=timeout, trust_env=False) if self.trusted else http_client(timeout=timeout)
 
     def _answered(self, method: str, status: int) -> None:
         if method == "POST":

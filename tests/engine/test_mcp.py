@@ -16,10 +16,12 @@ import httpx
 import psutil
 import pytest
 
+from dalang.activities.egress import EgressRefused, enforcing
 from dalang.activities.mcp import child
 from dalang.activities.mcp import servers as named
 from dalang.activities.mcp.node import Mcp
 from dalang.activities.mcp.servers import NamedServers
+from dalang.egress import Egress
 from dalang.nodes import NodeContext, NodeFailure
 from dalang.stack.ports import free_port
 from tests.engine.kit import Engine, body_of
@@ -228,6 +230,13 @@ async def test_a_real_server_by_both_transports(
             assert end["run"]["status"] == "COMPLETED", end["run"]
             got = body_of(end, "NODE_COMPLETED", "call")["outputs"]
             assert {**got, **expected} == got
+
+
+async def test_addresses_of_plans_are_under_the_rules_of_the_operator() -> None:
+    """Only those that he has given names to are not."""
+    inputs = {"server": {"url": "http://169.254.169.254/mcp"}, "tool": "t"}
+    with enforcing(Egress()), pytest.raises(EgressRefused, match="metadata"):
+        await Mcp(NamedServers(None))(NodeContext("n", "n", "mcp", "r", "acme", inputs, "key"))
 
 
 async def test_a_server_that_dies_is_asked_again_with_the_same_key(
