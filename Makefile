@@ -46,6 +46,7 @@ test: check
 
 soak: venv
 	$(BIN)/python -m pytest -m soak -s $(PYTEST_ARGS)
+	PYTEST_EFFORT=20 $(BIN)/python -m pytest -n $(JOBS) tests/core
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dalang.admission import Admission, Agent, Demand, Lease
+from tests.effort import tries
 
 RANDOM = st.randoms(use_true_random=False)
 TENANTS = ("a", "b", "c")
@@ -100,7 +101,7 @@ class Site:
 
 
 @given(rnd=RANDOM)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=tries(120), deadline=None)
 def test_never_more_than_there_is_and_nothing_idle_for_nobody(rnd: Random) -> None:
     """Limits hold after every pass; and if anybody waits, either somebody works or it was granted."""
     site = Site.drawn(rnd)
@@ -121,7 +122,7 @@ def test_never_more_than_there_is_and_nothing_idle_for_nobody(rnd: Random) -> No
 
 
 @given(rnd=RANDOM)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=tries(120), deadline=None)
 def test_the_first_that_waits_gets_what_fits(rnd: Random) -> None:
     """Work conservation: whoever is first of all is never left waiting with everything there that it needs."""
     site = Site.drawn(rnd)
@@ -137,7 +138,7 @@ def test_the_first_that_waits_gets_what_fits(rnd: Random) -> None:
 
 
 @given(rnd=RANDOM)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=tries(60), deadline=None)
 def test_who_waits_is_served_however_many_come_after(rnd: Random) -> None:
     """No starvation: against an endless stream of others of the same priority, in whatever sizes, it has its turn."""
     site = Site.drawn(rnd)
@@ -169,7 +170,7 @@ def test_who_waits_is_served_however_many_come_after(rnd: Random) -> None:
 
 
 @given(rnd=RANDOM, weights=st.tuples(*[st.sampled_from((1, 2, 3))] * 3))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=tries(50), deadline=None)
 def test_tenants_share_by_weight_while_they_all_wait(rnd: Random, weights: tuple[int, int, int]) -> None:
     """Whoever has a thousand nodes and whoever has ten hold as much of a pool at each moment as their weights say."""
     places = sum(weights) * rnd.randint(1, 3)
@@ -193,7 +194,7 @@ def test_tenants_share_by_weight_while_they_all_wait(rnd: Random, weights: tuple
 
 
 @given(rnd=RANDOM)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=tries(50), deadline=None)
 def test_a_tenant_that_its_own_quota_holds_back_keeps_nothing_from_others(rnd: Random) -> None:
     """However much it waits for, everybody else gets what is there."""
     size = rnd.randint(2, 6)

@@ -21,6 +21,7 @@ from dalang.breaker import (
     heard,
     opened,
 )
+from tests.effort import tries
 
 LIMITS = Thresholds(failures=3, successes=2, open_ms=1000)
 FRESH = Breaker()
@@ -87,7 +88,7 @@ def test_who_waits_for_a_place_asks_less_often_the_longer_the_trials_take() -> N
     assert waits == [LEAST_WAIT_MS, 700, 900, LIMITS.open_ms]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=tries(200), deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 4), st.integers(1, 3))
 def test_whatever_the_order(seed: int, failures: int, successes: int) -> None:
     """Attempts overlap, get lost and are told twice: counts and places stay in their bounds, and it closes in the end.

@@ -29,6 +29,7 @@ from dalang.program import Program, compile_plan
 from dalang.run import Run
 from dalang.run_state import MAX_CHILDREN
 from dalang.statuses import RUN_ENDS
+from tests.effort import tries
 
 RUN = "6d8a1d1c-2f5c-5c0e-9a53-0f1b6f3f0c11"
 BODY = {"nodes": [{"nodeId": "a", "type": "noop"}]}
@@ -203,7 +204,7 @@ def test_results_that_are_too_large_fail_the_map(monkeypatch: pytest.MonkeyPatch
     assert run.error["details"]["code"] == "TOO_LARGE"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(100), deadline=None)
 @given(st.data())
 def test_a_map_ends_as_its_results_say(data: st.DataObject) -> None:
     """Any order of ends, any continue-as-new between: results in order, and failures counted against what may fail."""
@@ -245,7 +246,7 @@ def test_a_map_ends_as_its_results_say(data: st.DataObject) -> None:
         assert run.error["details"]["failed"] == len(failed) == limit + 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(100), deadline=None)
 @given(st.data())
 def test_a_loop_goes_the_same_way_whenever_it_continues_as_new(data: st.DataObject) -> None:
     """Pauses, failures, retries: iterations are numbered one after the other, and snapshots change nothing."""

@@ -25,6 +25,7 @@ from dalang.plan import Plan
 from dalang.program import Program, compile_plan
 from dalang.run import Run
 from dalang.statuses import NODE_ENDS, RUN_ENDS, NodeStatus, RunStatus
+from tests.effort import tries
 
 ABOUT = {"id": "r"}
 
@@ -138,7 +139,7 @@ class Operator:
         raise AssertionError("the run does not end")
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=tries(150), deadline=None, derandomize=True)
 @given(st.randoms(use_true_random=False))
 def test_decisions_bring_every_run_to_its_end(rnd: Random) -> None:
     """Whatever fails and whatever is decided, the run ends, facts are numbered, and keys change only with inputs."""
@@ -160,7 +161,7 @@ def test_decisions_bring_every_run_to_its_end(rnd: Random) -> None:
         assert unhandled == []
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=tries(80), deadline=None, derandomize=True)
 @given(st.randoms(use_true_random=False))
 def test_decisions_replay_and_survive_a_snapshot(rnd: Random) -> None:
     """The same events give the same facts, also when the run was taken down and restored in the middle."""

@@ -31,6 +31,7 @@ from dalang.plan import Plan
 from dalang.program import Program, compile_plan
 from dalang.run import Run
 from dalang.statuses import RUN_ENDS, ImpossibleMove, RunStatus
+from tests.effort import tries
 
 ABOUT = {"id": "r1"}
 SECOND = 1_000
@@ -318,7 +319,7 @@ class Listener:
         self.kept.append((pair, value))
 
 
-@settings(max_examples=150, derandomize=True, database=None, deadline=None)
+@settings(max_examples=tries(60), derandomize=True, database=None, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_events_meet_waits_whatever_comes_first(rnd: Random) -> None:
     """Early, late and repeated events, gates, alarms, and a snapshot after every step: each wait takes its event."""

@@ -35,6 +35,7 @@ from dalang.plan import Plan
 from dalang.program import Program, compile_plan
 from dalang.run import Run
 from dalang.statuses import NODE_ENDS, RUN_ENDS, NodeStatus, RunStatus
+from tests.effort import tries
 
 ABOUT = {"id": "r", "createdBy": "sue"}
 PEOPLE = ("sue", "ann", "bob", "eve")
@@ -211,7 +212,7 @@ class Office:
         return TaskDecided(task.id, action, operator, None, values, outputs, None, None, groups, f"d{self.decided}")
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=tries(120), deadline=None, derandomize=True)
 @given(st.randoms(use_true_random=False))
 def test_people_bring_every_run_to_its_end(rnd: Random) -> None:
     """Whatever is decided, missed or cancelled, each task ends once and the run ends; facts are numbered."""
@@ -228,7 +229,7 @@ def test_people_bring_every_run_to_its_end(rnd: Random) -> None:
         json.dumps(fact, allow_nan=False)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=tries(50), deadline=None, derandomize=True)
 @given(st.randoms(use_true_random=False))
 def test_runs_with_people_replay_and_survive_a_snapshot(rnd: Random) -> None:
     """The same events give the same facts, also when the run is taken down and restored before each of them."""
@@ -247,7 +248,7 @@ def test_runs_with_people_replay_and_survive_a_snapshot(rnd: Random) -> None:
     assert json.dumps(facts) == json.dumps(office.run.facts)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=tries(50), deadline=None, derandomize=True)
 @given(st.randoms(use_true_random=False))
 def test_a_decision_that_comes_again_changes_nothing(rnd: Random) -> None:
     """However much has happened since, and restored in between."""

@@ -31,6 +31,7 @@ from dalang.program import Program, compile_plan
 from dalang.run import Run
 from dalang.statuses import NODE_ENDS, RUN_ENDS, RunStatus
 from tests.core.test_decision_properties import ABOUT, indexes, random_plan
+from tests.effort import tries
 
 
 def _program(plan: Plan) -> Program:
@@ -154,7 +155,7 @@ class Director:
         raise AssertionError("the run does not end")
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=tries(100), deadline=None, derandomize=True)
 @given(st.randoms(use_true_random=False))
 def test_every_run_comes_to_its_end(rnd: Random) -> None:
     """Whatever is judged, failed, answered and decided; nothing starts while REPLANNING; the bound holds."""
@@ -168,7 +169,7 @@ def test_every_run_comes_to_its_end(rnd: Random) -> None:
     json.dumps(run.facts, allow_nan=False)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=tries(60), deadline=None, derandomize=True)
 @given(st.randoms(use_true_random=False))
 def test_it_replays_and_survives_a_snapshot(rnd: Random) -> None:
     """The same events give the same facts, also when the run was taken down and restored in the middle."""

@@ -33,6 +33,7 @@ from dalang.program import Program, compile_plan
 from dalang.queueing import MAX_ASKED
 from dalang.run import Run
 from dalang.statuses import RUN_ENDS, NodeStatus, RunStatus
+from tests.effort import tries
 
 ABOUT = {"id": "r"}
 NETWORK = {"type": "NETWORK_ERROR", "message": "away", "retryable": True}
@@ -340,7 +341,7 @@ class Desk:
         self.happen(AlarmRang())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=tries(150), deadline=None)
 @given(st.integers(0, 2**32))
 def test_every_lease_is_given_back_and_no_node_works_without(seed: int) -> None:
     desk = Desk(Random(seed))

@@ -14,6 +14,7 @@ from dalang.plan import Plan
 from dalang.validation import inputs_problems, validate, with_input_defaults
 from dalang.validation.bounded_schema import Budget, schema_errors
 from dalang.validation.input_schema import schema_problems
+from tests.effort import tries
 
 SECONDS = 20.0
 """What the worst schema may take here; a machine that is busy with other tests included."""
@@ -257,7 +258,7 @@ schemas: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=tries(150), deadline=None)
 @given(schema=schemas, value=values)
 def test_the_same_verdict_as_the_library(schema: Any, value: Any) -> None:
     """Bounded or not, a value is valid exactly if the library finds it so."""
@@ -266,7 +267,7 @@ def test_the_same_verdict_as_the_library(schema: Any, value: Any) -> None:
     assert ours == Draft202012Validator(whole).is_valid({"x": value})
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=tries(120), deadline=None)
 @given(schema=schemas.filter(lambda s: isinstance(s, dict)))
 def test_good_schemas_are_accepted(schema: dict[str, Any]) -> None:
     """A schema that the meta-schema accepts is accepted unless its type is not object."""
@@ -276,7 +277,7 @@ def test_good_schemas_are_accepted(schema: dict[str, Any]) -> None:
     assert bool(problems) == (schema.get("type", "object") != "object")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(100), deadline=None)
 @given(
     schema=st.dictionaries(st.sampled_from(["type", "properties", "$ref", "items", "enum", "allOf", "pattern"]), values)
 )

@@ -40,6 +40,7 @@ from dalang.plan import Plan
 from dalang.program import Program, compile_plan
 from dalang.run import Run
 from dalang.statuses import NODE_ENDS, RUN_ENDS, NodeStatus, RunStatus
+from tests.effort import tries
 
 ABOUT = {"id": "r"}
 SECOND = 1_000
@@ -284,7 +285,7 @@ class Game:
 
 
 ordinary = settings(
-    max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.large_base_example]
+    max_examples=tries(120), deadline=None, derandomize=True, suppress_health_check=[HealthCheck.large_base_example]
 )
 SEEDS = 1500
 

@@ -15,6 +15,7 @@ from dalang import graph
 from dalang.program import Program, compile_plan
 from dalang.validation import CODES, Report, validate
 from tests.core.test_validation import GOOD
+from tests.effort import tries
 
 Document = dict[str, Any]
 
@@ -56,7 +57,7 @@ def checked(document: Any, **options: Any) -> Report:
     return report
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=tries(150), deadline=None)
 @given(st.dictionaries(NAMES, VALUES, max_size=6) | VALUES)
 def test_any_document(document: Any) -> None:
     """Whatever JSON-like document comes, there is a report."""
@@ -72,7 +73,7 @@ def places(value: Any, steps: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 PLACES = places(GOOD)[1:]
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=tries(250), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.tuples(st.sampled_from(PLACES), st.sampled_from(["set", "delete", "copy", "add"]), VALUES), max_size=4)
 )
@@ -114,7 +115,7 @@ def reading_plans(draw: st.DrawFn) -> Document:
     return {"name": "p", "nodes": nodes, "edges": edges}
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=tries(150), deadline=None)
 @given(reading_plans())
 def test_reads_against_the_plain_definition(document: Document) -> None:
     """A read is refused exactly if the node is no ancestor of its reader (a condition reads its source too)."""

@@ -1,0 +1,12 @@
+"""How often a test run tries what may be tried for ever: ``PYTEST_EFFORT=20 make test`` tries 20 times as much."""
+
+from __future__ import annotations
+
+import os
+
+EFFORT = int(os.environ.get("PYTEST_EFFORT", "1"))
+
+
+def tries(count: int) -> int:
+    """Return how many examples or seeds a property is held against, ``count`` of them in an ordinary run."""
+    return count * EFFORT
