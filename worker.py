@@ -21,8 +21,9 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from dalang.activities.admission import Admissions
 from dalang.activities.agents import AgentWork
 from dalang.activities.catalogue import load_node_modules, node_activities
+from dalang.activities.container import ContainerRules, Containers
 from dalang.activities.egress import enforcing
-from dalang.activities.execution import HandlerLoop
+from dalang.activities.execution import Handler, HandlerLoop
 from dalang.activities.http import Http
 from dalang.activities.mcp.node import Mcp
 from dalang.activities.mcp.servers import NamedServers
@@ -31,6 +32,7 @@ from dalang.activities.projection import Projection, StoreRecorder
 from dalang.activities.revisions import Revisions
 from dalang.activities.scheduled_run import ScheduledRuns
 from dalang.activities.undoing import UndoSeeds
+from dalang.activities.wasm import Bounds, Wasm
 from dalang.breakers import Breakers
 from dalang.errors import DalangError
 from dalang.launch import Launcher, TemporalLink
@@ -82,9 +84,19 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
     recorder = StoreRecorder(engine, identity, settings.public_url, launcher.enforcer)
     listener = Listener(settings.require_database_url(), [CHANGED])
     gate = breakers if settings.breaker_failure_threshold else None
-    activities = node_activities(
-        recorder, loop, http, gate, AgentWork(engine, listener), Memories(engine), adapters={"mcp": mcp}
+    wasm = Wasm(Bounds(settings.wasm_dir, settings.wasm_fuel, settings.wasm_memory_mb, settings.wasm_seconds))
+    containers = Containers(
+        ContainerRules(
+            settings.container_engine,
+            settings.container_network,
+            settings.container_cpus,
+            settings.container_memory_mb,
+            settings.container_gpus,
+        )
     )
+    adapters: dict[str, Handler] = {"mcp": mcp, "wasm": wasm, "container": containers}
+    work = AgentWork(engine, listener)
+    activities = node_activities(recorder, loop, http, gate, work, Memories(engine), adapters=adapters)
     presence = Presence(engine, client, leasing, settings.agent_places)
     beside = (
         teller.tell_for_ever(),
@@ -128,6 +140,8 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
         await scheduled.close()
         leasing.close()
         loop.close()
+        wasm.close()
+        await containers.close()
         await http.close()
         await mcp.close()
         await launcher.enforcer.close()

@@ -51,9 +51,9 @@ class Gate(Protocol):
 def breaker_key(task: NodeTask, known: Registry) -> str | None:
     """Return which breaker an attempt goes through; None: none.
 
-    ``http`` nodes: the address without its path. ``mcp`` nodes: the server's name, else its address. Agents: the agent.
-    Functions: as they were registered, else their name. A node that cannot work at all (no such function, no URL) calls
-    nobody.
+    Nodes that send requests: the address without its path. ``mcp`` nodes: the server's name, else its address. Agents:
+    the agent. Functions: as they were registered, else their name. A node that cannot work at all (no such function, no
+    URL) calls nobody.
     """
     key = _key(task, known)
     return key[:MAX_KEY] if key is not None and key.isprintable() else None
@@ -61,8 +61,9 @@ def breaker_key(task: NodeTask, known: Registry) -> str | None:
 
 def _key(task: NodeTask, known: Registry) -> str | None:
     kind = task["type"]
-    if kind == "http":
-        return _of_address(task["inputs"].get("url"))
+    implementation = task.get("implementation", {})
+    if kind in ("http", "runtime-hub"):
+        return _of_address(implementation["coordinate"] if "of" in implementation else task["inputs"].get("url"))
     if kind == "mcp":
         server = task["inputs"].get("server")
         if isinstance(server, str):
@@ -74,7 +75,7 @@ def _key(task: NodeTask, known: Registry) -> str | None:
         name = task.get("handler")
         found = known.find_agent(task.get("capabilities", ())) if name is None else known.agent(name)
         return None if found is None else _of_function(f"agent {found.name}", found, task)
-    name = task.get("handler") or task.get("implementation", {}).get("coordinate") if kind == "python" else kind
+    name = task.get("handler") or implementation.get("coordinate") if kind == "python" else kind
     registration = None if name is None else known.node(str(name))
     return None if registration is None else _of_function(registration.name, registration, task)
 

@@ -89,7 +89,7 @@ def node_activities(
 
     handlers: dict[str, Callable[[NodeTask], Handler]] = {
         "noop": lambda task: _noop,
-        "http": lambda task: http,
+        "http": lambda task: http.function if "of" in task.get("implementation", {}) else http,
         "python": python,
         AGENT: agent,
         PERMIT_NODE: lambda task: tell,

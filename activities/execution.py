@@ -183,6 +183,7 @@ def context_of(task: NodeTask, attempt: int, checkpoints: Checkpoints) -> NodeCo
         capabilities=tuple(task.get("capabilities", ())),
         metadata=task.get("metadata", {}),
         implementation=task.get("implementation", {}),
+        resources=task.get("resources", {}),
         run=task["run"],
         undoes=_undoes(task),
         answer=_answer(task),

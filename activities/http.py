@@ -77,6 +77,19 @@ class Http:
             raise _unexpected(response, outputs)
         return outputs
 
+    async def function(self, ctx: NodeContext) -> Any:
+        """Carry out a node whose implementation is a service: its inputs are POSTed, the answer is its outputs.
+
+        Raises:
+            NodeFailure: as for a request of an ``http`` node.
+        """
+        body = filled_in(dict(ctx.inputs), ctx.callback_url)
+        request = HttpRequest(method="POST", url=str(ctx.implementation["coordinate"]), body=body)
+        response, content = await self._send(request, ctx)
+        if not _expected(response.status_code, None):
+            raise _unexpected(response, {"response": _parse("auto", response, content)})
+        return _parse("json", response, content)
+
     async def _send(self, request: HttpRequest, ctx: NodeContext) -> tuple[httpx.Response, bytes]:
         headers = {"Idempotency-Key": ctx.idempotency_key, **request.headers}
         if ctx.callback_url is not None:

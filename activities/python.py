@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+from pathlib import Path
 from typing import Any
 
 from dalang.activities.execution import HandlerLoop
 from dalang.errors import ErrorType
-from dalang.nodes import InvalidInput, NodeContext, NodeFailure, Registration, Registry
+from dalang.implementations import sha256_of
+from dalang.nodes import InvalidInput, NodeContext, NodeFailure, PolicyViolation, Registration, Registry
 
 
 class LocalFunctions:
@@ -22,7 +25,20 @@ class LocalFunctions:
         name = handler or ctx.implementation.get("coordinate")
         if not name:
             raise InvalidInput("a python node names its function: handler: <name given to @node>")
+        if handler is None and ctx.implementation.get("type") == "python":
+            self._check_source(str(name), ctx.implementation.get("digest"))
         return await self.registered(ctx, str(name))
+
+    def _check_source(self, name: str, digest: str | None) -> None:
+        """Refuse a function whose source file is not the one that the plan names."""
+        registration = self._registry.node(name)
+        if registration is None or digest is None:
+            return
+        source = inspect.getsourcefile(inspect.unwrap(registration.function))
+        found = "" if source is None else hashlib.sha256(Path(source).read_bytes()).hexdigest()
+        if found != sha256_of(digest):
+            text = f"the function {name} is not the one that the plan names: its source file has the SHA-256 {found}"
+            raise PolicyViolation(text, details={"found": found, "expected": digest}, no_effect=True)
 
     async def registered(self, ctx: NodeContext, name: str) -> Any:
         """Run the function registered with ``@node`` as ``name``."""

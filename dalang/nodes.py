@@ -201,6 +201,7 @@ class NodeContext:
     capabilities: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
     implementation: Mapping[str, Any] = field(default_factory=dict)
+    resources: Mapping[str, float] = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)
     restored: Any = None
     _keep: Callable[[bytes], Awaitable[None]] = field(default=lambda encoded: _KeptNowhere(), repr=False)
@@ -352,7 +353,12 @@ class Registry:
         return tuple(self._agents.values())
 
 
-BUILT_IN_TYPES = ("noop", "sleep", "timer", "event", "human", "python", "http", "mcp", "agent", "plan", "map", "loop")
+BUILT_IN_TYPES = (
+    *("noop", "sleep", "timer", "event", "human", "plan", "map", "loop"),
+    *("python", "http", "agent"),
+    "mcp",
+    *("wasm", "container"),
+)
 """Node types that are always there."""
 
 registry = Registry()

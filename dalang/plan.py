@@ -23,6 +23,7 @@ from dalang.plan_base import Timeouts as Timeouts
 from dalang.plan_budget import Budget
 from dalang.plan_containers import Body, LoopSpec, MapSpec
 from dalang.plan_human import HumanTask
+from dalang.plan_implementation import Implementation as Implementation
 from dalang.plan_memory import MemorySpec
 from dalang.plan_planner import Planner
 from dalang.plan_undo import Compensate, Compensation
@@ -106,14 +107,6 @@ class Port(Model):
     default_value: Any = Field(None, description="Taken when the value is missing.")
 
 
-class Implementation(Model):
-    """What code stands behind a node, for the record."""
-
-    type: str
-    coordinate: str
-    digest: str | None = None
-
-
 class Descriptor(Model):
     """The interface of a node: ports, capabilities and implementation."""
 
@@ -145,7 +138,8 @@ class Node(Model):
     type: str = Field(
         min_length=1,
         max_length=MAX_ID_LENGTH,
-        description="A built-in type (noop, sleep, http, agent, human ...), or a function registered with @node.",
+        description="A built-in type (noop, sleep, http, agent, human ...), a function registered with @node, or any "
+        "name of yours where the descriptor names an implementation.",
     )
     description: str | None = None
     handler: str | None = Field(

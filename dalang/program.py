@@ -19,6 +19,7 @@ from typing import Any
 from dalang.expressions import Expression
 from dalang.expressions import compile as compile_expression
 from dalang.graph import critical_path
+from dalang.implementations import carried_out_as, implementation_of
 from dalang.joins import JoinExpression, parse_join
 from dalang.nesting import CONTAINER_TYPES, body_plan, is_node
 from dalang.plan import (
@@ -50,7 +51,7 @@ TASK_TEXTS = ("title", "description", "assignee", "candidateGroup")
 WAITING_TYPES = frozenset({"sleep", "timer", "event", "human", "plan", "map", "loop"})
 """Node types without a handler: they wait, or are runs of their own."""
 DRAINED_TYPES = WAITING_TYPES.union(
-    ("noop", "http", "callback", "a2a", "mcp", "llm", "wasm", "container", "evaluator", "planner")
+    ("noop", "http", "callback", "a2a", "mcp", "llm", "wasm", "container", "runtime-hub", "evaluator", "planner")
 )
 """Node types that a pause lets end: their effect may be under way where nothing can stop it, they only wait, or they
 are runs that are paused themselves. All others are functions in a worker, which are told."""
@@ -162,11 +163,9 @@ def _node_document(node: Node, retry: int) -> dict[str, Any]:
         "outputPorts": [_port_document(port) for port in descriptor.outputs]
         if descriptor and descriptor.outputs
         else None,
-        "implementation": descriptor.implementation.model_dump(exclude_none=True)
-        if descriptor and descriptor.implementation
-        else None,
+        "implementation": _implementation_document(node),
     }
-    document: dict[str, Any] = {"id": node.node_id, "type": node.type, "retry": retry}
+    document: dict[str, Any] = {"id": node.node_id, "type": carried_out_as(node), "retry": retry}
     document["timeouts"] = _timeouts(node.timeouts, node.requirements.estimated_duration)
     document.update({key: value for key, value in optional.items() if value is not None})
     return document
@@ -177,6 +176,17 @@ def _memory_document(memory: MemorySpec | None) -> dict[str, Any] | None:
         return None
     document = memory.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     return {**document, "episodes": memory.episodes}
+
+
+def _implementation_document(node: Node) -> dict[str, Any] | None:
+    """Return the implementation; where it carries a node of another name out, ``of`` is that name."""
+    implementation = implementation_of(node)
+    if implementation is None:
+        return None
+    document = implementation.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    if implementation.limits is not None and implementation.limits.wall_time is not None:
+        document["limits"]["wallTime"] = implementation.limits.wall_time  # a plan writes durations as texts
+    return document if carried_out_as(node) == node.type else {**document, "of": node.type}
 
 
 def _compensation_document(undo: Compensation, retry: int) -> dict[str, Any]:

@@ -34,6 +34,7 @@ MODELS = (
     "Descriptor",
     "Port",
     "Implementation",
+    "Limits",
     "HumanTask",
     "Escalation",
     "Budget",

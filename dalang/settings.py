@@ -136,6 +136,32 @@ class Settings(BaseModel):
         description="YAML or JSON file of the MCP servers that `mcp` nodes may name (`docs/mcp.md`); read again when "
         "it changes. Only programs named here are started.",
     )
+    wasm_dir: str = Field(
+        default="",
+        description="Folder of the WebAssembly modules that `wasm` nodes may run (`docs/implementations.md`).",
+    )
+    wasm_fuel: int = Field(
+        default=10_000_000_000, ge=1, le=2**53 - 1, description="Fuel of one run of a module at most, and by default."
+    )
+    wasm_memory_mb: float = Field(
+        default=256, gt=0, le=4096, description="Memory of one run of a module at most, and by default, in MiB."
+    )
+    wasm_seconds: float = Field(
+        default=60, gt=0, le=86_400, description="Wall time of one run of a module at most, and by default."
+    )
+
+    container_engine: str = Field(
+        default="",
+        description="Docker Engine API that runs `container` nodes (`docs/implementations.md`): "
+        "`unix:///var/run/docker.sock` or `http://host:2375`.",
+    )
+    container_network: str = Field(
+        default="none", min_length=1, description="Network of the engine that all containers of nodes are in."
+    )
+    container_cpus: float = Field(default=4, gt=0, description="Processor cores of one container at most.")
+    container_memory_mb: float = Field(default=4096, ge=8, description="Memory of one container at most, in MiB.")
+    container_gpus: int = Field(default=0, ge=0, description="Graphics processors of one container at most.")
+
     agent_places: int = Field(
         default=0,
         ge=0,
@@ -280,6 +306,13 @@ class Settings(BaseModel):
     def _web_address(cls, value: str) -> str:
         if value and not value.startswith(("http://", "https://")):
             raise ValueError("must start with http:// or https://")
+        return value.rstrip("/")
+
+    @field_validator("container_engine")
+    @classmethod
+    def _engine_address(cls, value: str) -> str:
+        if value and not value.startswith(("unix:///", "http://", "https://", "tcp://")):
+            raise ValueError("must look like unix:///var/run/docker.sock or http://host:2375")
         return value.rstrip("/")
 
     @model_validator(mode="before")

@@ -317,6 +317,7 @@ class NodeTask(TypedDict):
     memory: NotRequired[dict[str, Any]]
     """What it is to be given of the past, and where it works apart (``plan_memory.py``); an agent gets what it is given
     instead: ``{episodes, session}``."""
+    resources: NotRequired[dict[str, float]]
     callback: NotRequired[bool]
     """The node ends when somebody calls the address that its worker makes for it."""
     iteration: NotRequired[int]

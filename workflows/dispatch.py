@@ -218,7 +218,7 @@ class Dispatcher:
             task["attempt"] = step.attempt
         if step.agent is not None:
             task["agent"] = step.agent
-        _name(task, node, ("name", "handler", "capabilities", "metadata", "implementation", "memory"))
+        _name(task, node, ("name", "handler", "capabilities", "metadata", "implementation", "resources", "memory"))
         if step.starts:
             task["starts"] = step.starts
         if step.checkpoint is not None:

@@ -14,6 +14,7 @@ from dalang.plan import MAX_EDGES, MAX_NODES, Plan, with_derived_ids
 from dalang.validation.codes import CODES
 from dalang.validation.containers import check_containers
 from dalang.validation.human_tasks import check_human_tasks
+from dalang.validation.implementations import check_implementations
 from dalang.validation.input_schema import check_input_schema
 from dalang.validation.memory import check_memory
 from dalang.validation.node_types import check_node_types
@@ -70,6 +71,7 @@ class _Validation:
         draft = build_draft(shape, problems)
         check_structure(draft, shape.has_nodes, problems)
         check_node_types(draft, self._node_types, problems)
+        check_implementations(draft, self._node_types, problems)
         check_undo(draft, self._node_types, problems)
         check_planner(draft, self._node_types, problems)
         check_human_tasks(draft, problems)

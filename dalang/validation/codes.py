@@ -52,6 +52,10 @@ CODES: dict[str, Code] = {
     "UNKNOWN_NODE_TYPE": Code("error", "The type is neither built in nor registered."),
     "NOT_INTERRUPTIBLE": Code("error", "`interruptible: true` on a node that only waits, or is a run of its own."),
     "UNKNOWN_HANDLER": Code("error", "A python node names a function that is not registered."),
+    "BAD_IMPLEMENTATION": Code("error", "A node's implementation does not say what to run, or not exactly which."),
+    "AMBIGUOUS_IMPLEMENTATION": Code(
+        "error", "A node's type is a registered function, and its descriptor names another implementation."
+    ),
     "DUPLICATE_PORT": Code("error", "Two inputs, or two outputs, of a node have one name."),
     "RESERVED_PORT": Code("error", "An output is called success or error, which are the names of the fixed ports."),
     "UNKNOWN_PORT_TYPE": Code("warning", "A port's type is no JSON type; only a port of the same type meets it."),

@@ -13,8 +13,6 @@ from dalang.validation.report import Problems, Steps
 NODE_TYPES: Mapping[str, str] = {
     "a2a": "agents behind the A2A protocol",
     "llm": "calling a language model",
-    "wasm": "WebAssembly modules",
-    "container": "containers",
 }
 NODE_FIELDS: Mapping[str, str] = {
     "execution": "choosing how a node is executed",

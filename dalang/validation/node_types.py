@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dalang.durations import MAX_DURATION_MS, parse_duration
+from dalang.implementations import carried_out_as
 from dalang.nodes import BUILT_IN_TYPES
 from dalang.plan import ERROR_PORT, Node
 from dalang.program import WAITING_TYPES
@@ -44,7 +45,7 @@ def check_node_types(draft: Draft, registered: frozenset[str] | None, problems: 
             _Inputs(draft, node, node.model, problems).check()
             if kind == "python":
                 _check_python(node, node.model, registered, problems)
-        elif known is not None and kind in known:
+        elif carried_out_as(node.model) != kind or (known is not None and kind in known):
             continue
         elif not later.refuse_type(kind, (*node.steps, "type"), problems, node.id) and types is not None:
             hint = problems.hint(kind, types) or f"; there are {', '.join(types[:20])}."

@@ -27,6 +27,7 @@ from dalang.plan import (
 from dalang.plan_budget import Budget
 from dalang.plan_containers import LoopSpec, MapSpec
 from dalang.plan_human import Escalation, HumanTask
+from dalang.plan_implementation import Limits
 from dalang.plan_memory import MemorySpec, SessionSpec
 from dalang.plan_planner import Planner
 from dalang.plan_undo import Compensation
@@ -47,6 +48,7 @@ _PARTS: Mapping[str, type[BaseModel]] = {
     "budget": Budget,
     "descriptor": Descriptor,
     "implementation": Implementation,
+    "limits": Limits,
     "task": HumanTask,
     "escalation": Escalation,
     "inputs": Port,

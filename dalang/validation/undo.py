@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dalang.implementations import ISOLATED
 from dalang.nodes import BUILT_IN_TYPES
 from dalang.plan import Node
 from dalang.plan_undo import Compensate, Compensation
@@ -13,8 +14,9 @@ from dalang.validation.structure import Draft, NodeAt
 
 WAITS = ("sleep", "human", "timer", "event", "callback")
 CONTAINERS = ("plan", "map", "loop")
-NO_WORK = (*WAITS, *CONTAINERS)
-"""Node types that undo nothing: they wait, or are made of nodes."""
+NO_WORK = (*WAITS, *CONTAINERS, *ISOLATED)
+"""Node types that undo nothing: they wait, are made of nodes, or run what a descriptor names, of which there is none.
+"""
 
 
 def check_undo(draft: Draft, registered: frozenset[str] | None, problems: Problems) -> None:

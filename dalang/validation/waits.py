@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dalang.durations import parse_duration
+from dalang.implementations import carried_out_as
 from dalang.instants import parse_instant
 from dalang.plan import Node
 from dalang.validation.report import Problems, shown
@@ -51,7 +52,9 @@ EVENT_INPUTS: Mapping[str, Callable[[Any], str | None]] = {
     "timeout": lambda value: None if value is None else wait_duration(value),
 }
 
-_CALL_NOBODY = frozenset({"noop", "sleep", "timer", "event", "human", "plan", "map", "loop"})
+_CALL_NOBODY = frozenset(
+    ("noop", "sleep", "timer", "event", "human", "plan", "map", "loop", "wasm", "container", "runtime-hub")
+)
 
 
 def check_callback(node: NodeAt, model: Node, problems: Problems) -> None:
@@ -59,8 +62,9 @@ def check_callback(node: NodeAt, model: Node, problems: Problems) -> None:
     if model.callback is None:
         return
     steps = (*node.steps, "callback")
-    if model.type in _CALL_NOBODY:
-        message = f"A node of type {model.type} asks nobody for anything, so nobody could call back."
+    kind = carried_out_as(model)
+    if kind in _CALL_NOBODY:
+        message = f"A node of type {kind} asks nobody for anything, so nobody could call back."
         problems.error("CALLBACK_OF_NOBODY", steps, message, node.id)
     timeout = model.callback.timeout
     if timeout is not None and not 0 < timeout <= MAX_WAIT_MS:

@@ -352,6 +352,7 @@ def test_every_code_has_a_case() -> None:
     elsewhere |= {"UNKNOWN_EDGE", "ORPHANED_EDGE", "IMMUTABLE"}  # test_patching.py
     elsewhere |= {"NOT_INTERRUPTIBLE"}  # test_interrupting.py
     elsewhere |= {"WITHOUT_EFFECT", "NESTED_TOO_DEEP", "UNKNOWN_PLAN", "RECURSIVE_PLAN"}
+    elsewhere |= {"BAD_IMPLEMENTATION", "AMBIGUOUS_IMPLEMENTATION"}  # test_implementations.py
     elsewhere |= {"LARGER_THAN_POOL", "UNKNOWN_POOL"}  # tests/api/test_limits.py
     elsewhere |= {"UNKNOWN_HANDLER", "UNMET_REQUIREMENTS", "INVALID_INPUT", "TOO_LARGE", "SCHEMA_TOO_COSTLY"}
     assert shown | elsewhere == set(CODES)
@@ -446,6 +447,10 @@ def test_built_in_types_are_always_known(kind: str) -> None:
         "plan": {"plan": body},
         "map": {"map": {"items": [1], "body": body}},
         "loop": {"loop": {"body": body, "until": "true", "maxIterations": 1}},
+        **{
+            one: {"descriptor": {"implementation": {"type": one, "coordinate": "x", "digest": "0" * 64}}}
+            for one in ("wasm", "container")
+        },
     }
     own = holds.get(kind, {"handler": "f"})
     inputs = {"url": "https://x.org", "seconds": 1, "duration": "1s", "name": "n", "server": "s", "tool": "t"}

@@ -51,7 +51,7 @@ SPAN = ("NODE_STARTED", "NODE_COMPLETED")
 
 @pytest.fixture
 async def running(settings: Settings) -> AsyncIterator[Engine]:
-    async with engine(settings) as ready:
+    async with engine(settings.model_copy(update={"wasm_dir": str(EXAMPLES / "modules")})) as ready:
         yield ready
 
 

@@ -29,6 +29,8 @@ async def shared_engine(
         temporal_address=servers.temporal_address,
         egress_allow=LOOPBACK_ALLOWED,
         task_queue=f"engine-{uuid.uuid4().hex[:8]}",
+        wasm_dir=str(home / "modules"),
+        container_engine=f"unix://{home}/docker.sock",
     )
     async with engine(settings) as running:
         yield running
