@@ -60,7 +60,7 @@ class Bounds:
     """What the operator allows a module: where they are, and what one run may use at most."""
 
     folder: str = ""
-    fuel: int = 10_000_000_000
+    fuel: int = 100_000_000_000
     memory_mb: float = 256
     seconds: float = 60
 

@@ -141,7 +141,7 @@ class Settings(BaseModel):
         description="Folder of the WebAssembly modules that `wasm` nodes may run (`docs/implementations.md`).",
     )
     wasm_fuel: int = Field(
-        default=10_000_000_000, ge=1, le=2**53 - 1, description="Fuel of one run of a module at most, and by default."
+        default=100_000_000_000, ge=1, le=2**53 - 1, description="Fuel of one run of a module at most, and by default."
     )
     wasm_memory_mb: float = Field(
         default=256, gt=0, le=4096, description="Memory of one run of a module at most, and by default, in MiB."

@@ -82,7 +82,7 @@ SNOOPS = command(
 
 @pytest.fixture
 def wasm(tmp_path: Path) -> Iterator[Wasm]:
-    runner = Wasm(Bounds(str(tmp_path), fuel=500_000_000, memory_mb=16, seconds=5), threads=2)
+    runner = Wasm(Bounds(str(tmp_path), fuel=100_000_000_000, memory_mb=16, seconds=5), threads=2)
     yield runner
     runner.close()
 
