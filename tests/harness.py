@@ -39,6 +39,7 @@ LOOPBACK_ALLOWED = ("public", "127.0.0.1")
 TEMPLATE = "dalang_template"
 PATIENCE = 90.0
 """How many seconds a test waits for what must come; a loaded machine stalls the servers for many of them."""
+MEMORY_BYTES = 6 * 1024**3
 # Not a DALANG_ name: those are settings of the product, and unknown ones are refused.
 SERVERS_FOLDER = "PYTEST_SERVERS_OF_DALANG"
 
@@ -100,7 +101,20 @@ class Servers:
 def prepare(config: pytest.Config) -> None:
     """In the main process of a test run: name the folder where servers will be, for it and its xdist workers."""
     if not hasattr(config, "workerinput"):
-        os.environ[SERVERS_FOLDER] = str(make_home(Path(tempfile.mkdtemp(prefix="dalang-tests-"))))
+        memory = _memory_folder()
+        if memory is not None:
+            os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", memory)
+        os.environ[SERVERS_FOLDER] = str(make_home(Path(tempfile.mkdtemp(prefix="dalang-tests-", dir=memory))))
+
+
+def _memory_folder() -> str | None:
+    """Return a folder in memory with room for all that tests write: a copy of a database per test is slow on disks."""
+    folder = Path("/dev/shm")
+    try:
+        roomy = shutil.disk_usage(folder).free >= MEMORY_BYTES
+    except OSError:
+        return None
+    return str(folder) if roomy and os.access(folder, os.W_OK) else None
 
 
 def finish(config: pytest.Config) -> None:

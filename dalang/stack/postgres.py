@@ -50,6 +50,8 @@ _SETTINGS = {
     "password_encryption": "scram-sha-256",
     "max_connections": "200",
     "shared_buffers": "64MB",
+    # Not in /dev/shm, which is small in containers and where a server that is killed leaves its segments.
+    "dynamic_shared_memory_type": "mmap",
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
