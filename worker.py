@@ -25,6 +25,7 @@ from dalang.activities.container import ContainerRules, Containers
 from dalang.activities.egress import enforcing
 from dalang.activities.execution import Handler, HandlerLoop
 from dalang.activities.http import Http
+from dalang.activities.llm import Llm, operators_models
 from dalang.activities.mcp.node import Mcp
 from dalang.activities.mcp.servers import NamedServers
 from dalang.activities.memory import Memories
@@ -78,6 +79,7 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
     admissions = Admissions(leasing)
     teller = Teller(engine, settings.require_database_url(), client, leasing)
     mcp = Mcp(NamedServers(Path(settings.mcp_servers_file) if settings.mcp_servers_file else None))
+    llm = Llm(operators_models(settings))
     loop, http = HandlerLoop(settings.max_concurrent_activities), Http()
     revisions, undo_seeds = Revisions(engine), UndoSeeds(engine)
     breakers = Breakers(engine, settings.require_database_url(), settings.breaker_thresholds)
@@ -96,7 +98,7 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
     )
     adapters: dict[str, Handler] = {"mcp": mcp, "wasm": wasm, "container": containers}
     work = AgentWork(engine, listener)
-    activities = node_activities(recorder, loop, http, gate, work, Memories(engine), adapters=adapters)
+    activities = node_activities(recorder, loop, http, gate, work, Memories(engine), adapters=adapters, llm=llm)
     presence = Presence(engine, client, leasing, settings.agent_places)
     beside = (
         teller.tell_for_ever(),
@@ -144,6 +146,7 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
         await containers.close()
         await http.close()
         await mcp.close()
+        await llm.close()
         await launcher.enforcer.close()
         await engine.dispose()
 

@@ -22,6 +22,7 @@ from dalang.activities.checkpoints import received, used_before
 from dalang.breaker import Outcome
 from dalang.breakers import Passage
 from dalang.errors import ErrorType
+from dalang.llm_reasons import AWAY
 from dalang.nodes import Registration, Registry
 from dalang.store.breakers import MAX_KEY
 from dalang.wire import DEFERRED, NodeTask, attempt_number
@@ -51,9 +52,9 @@ class Gate(Protocol):
 def breaker_key(task: NodeTask, known: Registry) -> str | None:
     """Return which breaker an attempt goes through; None: none.
 
-    Nodes that send requests: the address without its path. ``mcp`` nodes: the server's name, else its address. Agents:
-    the agent. Functions: as they were registered, else their name. A node that cannot work at all (no such function, no
-    URL) calls nobody.
+    Nodes that send requests: the address without its path. ``mcp`` nodes: the server's name, else its address. ``llm``
+    nodes: the model as they name it. Agents: the agent. Functions: as they were registered, else their name. A node
+    that cannot work at all (no such function, no URL) calls nobody.
     """
     key = _key(task, known)
     return key[:MAX_KEY] if key is not None and key.isprintable() else None
@@ -69,6 +70,8 @@ def _key(task: NodeTask, known: Registry) -> str | None:
         if isinstance(server, str):
             return f"mcp {server}"
         return _of_address(server.get("url") if isinstance(server, Mapping) else None)
+    if kind == "llm":
+        return f"llm {task['inputs'].get('model') or 'default'}"
     if kind == "agent":
         if "agent" in task:  # of the registry
             return f"agent {task['agent']}"
@@ -107,7 +110,10 @@ def _of_function(key: str, registration: Registration, task: NodeTask) -> str | 
 def outcome_of(error: Mapping[str, Any]) -> Outcome:
     """Return what a failed attempt's ErrorPayload says of whoever was called."""
     details = error.get("details")
-    status = details.get("status") if isinstance(details, Mapping) else None
+    about = details if isinstance(details, Mapping) else {}
+    status = about.get("status")
+    if error.get("type") == ErrorType.LLM_ERROR and "reason" in about and about["reason"] not in AWAY:
+        return Outcome.ANSWERED  # it is there, whatever it thinks of the question
     if error.get("type") in _COUNTED or (isinstance(status, int) and status >= 500):
         return Outcome.FAILED
     return Outcome.ANSWERED if isinstance(status, int) else Outcome.UNKNOWN

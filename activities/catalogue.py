@@ -15,9 +15,11 @@ from dalang.activities.agents import AgentWork
 from dalang.activities.breakers import Gate, breaker_key, guarded
 from dalang.activities.execution import Handler, HandlerLoop, Recorder, attempt
 from dalang.activities.http import Http
+from dalang.activities.llm import Llm
 from dalang.activities.memory import Memories, tell
 from dalang.activities.python import LocalFunctions
 from dalang.errors import DalangError
+from dalang.llm_models import ANY
 from dalang.nodes import NodeContext, Registry, registry
 from dalang.wire import AGENT, PERMIT_NODE, NodeTask
 
@@ -64,6 +66,7 @@ def node_activities(
     memories: Memories | None = None,
     known: Registry = registry,
     adapters: Mapping[str, Handler] | None = None,
+    llm: Llm | None = None,
 ) -> list[Callable[..., Awaitable[Any]]]:
     """Return the activities of the built-in node types and of everything registered with ``@node``.
 
@@ -71,6 +74,7 @@ def node_activities(
     without ``memories`` nothing is remembered. ``adapters`` are the handlers of further built-in types, by type.
     """
     local = LocalFunctions(known, loop)
+    models = llm or Llm(lambda: ANY)
 
     def python(task: NodeTask) -> Handler:
         return lambda ctx: local.python(ctx, task.get("handler"))
@@ -94,6 +98,7 @@ def node_activities(
         AGENT: agent,
         PERMIT_NODE: lambda task: tell,
         **{name: adapter(handler) for name, handler in (adapters or {}).items()},
+        "llm": lambda task: lambda ctx: models.work(ctx, task, local, recorder),
         **{name: registered(name) for name in known.node_types},
     }
 

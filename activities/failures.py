@@ -15,7 +15,7 @@ from dalang.activities.egress import refusal_within
 from dalang.canonical import compact_json, find_unsafe, safe_text
 from dalang.errors import ErrorPayload, ErrorType
 from dalang.nodes import NodeFailure
-from dalang.retries import told_delay_ms
+from dalang.retries import asked_delay_ms, delay_ms, told_delay_ms
 from dalang.wire import Checkpoint
 
 MAX_DETAILS_BYTES = 16 * 1024
@@ -32,6 +32,7 @@ def classify(error: BaseException) -> ErrorPayload:
             retryable=error.retryable,
             suggested_action=error.suggested_action,
             no_effect=error.no_effect or None,
+            retry_after_ms=None if error.retry_after is None else max(round(error.retry_after * 1000), 0),
         )
     name = type(error).__name__
     text = safe_text(f"{name}: {error}" if str(error) else name)
@@ -96,11 +97,13 @@ def to_temporal(
         non_retryable=not repeat,
         # An attempt that fails is the node's business, recorded as such; it is no defect of the worker to be logged.
         category=ApplicationErrorCategory.BENIGN,
-        next_retry_delay=next_delay(retry, attempt) if repeat else None,
+        next_retry_delay=next_delay(retry, attempt, asked_delay_ms(payload)) if repeat else None,
     )
 
 
-def next_delay(retry: Mapping[str, Any], attempt: int) -> timedelta | None:
-    """Return the delay after ``attempt``, or None where Temporal computes it by its own policy."""
+def next_delay(retry: Mapping[str, Any], attempt: int, asked_ms: int = 0) -> timedelta | None:
+    """Return the delay after ``attempt``, at least ``asked_ms``, or None where Temporal computes it by its policy."""
     ms = told_delay_ms(retry, attempt, random.uniform)
+    if asked_ms > (delay_ms(retry, attempt) if ms is None else ms):
+        ms = asked_ms
     return None if ms is None else timedelta(milliseconds=ms)

@@ -17,7 +17,7 @@ class LocalFunctions:
     """Runs registered functions, coroutines on the handlers' loop and plain ones in threads."""
 
     def __init__(self, registry: Registry, loop: HandlerLoop) -> None:
-        self._registry = registry
+        self.registry = registry
         self._loop = loop
 
     async def python(self, ctx: NodeContext, handler: str | None = None) -> Any:
@@ -42,22 +42,22 @@ class LocalFunctions:
 
     async def registered(self, ctx: NodeContext, name: str) -> Any:
         """Run the function registered with ``@node`` as ``name``."""
-        registration = self._registry.node(name)
+        registration = self.registry.node(name)
         if registration is None:
-            known = ", ".join(self._registry.node_types) or "none"
+            known = ", ".join(self.registry.node_types) or "none"
             raise InvalidInput(f"no function {name!r} is registered in this worker (there are: {known})")
         return await self._run(registration, ctx)
 
     async def agent(self, ctx: NodeContext, handler: str | None = None) -> Any:
         """Run the local agent that ``handler`` names, else one that has all required capabilities."""
         if handler is not None:
-            registration = self._registry.agent(handler)
+            registration = self.registry.agent(handler)
             problem = f"no agent {handler!r} is registered in this worker"
         else:
-            registration = self._registry.find_agent(ctx.capabilities)
+            registration = self.registry.find_agent(ctx.capabilities)
             problem = f"no agent in this worker has the capabilities {', '.join(ctx.capabilities) or '(none)'}"
         if registration is None:
-            known = ", ".join(agent.name for agent in self._registry.agents) or "none"
+            known = ", ".join(agent.name for agent in self.registry.agents) or "none"
             raise NodeFailure(f"{problem} (there are: {known})", type=ErrorType.RESOURCE_EXHAUSTED)
         return await self._run(registration, ctx)
 

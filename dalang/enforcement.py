@@ -7,19 +7,17 @@ otherwise, as Wayang's adapter does. With nothing configured nothing is asked, a
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from dalang.errors import Denied, InvalidDocument
-from dalang.policies import ALLOWED, NODE, RUN, Decision, Policy, denied_by, read_policy, unreadable
-from dalang.settings import Settings, SettingsError
+from dalang.errors import Denied
+from dalang.policies import ALLOWED, NODE, RUN, Decision, Policy, denied_by, read_policy
+from dalang.settings import Settings
+from dalang.watched_file import WatchedFile
 
-LOOK_SECONDS = 1.0
-"""How often the file is looked at, at most."""
 OPA, SERVICE = "opa", "policy-service"
 """Stand for a rule's name where the service does not give one."""
 UNDEFINED = "opa-undefined"
@@ -28,47 +26,9 @@ MAX_NAME = 200
 logger = logging.getLogger("dalang.policy")
 
 
-class PolicyFile:
-    """The rules of a file, read again when it has changed; a change for the worse leaves the rules as they are."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._seen = self._signature()
-        self._policy = self._read()
-        self._looked = time.monotonic()
-
-    def current(self) -> Policy:
-        """Return the rules that hold now."""
-        if time.monotonic() - self._looked >= LOOK_SECONDS:
-            self._looked = time.monotonic()
-            seen = self._signature()
-            if seen != self._seen:
-                self._seen = seen
-                self._read_again()
-        return self._policy
-
-    def _read_again(self) -> None:
-        try:
-            self._policy = self._read()
-        except SettingsError as error:
-            logger.error("the policy goes on as it was: %s", error)
-        else:
-            logger.info("the policy was read again: %d rules", len(self._policy.rules))
-
-    def _signature(self) -> tuple[int, ...]:
-        try:
-            about = self._path.stat()
-        except OSError:
-            return ()
-        return about.st_mtime_ns, about.st_size, about.st_ino
-
-    def _read(self) -> Policy:
-        try:
-            return read_policy(self._path.read_bytes())
-        except OSError as error:
-            raise SettingsError(f"DALANG_POLICY_FILE: {self._path} cannot be read: {error.strerror}") from None
-        except InvalidDocument as error:
-            raise SettingsError(f"DALANG_POLICY_FILE: {self._path}:\n  {unreadable(error.problems)}") from None
+def policy_file(path: Path) -> WatchedFile[Policy]:
+    """Return the rules of a file; raises SettingsError when it cannot be read or has problems."""
+    return WatchedFile("DALANG_POLICY_FILE", path, read_policy)
 
 
 class _Away(Exception):
@@ -80,7 +40,7 @@ class Enforcer:
 
     def __init__(self, settings: Settings) -> None:
         """Raises SettingsError when the policy file cannot be read or has problems, all of which it names."""
-        self._file = PolicyFile(Path(settings.policy_file)) if settings.policy_file else None
+        self._file = policy_file(Path(settings.policy_file)) if settings.policy_file else None
         self._opa = settings.opa_url
         self._service = settings.policy_url
         self._nodes_when_away = settings.policy_when_away

@@ -53,8 +53,9 @@ class ErrorPayload(BaseModel):
     """Why a node, or a run, failed.
 
     ``timestamp`` is RFC 3339 in UTC; ``attempt`` counts from 1; ``no_effect`` says that this attempt has changed
-    nothing outside, so that a first attempt need not be undone; ``hash`` is the SHA-256 of the canonical
-    JSON (RFC 8785) of the other fields, so that two reports of the same failure can be told to be the same.
+    nothing outside, so that a first attempt need not be undone; ``retry_after_ms`` for how long whoever was called
+    wants to be left alone; ``hash`` is the SHA-256 of the canonical JSON (RFC 8785) of the other fields, so that two
+    reports of the same failure can be told to be the same.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
@@ -70,6 +71,7 @@ class ErrorPayload(BaseModel):
     timestamp: str | None = None
     suggested_action: SuggestedAction | None = None
     no_effect: bool | None = None
+    retry_after_ms: int | None = None
     provenance_ref: str | None = None
     hash: str | None = None
 

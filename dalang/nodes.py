@@ -44,6 +44,7 @@ class NodeFailure(Exception):
     ``retryable`` says that the same call may succeed later; it is repeated only if ``retryOn`` names the type, too.
     ``no_effect`` declares that this attempt has changed nothing outside: a node whose *first* attempt says so is not
     compensated. When in doubt leave it out; an undo of nothing does no harm, an effect that stays does.
+    ``retry_after`` is for how many seconds a peer wants to be left alone: the next attempt waits so long at least.
     """
 
     type: ErrorType = ErrorType.UNKNOWN_ERROR
@@ -58,6 +59,7 @@ class NodeFailure(Exception):
         details: Mapping[str, Any] | None = None,
         suggested_action: SuggestedAction | str | None = None,
         no_effect: bool = False,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -68,6 +70,7 @@ class NodeFailure(Exception):
         self.details = dict(details or {})
         self.suggested_action = None if suggested_action is None else SuggestedAction(suggested_action)
         self.no_effect = no_effect
+        self.retry_after = retry_after
 
 
 class ToolError(NodeFailure):
@@ -155,6 +158,11 @@ class _KeptNowhere:
         yield
 
 
+def kept_nowhere(encoded: bytes) -> Awaitable[None]:
+    """Take a checkpoint that nobody keeps."""
+    return _KeptNowhere()
+
+
 @dataclass(frozen=True, slots=True)
 class Undoes:
     """What a compensation undoes: the work of a node, as far as it is known.
@@ -204,7 +212,7 @@ class NodeContext:
     resources: Mapping[str, float] = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)
     restored: Any = None
-    _keep: Callable[[bytes], Awaitable[None]] = field(default=lambda encoded: _KeptNowhere(), repr=False)
+    _keep: Callable[[bytes], Awaitable[None]] = field(default=kept_nowhere, repr=False)
     undoes: Undoes | None = None
     callback_url: str | None = None
     """Of a node with ``callback``: the address at which somebody ends it; whoever has it may, so it is a secret."""
@@ -357,6 +365,7 @@ BUILT_IN_TYPES = (
     *("noop", "sleep", "timer", "event", "human", "plan", "map", "loop"),
     *("python", "http", "agent"),
     "mcp",
+    "llm",
     *("wasm", "container"),
 )
 """Node types that are always there."""

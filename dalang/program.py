@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from threading import Lock
 from typing import Any
 
+from dalang.errors import ErrorType
 from dalang.expressions import Expression
 from dalang.expressions import compile as compile_expression
 from dalang.graph import critical_path
@@ -44,6 +45,9 @@ DEFAULT_MAX_ATTEMPTS = 3
 DEFAULT_START_TO_CLOSE_MS = 600_000
 DEFAULT_HEARTBEAT_MS = 5_000
 MIN_START_TO_CLOSE_MS = 60_000
+RETRIED: tuple[ErrorType, ...] = RetryPolicy().retry_on
+ALSO_RETRIED: Mapping[str, tuple[ErrorType, ...]] = {"llm": (ErrorType.LLM_ERROR,)}
+"""What is worth another attempt by default beside what is for all types: providers of models limit rates."""
 
 TASK_TEXTS = ("title", "description", "assignee", "candidateGroup")
 """Fields of a human node's task that are templates."""
@@ -69,14 +73,15 @@ def compile_plan(plan: Plan) -> dict[str, Any]:
     node_documents = []
     for node in nodes:
         once = RetryPolicy(max_attempts=1) if node.type in CONTAINER_TYPES else None
-        node_document = _node_document(node, _number(node.retry_policy or once, plan, retries, retry_documents))
+        number = _number(node.retry_policy or once, node.type, plan, retries, retry_documents)
+        node_document = _node_document(node, number)
         if node.type in CONTAINER_TYPES:
             node_document["container"] = _container_document(plan, node)
             if "estimate" not in node_document and (estimate := _estimate(node_document["container"].get("body"))):
                 node_document["estimate"] = estimate
         if node.compensation is not None:
             undo = node.compensation
-            number = _number(undo.retry_policy, plan, retries, retry_documents)
+            number = _number(undo.retry_policy, undo.type, plan, retries, retry_documents)
             node_document["compensation"] = _compensation_document(undo, number)
         node_documents.append(node_document)
     document: dict[str, Any] = {
@@ -126,9 +131,11 @@ def _budget_document(plan: Plan) -> dict[str, Any]:
     return {measure: limit for measure, limit in limits.items() if limit is not None}
 
 
-def _number(policy: RetryPolicy | None, plan: Plan, numbers: dict[str, int], documents: list[dict[str, Any]]) -> int:
+def _number(
+    policy: RetryPolicy | None, node_type: str, plan: Plan, numbers: dict[str, int], documents: list[dict[str, Any]]
+) -> int:
     """Return the number of a retry policy among ``documents``, each of which stands there once."""
-    document = _retry_document(policy or RetryPolicy(max_attempts=plan.max_retries or DEFAULT_MAX_ATTEMPTS))
+    document = _retry_document(policy, node_type, plan)
     key = repr(sorted(document.items()))
     if key not in numbers:
         numbers[key] = len(documents)
@@ -196,12 +203,11 @@ def _compensation_document(undo: Compensation, retry: int) -> dict[str, Any]:
 
 
 def _planner_document(plan: Plan, planner: Planner) -> dict[str, Any]:
-    policy = planner.retry_policy or RetryPolicy(max_attempts=plan.max_retries or DEFAULT_MAX_ATTEMPTS)
     optional = {"handler": planner.handler, "capabilities": list(planner.capabilities) or None}
     document = {
         "type": planner.type,
         "inputs": planner.inputs,
-        "retry": _retry_document(policy),
+        "retry": _retry_document(planner.retry_policy, planner.type, plan),
         "timeouts": _timeouts(planner.timeouts, None),
     }
     return {**document, **{key: value for key, value in optional.items() if value is not None}}
@@ -261,7 +267,9 @@ def _port_document(port: Port) -> list[Any]:
     return [port.name, port.required, port.default_value]
 
 
-def _retry_document(policy: RetryPolicy) -> dict[str, Any]:
+def _retry_document(given: RetryPolicy | None, node_type: str, plan: Plan) -> dict[str, Any]:
+    policy = given or RetryPolicy(max_attempts=plan.max_retries or DEFAULT_MAX_ATTEMPTS)
+    also = ALSO_RETRIED.get(node_type, ()) if policy.retry_on == RETRIED else ()
     return {
         "attempts": policy.max_attempts,
         "strategy": policy.backoff_strategy.value,
@@ -269,7 +277,7 @@ def _retry_document(policy: RetryPolicy) -> dict[str, Any]:
         "maxDelay": policy.max_delay,
         "multiplier": policy.backoff_multiplier,
         "jitter": policy.jitter,
-        "retryOn": [error.value for error in policy.retry_on],
+        "retryOn": [error.value for error in (*policy.retry_on, *also)],
     }
 
 

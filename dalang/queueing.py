@@ -25,7 +25,7 @@ from dalang.events import Ask, GiveBack, LeaseAnswered, NodeDeferred, RetryReque
 from dalang.instants import format_instant
 from dalang.needs import Needs, needs_of
 from dalang.program import Program
-from dalang.retries import retry_delay_ms
+from dalang.retries import asked_delay_ms, retry_delay_ms
 from dalang.run_state import moved
 from dalang.statuses import IN_FLIGHT, ImpossibleMove, NodeStatus, RunStatus
 from dalang.wire import EventType
@@ -160,6 +160,7 @@ class Queueing(Deciding):
             return False
         self._starts_again(node)
         delay = retry_delay_ms(retry, made, f"{self.about.get('id')}:{self.program.ids[node]}")
+        delay = max(delay, asked_delay_ms(error))
         data = {"attempt": made, "maxAttempts": retry["attempts"], "delayMs": delay, "errorType": error.get("type")}
         data.update(notes)
         self._move_node(node, NodeStatus.RETRYING, EventType.NODE_RETRYING, data, {"error": dict(error)})

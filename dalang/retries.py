@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any
 
+MAX_ASKED_MS = 3_600_000
+"""Nobody is left alone for longer because he asks for it."""
+
 
 def delay_ms(retry: Mapping[str, Any], attempt: int) -> float:
     """Return the delay after ``attempt`` (from 1) without jitter, by a retry policy in a program's form."""
@@ -28,6 +31,12 @@ def retry_delay_ms(retry: Mapping[str, Any], attempt: int, key: str) -> int:
         drawn = int.from_bytes(sha256(f"{key}:{attempt}".encode()).digest()[:8], "big") / 2**64
         whole *= 0.5 + drawn / 2
     return round(whole)
+
+
+def asked_delay_ms(error: Mapping[str, Any]) -> int:
+    """Return for how long an ErrorPayload says that whoever was called wants to be left alone."""
+    asked = error.get("retryAfterMs")
+    return min(max(asked, 0), MAX_ASKED_MS) if type(asked) is int else 0
 
 
 def told_delay_ms(retry: Mapping[str, Any], attempt: int, draw: Callable[[float, float], float]) -> float | None:

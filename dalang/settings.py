@@ -128,6 +128,10 @@ class Settings(BaseModel):
         default="", repr=False, description="HTTP proxy for these requests; those of the environment are not used."
     )
 
+    models_file: str = Field(
+        default="", description="YAML file of language models (`docs/llm.md`); read again when it changes."
+    )
+
     node_modules: tuple[str, ...] = Field(
         default=(), description="Python modules, separated by commas, that register node types with `@node`."
     )
@@ -383,6 +387,11 @@ class Settings(BaseModel):
             PREFIX + name.upper(): ",".join(value) if isinstance(value, list) else str(value)
             for name, value in values.items()
         }
+
+
+def environment_variable(name: str) -> str | None:
+    """Return a variable that an operator's file names, such as that of a key; None if it is not set, or empty."""
+    return os.environ.get(name) or None
 
 
 def _from_environment(cls: type[Settings]) -> dict[str, Any]:

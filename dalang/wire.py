@@ -36,6 +36,8 @@ SEED_UNDO = "seed_undo"
 """The activity that reads what a finished run did, for the run that undoes it (``activities/undoing.py``)."""
 PERMIT_NODE = "permit_node"
 """The activity that goes before one on a task queue of others: policies are asked, large inputs kept."""
+PLANNER = "(planner)"
+"""Stands for the node in a planner's task and in its failed attempts: it is none of the plan's."""
 AGENT = "agent"
 """The activity of nodes that agents take which ask for work."""
 WORKFLOW_ID_PREFIX = "run-"
@@ -318,6 +320,8 @@ class NodeTask(TypedDict):
     """What it is to be given of the past, and where it works apart (``plan_memory.py``); an agent gets what it is given
     instead: ``{episodes, session}``."""
     resources: NotRequired[dict[str, float]]
+    evaluator: NotRequired[bool]
+    """The node's outputs carry a verdict."""
     callback: NotRequired[bool]
     """The node ends when somebody calls the address that its worker makes for it."""
     iteration: NotRequired[int]

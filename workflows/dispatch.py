@@ -214,6 +214,8 @@ class Dispatcher:
             task["undoable"] = True
         if "callback" in node:
             task["callback"] = True
+        if "evaluator" in node:
+            task["evaluator"] = True
         if step.lease is not None or step.attempt > 1:
             task["attempt"] = step.attempt
         if step.agent is not None:

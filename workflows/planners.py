@@ -19,8 +19,6 @@ with workflow.unsafe.imports_passed_through():
     from dalang.workflows.dispatch import GRACE, retry_policy, temporal_priority
     from dalang.workflows.replanning import RETRY, Replanning, ReplanRequest
 
-PLANNER = "(planner)"
-"""Stands for the node in the planner's task and in its failed attempts: it is none of the plan's."""
 _LOADING = timedelta(minutes=10)
 
 
@@ -79,10 +77,10 @@ class Planners(Replanning):
         task: wire.NodeTask = {
             "runId": self._run_id,
             "tenantId": self._tenant_id,
-            "nodeId": PLANNER,
+            "nodeId": wire.PLANNER,
             "type": planner["type"],
             "inputs": await self._planner_inputs(step, planner["inputs"]),
-            "key": f"{self._state.get('keyRoot') or self._run_id}:{PLANNER}:{step.number}:{step.attempt}",
+            "key": f"{self._state.get('keyRoot') or self._run_id}:{wire.PLANNER}:{step.number}:{step.attempt}",
             "generation": step.number,
             "startToCloseMs": start_to_close,
             "retry": planner["retry"],
@@ -166,4 +164,4 @@ def _payload(cause: BaseException) -> dict[str, Any]:
 
 
 def _error(message: str) -> dict[str, Any]:
-    return ErrorPayload(type=ErrorType.UNKNOWN_ERROR, message=message, origin_node=PLANNER).wire()
+    return ErrorPayload(type=ErrorType.UNKNOWN_ERROR, message=message, origin_node=wire.PLANNER).wire()

@@ -22,6 +22,12 @@ async def demo_fail(ctx: NodeContext, message: str = "this tool always refuses")
     raise ToolError(message, details={"node": ctx.node_id})
 
 
+@node("demo-order")
+async def demo_order(number: int) -> dict[str, Any]:
+    """Look up an order by its number: what was ordered, and how many days late it is."""
+    return {"number": number, "item": "lamp", "lateDays": number % 10}
+
+
 @node("demo-charge")
 async def demo_charge(ctx: NodeContext, card: str, seat: str = "") -> dict[str, Any]:
     """Charge a card: 0000 is declined, for good; the receipt names the key that would keep it from happening twice."""

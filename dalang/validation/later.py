@@ -12,7 +12,6 @@ from dalang.validation.report import Problems, Steps
 
 NODE_TYPES: Mapping[str, str] = {
     "a2a": "agents behind the A2A protocol",
-    "llm": "calling a language model",
 }
 NODE_FIELDS: Mapping[str, str] = {
     "execution": "choosing how a node is executed",

@@ -12,10 +12,12 @@ from typing import Any
 
 from dalang.durations import MAX_DURATION_MS, parse_duration
 from dalang.implementations import carried_out_as
+from dalang.llm_inputs import FIELDS
 from dalang.nodes import BUILT_IN_TYPES
 from dalang.plan import ERROR_PORT, Node
 from dalang.program import WAITING_TYPES
 from dalang.validation import later
+from dalang.validation.llm import check_llm_inputs
 from dalang.validation.mcp_inputs import MCP_INPUTS
 from dalang.validation.report import Problems, kind_of, shown
 from dalang.validation.structure import Draft, NodeAt
@@ -42,7 +44,7 @@ def check_node_types(draft: Draft, registered: frozenset[str] | None, problems: 
             problems.error("NOT_INTERRUPTIBLE", (*node.steps, "interruptible"), message, node.id)
         check_callback(node, node.model, problems)
         if kind in BUILT_IN_TYPES:
-            _Inputs(draft, node, node.model, problems).check()
+            _Inputs(draft, node, node.model, problems, registered).check()
             if kind == "python":
                 _check_python(node, node.model, registered, problems)
         elif carried_out_as(node.model) != kind or (known is not None and kind in known):
@@ -92,8 +94,11 @@ def could_be_brought(draft: Draft, node: NodeAt, key: str) -> bool:
 class _Inputs:
     """The inputs of one node of a built-in type."""
 
-    def __init__(self, draft: Draft, node: NodeAt, model: Node, problems: Problems) -> None:
+    def __init__(
+        self, draft: Draft, node: NodeAt, model: Node, problems: Problems, registered: frozenset[str] | None
+    ) -> None:
         self._draft = draft
+        self._registered = registered
         self._node = node
         self._model = model
         self._problems = problems
@@ -105,6 +110,8 @@ class _Inputs:
             self._http()
         elif self._model.type == "mcp":
             self._mcp()
+        elif self._model.type == "llm":
+            self._llm()
         elif self._model.type == "sleep":
             self._sleep()
         elif self._model.type == "timer":
@@ -128,6 +135,13 @@ class _Inputs:
         for name, check in MCP_INPUTS.items():
             self._literal(name, check)
         self._ignored(tuple(MCP_INPUTS))
+
+    def _llm(self) -> None:
+        self._need("prompt", "An llm node needs the input `prompt`.")
+        steps = (*self._node.steps, "inputs")
+        inputs = self._model.inputs
+        check_llm_inputs(inputs, steps, self._registered, self._problems, self._node.id, has_expression)
+        self._ignored(FIELDS)
 
     def _sleep(self) -> None:
         if not any(self._has(name) for name in ("duration", "seconds")):
@@ -159,7 +173,7 @@ class _Inputs:
 
     def _literal(self, name: str, check: Callable[[Any], str | None]) -> None:
         value = self._model.inputs.get(name)
-        if name not in self._model.inputs or _has_expression(value):
+        if name not in self._model.inputs or has_expression(value):
             return
         wrong = check(value)
         if wrong is not None:
@@ -178,7 +192,8 @@ class _Inputs:
                     self._problems.warning("IGNORED_INPUT", steps, message, self._node.id)
 
 
-def _has_expression(value: Any) -> bool:
+def has_expression(value: Any) -> bool:
+    """Tell whether anything in a value is only known at run time."""
     stack = [value]
     while stack:
         item = stack.pop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dalang.nodes import BUILT_IN_TYPES
 from dalang.validation import later
+from dalang.validation.llm import check_llm_inputs
 from dalang.validation.report import Problems
 from dalang.validation.structure import Draft
 from dalang.validation.undo import NO_WORK
@@ -45,6 +46,9 @@ def _check_type(draft: Draft, registered: frozenset[str] | None, problems: Probl
         problems.error("UNKNOWN_NODE_TYPE", steps, message)
     elif planner.type == "http" and "url" not in planner.inputs:
         problems.error("MISSING_INPUT", ("planner", "inputs"), "An http planner needs the input `url`.")
+    elif planner.type == "llm":
+        # A planner's inputs are taken as they are, so nothing in them is an expression.
+        check_llm_inputs(planner.inputs, ("planner", "inputs"), registered, problems, None, lambda value: False)
     elif planner.type == "python":
         _check_handler(planner.handler, registered, problems)
 

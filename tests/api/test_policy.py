@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dalang import enforcement
+from dalang import watched_file
 from dalang.enforcement import Enforcer
 from dalang.errors import Denied
 from dalang.settings import Settings, SettingsError
@@ -252,7 +252,7 @@ async def test_all_that_are_configured_must_allow(service: Service, tmp_path: Pa
 
 async def test_a_changed_file_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A change for the worse leaves the rules as they are."""
-    monkeypatch.setattr(enforcement, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(watched_file, "LOOK_SECONDS", 0.0)
     file = tmp_path / "policy.yaml"
     file.write_text("rules: []")
     asking = enforcer(policy_file=str(file))

@@ -227,7 +227,7 @@ ERRORS: list[tuple[Change, str, str]] = [
     (setting("nodes", 0, "timeouts", {"heartbeat": "0s"}), "/nodes/0/timeouts/heartbeat", "ZERO_DURATION"),
     # later versions
     (setting("nodes", 0, "execution", "local"), "/nodes/0/execution", "FEATURE_UNAVAILABLE"),
-    (setting("nodes", 3, "type", "llm"), "/nodes/3/type", "FEATURE_UNAVAILABLE"),
+    (setting("nodes", 3, "type", LATER_TYPE), "/nodes/3/type", "FEATURE_UNAVAILABLE"),
     # human nodes
     (setting("nodes", 3, "task", {"title": "x"}), "/nodes/3/task", "TASK_WITHOUT_PERSON"),
     (setting("nodes", 3, "task", {"titel": "x"}), "/nodes/3/task/titel", "UNKNOWN_FIELD"),
@@ -403,7 +403,7 @@ def test_a_dangling_edge_is_one_problem() -> None:
         (setting("timeout", "6m"), "6m30s (fetch -> code-review -> wait), but the timeout of the run is 6m"),
         (setting("nodes", 2, "join", "code-review->wait"), "edges['a->b']"),
         (setting("failurePolicy", "failfast"), "failFast"),
-        (setting("nodes", 3, "type", "llm"), "later version"),
+        (setting("nodes", 3, "type", LATER_TYPE), "later version"),
         (asking(quorum=3, candidates=["ann"]), "lower `quorum`"),
     ],
 )
@@ -468,9 +468,9 @@ def test_a_python_handler_must_be_registered() -> None:
 
 
 def test_a_type_of_a_later_version_may_be_registered() -> None:
-    """A function registered as ``llm`` is what a plan means by it."""
-    assert not validate(with_node(type="llm")).ok
-    assert validate(with_node(type="llm"), node_types=["llm"]).ok
+    """A function registered by such a name is what a plan means by it."""
+    assert not validate(with_node(type=LATER_TYPE)).ok
+    assert validate(with_node(type=LATER_TYPE), node_types=[LATER_TYPE]).ok
 
 
 @pytest.mark.parametrize(

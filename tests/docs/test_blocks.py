@@ -22,6 +22,7 @@ import pytest
 import yaml
 
 from dalang.activities.mcp.servers import read_servers
+from dalang.llm_models import read_models
 from dalang.loading import load_plan
 from dalang.patching import OPERATIONS
 from dalang.plan import Edge, Node
@@ -75,6 +76,11 @@ NOT_RUN = {
     ("docs/operations.md", "dalang up --node-modules my_nodes", "runs until Ctrl-C"),
     ("docs/operations.md", "cp .env.example .env", "needs docker"),
     (
+        "docs/llm.md",
+        "python examples/model_server.py &",
+        "starts a stack of its own; tests/docs/test_llm_examples.py runs the plans",
+    ),
+    (
         "examples/README.md",
         "python examples/service.py",
         "the service runs until Ctrl-C; tests/docs/test_examples.py runs it on a free port",
@@ -122,6 +128,8 @@ def test_yaml_is_a_plan_or_a_part_of_one(block: Block) -> None:
         read_policy(block.text)
     elif str(block.marks.get("file", "")).endswith("servers.yaml"):
         read_servers(block.text)
+    elif str(block.marks.get("file", "")).endswith("models.yaml"):
+        assert read_models(block.text).models
     elif not str(block.marks.get("file", "")).startswith("bad"):
         report = load_plan(block.text.encode(), name="plan.yaml")
         assert [str(one) for one in report.problems] == []

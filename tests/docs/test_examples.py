@@ -28,7 +28,13 @@ from tests.engine.kit import Engine, body_of, engine
 from tests.harness import ROOT
 
 EXAMPLES = ROOT / "examples"
-OPTIONS = {path.name for end in ("options", "patch", "policy", "servers") for path in EXAMPLES.glob(f"*-{end}.yaml")}
+OPTIONS = {
+    path.name
+    for end in ("options", "patch", "policy", "servers", "models")
+    for path in EXAMPLES.glob(f"*-{end}.yaml")
+}
+    path.name for end in ("options", "patch", "policy", "servers", "models") for path in EXAMPLES.glob(f"*-{end}.yaml")
+}
 PLANS = sorted(
     path.name for path in EXAMPLES.iterdir() if path.suffix in (".yaml", ".json") and path.name not in OPTIONS
 )
@@ -41,6 +47,8 @@ WAITING = {
     "circuit-breaker.yaml",
     "human-approval.yaml",
     "human-escalation.yaml",
+    "llm.yaml",
+    "llm-review.yaml",
     "mcp.yaml",
 }
 """They wait for somebody, or need him: each has a test of its own, here, or in a file for people or agents."""

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import asyncpg
@@ -11,11 +11,19 @@ from dalang.settings import Settings
 from dalang.stack.postgres import drop_database
 from tests.engine.kit import Engine, engine
 from tests.harness import LOOPBACK_ALLOWED, Servers
+from tests.model_peer import Peer, models_file, provider
+
+
+@pytest.fixture(scope="session")
+def model_peer() -> Iterator[Peer]:
+    """The provider of language models that the workers here know."""
+    with provider() as peer:
+        yield peer
 
 
 @pytest.fixture(scope="session")
 async def shared_engine(
-    servers: Servers, superuser: asyncpg.Connection, tmp_path_factory: pytest.TempPathFactory
+    servers: Servers, superuser: asyncpg.Connection, tmp_path_factory: pytest.TempPathFactory, model_peer: Peer
 ) -> AsyncIterator[Engine]:
     """One worker and one database for all engine tests of this process: runs do not disturb each other."""
     database = await servers.create_database(superuser)
@@ -28,6 +36,7 @@ async def shared_engine(
         migration_database_url=database.owner_url,
         temporal_address=servers.temporal_address,
         egress_allow=LOOPBACK_ALLOWED,
+        models_file=str(models_file(home, model_peer)),
         task_queue=f"engine-{uuid.uuid4().hex[:8]}",
         wasm_dir=str(home / "modules"),
         container_engine=f"unix://{home}/docker.sock",
