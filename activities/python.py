@@ -31,7 +31,7 @@ class LocalFunctions:
 
     def _check_source(self, name: str, digest: str | None) -> None:
         """Refuse a function whose source file is not the one that the plan names."""
-        registration = self._registry.node(name)
+        registration = self.registry.node(name)
         if registration is None or digest is None:
             return
         source = inspect.getsourcefile(inspect.unwrap(registration.function))

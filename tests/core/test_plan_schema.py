@@ -21,7 +21,7 @@ from tests.harness import ROOT
 
 SCHEMA = plan_schema()
 VALIDATOR = Draft202012Validator(SCHEMA)
-NO_PLANS = ("-options", "-patch", "-policy")
+NO_PLANS = ("-options", "-patch", "-policy", "-servers", "-models")
 EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.yaml") if not path.stem.endswith(NO_PLANS))
 
 

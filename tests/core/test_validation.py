@@ -454,6 +454,7 @@ def test_built_in_types_are_always_known(kind: str) -> None:
     }
     own = holds.get(kind, {"handler": "f"})
     inputs = {"url": "https://x.org", "seconds": 1, "duration": "1s", "name": "n", "server": "s", "tool": "t"}
+    inputs["prompt"] = "x"
     assert validate(with_node(type=kind, inputs=inputs, **own), node_types=["f"], agents=[["x"]]).ok
 
 

@@ -29,10 +29,6 @@ from tests.harness import ROOT
 
 EXAMPLES = ROOT / "examples"
 OPTIONS = {
-    path.name
-    for end in ("options", "patch", "policy", "servers", "models")
-    for path in EXAMPLES.glob(f"*-{end}.yaml")
-}
     path.name for end in ("options", "patch", "policy", "servers", "models") for path in EXAMPLES.glob(f"*-{end}.yaml")
 }
 PLANS = sorted(
