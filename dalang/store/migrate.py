@@ -60,6 +60,10 @@ PRIVILEGES = {
     "event_waits": "SELECT, INSERT, UPDATE, DELETE",
     "event_deliveries": "SELECT, INSERT, UPDATE",
     "callbacks": "SELECT, INSERT, UPDATE",
+    "event_subscriptions": "SELECT, INSERT, UPDATE, DELETE",
+    "event_publications": "SELECT, INSERT, UPDATE, DELETE",
+    "event_dead_letters": "SELECT, INSERT, UPDATE, DELETE",
+    "event_feed": "SELECT, UPDATE",
     "alembic_version": "SELECT",
 }
 _DELETE_RUNS = "dalang_delete_finished_runs(text, timestamptz, integer)"

@@ -11,6 +11,7 @@ from dalang.store import (
     memory_tables,
     people_tables,
     restart_tables,
+    subscription_tables,
     tables,
 )
 from dalang.store.columns import metadata
@@ -25,5 +26,6 @@ __all__ = [
     "metadata",
     "people_tables",
     "restart_tables",
+    "subscription_tables",
     "tables",
 ]

@@ -1,0 +1,103 @@
+"""Webhooks: one POST per event, a CloudEvent in structured mode, signed by the conventions of Standard Webhooks.
+
+Any 2xx takes the event; everything else, silence for too long included, does not. Redirects are not followed. 410 says
+that nothing more is wanted; 429 and 503 may say with Retry-After when to come again. What a receiver answers beyond its
+status is not kept: it is a stranger's text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+
+from dalang import __version__
+from dalang.cloud_events import MEDIA_TYPE, CloudEvent, encode
+from dalang.errors import DalangError
+from dalang.publishing.target import Failure, Sent
+from dalang.store.subscriptions import Subscription, valid_secrets
+from dalang.webhook_signatures import signed_headers
+
+MAX_ANSWER_BYTES = 16 * 1024
+MAX_RETRY_AFTER_SECONDS = 86_400.0
+
+
+class Webhooks:
+    """Calls receivers; ``seconds`` is how long one may take to answer."""
+
+    at_once = 1
+
+    def __init__(self, client: httpx.AsyncClient, seconds: float = 10.0) -> None:
+        self._client = client
+        self._seconds = seconds
+
+    async def send(self, subscription: Subscription, events: Sequence[CloudEvent]) -> Sent:
+        """Send the first of ``events``."""
+        failure = await self._post(subscription, events[0])
+        return Sent(0, failure) if failure else Sent(1)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def _post(self, subscription: Subscription, event: CloudEvent) -> Failure | None:
+        body = encode(event)
+        now = datetime.now(UTC)
+        valid = [one["secret"] for one in valid_secrets(subscription.secrets, now)]
+        headers = {
+            "Content-Type": f"{MEDIA_TYPE}; charset=utf-8",
+            "User-Agent": f"Dalang/{__version__}",
+            **signed_headers(valid, event["id"], int(now.timestamp()), body),
+        }
+        try:
+            async with (
+                asyncio.timeout(self._seconds),
+                self._client.stream(
+                    "POST", subscription.target["url"], content=body, headers=headers, follow_redirects=False
+                ) as answer,
+            ):
+                await _drain(answer)
+        except (TimeoutError, httpx.TimeoutException):
+            return Failure(f"no answer within {self._seconds:g} s")
+        except httpx.HTTPError as error:
+            return Failure(f"no answer: {type(error).__name__}")
+        except (DalangError, httpx.InvalidURL, ValueError) as error:
+            return Failure(str(error)[:300])
+        return _failure(answer)
+
+
+async def _drain(answer: httpx.Response) -> None:
+    """Read the rest, so that the connection can be used again; the status alone counts."""
+    size = 0
+    with suppress(httpx.HTTPError):
+        async for part in answer.aiter_raw():
+            size += len(part)
+            if size > MAX_ANSWER_BYTES:
+                return
+
+
+def _failure(answer: httpx.Response) -> Failure | None:
+    if answer.is_success:
+        return None
+    reason = f"HTTP {answer.status_code}"
+    if answer.is_redirect:
+        reason += ", and redirects are not followed"
+    return Failure(reason, gone=answer.status_code == 410, retry_after=_retry_after(answer.headers))
+
+
+def _retry_after(headers: Any) -> float | None:
+    """Return for how many seconds a receiver asks for patience."""
+    value = headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit() and len(value) < 10:
+        return min(float(value), MAX_RETRY_AFTER_SECONDS)
+    try:
+        until = parsedate_to_datetime(value).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return min(max(until - time.time(), 0.0), MAX_RETRY_AFTER_SECONDS)
