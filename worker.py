@@ -39,6 +39,8 @@ from dalang.errors import DalangError
 from dalang.launch import Launcher, TemporalLink
 from dalang.leasing import Leasing, Teller
 from dalang.presence import Presence
+from dalang.publishing.publisher import Publisher
+from dalang.publishing.targets import targets
 from dalang.scheduling import Schedules
 from dalang.settings import Settings, SettingsError
 from dalang.store.assignments import CHANGED
@@ -51,6 +53,8 @@ from dalang.workflows.plan_run import PlanRun
 from dalang.workflows.scheduled_run import ScheduledRun
 
 ACTIVATION_SECONDS = 30
+PUBLISHER_CONNECTIONS = 4
+"""Of its own, so that telling others never holds up what a run stores."""
 
 logger = logging.getLogger("dalang.worker")
 
@@ -100,11 +104,14 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
     work = AgentWork(engine, listener)
     activities = node_activities(recorder, loop, http, gate, work, Memories(engine), adapters=adapters, llm=llm)
     presence = Presence(engine, client, leasing, settings.agent_places)
+    publishing = create_engine(settings.require_database_url(), pool_size=PUBLISHER_CONNECTIONS)
+    publisher = Publisher(publishing, settings.require_database_url(), targets(settings), settings.event_source)
     beside = (
         teller.tell_for_ever(),
         breakers.listen_for_ever(),
         listener.listen(),
         presence.watch_for_ever(),
+        publisher.publish_for_ever(),
     )
     running = Worker(
         client,
@@ -148,6 +155,7 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
         await mcp.close()
         await llm.close()
         await launcher.enforcer.close()
+        await publishing.dispose()
         await engine.dispose()
 
 

@@ -34,6 +34,7 @@ from dalang.api import (
     run_checkpoints,
     runs,
     schedules,
+    subscriptions,
     task_decisions,
     terminations,
 )
@@ -49,6 +50,7 @@ from dalang.api.run_checkpoints import CheckpointRequest
 from dalang.api.schedule_schemas import BackfillRequest, CreateScheduleRequest, TriggerRequest, UpdateScheduleRequest
 from dalang.api.schemas import CancelRequest, ExecutePlanRequest, PauseResumeRequest, PauseRunRequest, ProblemDetails
 from dalang.api.services import Services
+from dalang.api.subscription_schemas import BODIES as SUBSCRIPTION_BODIES
 from dalang.api.task_schemas import BODIES as TASK_BODIES
 from dalang.api.terminations import TerminateRequest
 from dalang.settings import Settings
@@ -57,6 +59,7 @@ _TAGS = [
     {"name": "runs", "description": "Start plans, look at their runs, pause, resume and cancel them."},
     {"name": "nodes", "description": "The nodes of a run: inputs, outputs, attempts, errors."},
     {"name": "events", "description": "What happened in a run, as a list and as Server-Sent Events."},
+    {"name": "subscriptions", "description": "Who is told of events: webhooks, Kafka, NATS."},
     {"name": "waiting", "description": "Events and answers from outside, for nodes that wait for them."},
     {"name": "plans", "description": "Plans and their versions, which never change."},
     {"name": "human tasks", "description": "What people are asked, and what they decide."},
@@ -76,6 +79,7 @@ _SCHEDULE_BODIES = (CreateScheduleRequest, UpdateScheduleRequest, TriggerRequest
 _BODIES = (
     *AGENT_BODIES,
     *BREAKER_BODIES,
+    *SUBSCRIPTION_BODIES,
     *TASK_BODIES,
     *INBOUND_BODIES,
     *LIMIT_BODIES,
@@ -140,6 +144,7 @@ def create_app(settings: Settings) -> FastAPI:
         human_tasks,
         task_decisions,
         schedules,
+        subscriptions,
         health,
         docs,
     )

@@ -215,6 +215,25 @@ class Settings(BaseModel):
         default=30, ge=0, le=3600, description="Time that running activities get to end after SIGTERM."
     )
 
+    event_source: str = Field(
+        default="/dalang",
+        pattern=r"^[^\s]{1,500}$",
+        description="`source` of the CloudEvents that go out (`docs/events.md`).",
+    )
+    kafka_url: str = Field(
+        default="",
+        repr=False,
+        description="Kafka that subscriptions of kind `kafka` send to: "
+        "`kafka://user:password@host:9092,host:9092?tls=true&mechanism=SCRAM-SHA-512&ca=/file.pem`, of which all but "
+        "the hosts may be left out.",
+    )
+    nats_url: str = Field(
+        default="",
+        repr=False,
+        description="NATS that subscriptions of kind `nats` send to: "
+        "`nats://user:password@host:4222?credentials=/file.creds`; `tls://` for TLS.",
+    )
+
     breaker_failure_threshold: int = Field(
         default=5, ge=0, le=10_000, description="Failures in a row that open a circuit breaker; 0: there are none."
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -18,12 +18,13 @@ from typing import Any
 import httpx
 
 from dalang import __version__
+from dalang.activities.egress import EgressRefused, refusal_within
 from dalang.cloud_events import MEDIA_TYPE, CloudEvent, encode
-from dalang.errors import DalangError
 from dalang.publishing.target import Failure, Sent
 from dalang.store.subscriptions import Subscription, valid_secrets
 from dalang.webhook_signatures import signed_headers
 
+SECONDS = 10.0
 MAX_ANSWER_BYTES = 16 * 1024
 MAX_RETRY_AFTER_SECONDS = 86_400.0
 
@@ -33,8 +34,9 @@ class Webhooks:
 
     at_once = 1
 
-    def __init__(self, client: httpx.AsyncClient, seconds: float = 10.0) -> None:
-        self._client = client
+    def __init__(self, client: Callable[[], httpx.AsyncClient], seconds: float = SECONDS) -> None:
+        self._make = client
+        self._made: httpx.AsyncClient | None = None
         self._seconds = seconds
 
     async def send(self, subscription: Subscription, events: Sequence[CloudEvent]) -> Sent:
@@ -44,7 +46,8 @@ class Webhooks:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        if self._made is not None:
+            await self._made.aclose()
 
     async def _post(self, subscription: Subscription, event: CloudEvent) -> Failure | None:
         body = encode(event)
@@ -58,18 +61,22 @@ class Webhooks:
         try:
             async with (
                 asyncio.timeout(self._seconds),
-                self._client.stream(
+                self._client().stream(
                     "POST", subscription.target["url"], content=body, headers=headers, follow_redirects=False
                 ) as answer,
             ):
                 await _drain(answer)
         except (TimeoutError, httpx.TimeoutException):
             return Failure(f"no answer within {self._seconds:g} s")
-        except httpx.HTTPError as error:
-            return Failure(f"no answer: {type(error).__name__}")
-        except (DalangError, httpx.InvalidURL, ValueError) as error:
-            return Failure(str(error)[:300])
+        except (httpx.HTTPError, httpx.InvalidURL, EgressRefused) as error:
+            refused = refusal_within(error)
+            return Failure(f"no answer: {type(error).__name__}" if refused is None else str(refused)[:300])
         return _failure(answer)
+
+    def _client(self) -> httpx.AsyncClient:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
 
 
 async def _drain(answer: httpx.Response) -> None:

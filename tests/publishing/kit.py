@@ -15,7 +15,14 @@ from dalang.publishing.target import Target
 from dalang.publishing.webhooks import Webhooks
 from dalang.store.engine import transaction
 from dalang.store.runs import Run
-from dalang.store.subscriptions import Progress, Subscription, Wanted, create_subscription, get_subscription, progress_of
+from dalang.store.subscriptions import (
+    Progress,
+    Subscription,
+    Wanted,
+    create_subscription,
+    get_subscription,
+    progress_of,
+)
 from dalang.webhook_signatures import new_secret
 from dalang.wire import Head
 from tests.store.world import TENANT, World, fact
@@ -71,7 +78,9 @@ class Site:
         return await self.world.flush(run, facts, head)
 
     def publisher(self, targets: Mapping[str, Target] | None = None, **more: Any) -> Publisher:
-        chosen = targets if targets is not None else {"webhook": Webhooks(httpx.AsyncClient(trust_env=False), 1.0)}
+        chosen = (
+            targets if targets is not None else {"webhook": Webhooks(lambda: httpx.AsyncClient(trust_env=False), 1.0)}
+        )
         return Publisher(self.engine, self.url, chosen, SOURCE, **more)
 
     @asynccontextmanager

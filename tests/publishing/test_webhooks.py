@@ -108,7 +108,7 @@ async def test_what_a_receiver_may_do(site: Site, receiving: Receiving) -> None:
     receiver = await receiving(answer)
     subscription = await site.subscribe(receiver.url)
     async with site.publishing():
-        run, _ = await site.run(3)
+        await site.run(3)
         await receiver.until_got(7)
         await site.settled(subscription)
     assert [one.number[2] for one in receiver.got] == [1, 1, 1, 1, 1, 2, 3]

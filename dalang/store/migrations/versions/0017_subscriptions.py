@@ -144,7 +144,9 @@ def upgrade() -> None:
         comment="Events that a subscription could not be told of. They are told when somebody asks for it "
         "(redeliver_at).",
     )
-    op.create_index(op.f("ix_event_dead_letters_subscription_id_dead_at"), "event_dead_letters", ["subscription_id", "dead_at"])
+    op.create_index(
+        op.f("ix_event_dead_letters_subscription_id_dead_at"), "event_dead_letters", ["subscription_id", "dead_at"]
+    )
     op.create_index(op.f("ix_event_dead_letters_tenant_id_run_id"), "event_dead_letters", ["tenant_id", "run_id"])
     feed = op.create_table(
         "event_feed",
