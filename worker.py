@@ -18,6 +18,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
+from dalang.activities.a2a import A2A
 from dalang.activities.admission import Admissions
 from dalang.activities.agents import AgentWork
 from dalang.activities.catalogue import load_node_modules, node_activities
@@ -82,6 +83,7 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
     leasing = Leasing(engine, settings.payload_threshold_bytes)
     admissions = Admissions(leasing)
     teller = Teller(engine, settings.require_database_url(), client, leasing)
+    a2a = A2A()
     mcp = Mcp(NamedServers(Path(settings.mcp_servers_file) if settings.mcp_servers_file else None))
     llm = Llm(operators_models(settings))
     loop, http = HandlerLoop(settings.max_concurrent_activities), Http()
@@ -100,8 +102,8 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
             settings.container_gpus,
         )
     )
-    adapters: dict[str, Handler] = {"mcp": mcp, "wasm": wasm, "container": containers}
-    work = AgentWork(engine, listener)
+    adapters: dict[str, Handler] = {"mcp": mcp, "a2a": a2a, "wasm": wasm, "container": containers}
+    work = AgentWork(engine, listener, a2a)
     activities = node_activities(recorder, loop, http, gate, work, Memories(engine), adapters=adapters, llm=llm)
     presence = Presence(engine, client, leasing, settings.agent_places)
     publishing = create_engine(settings.require_database_url(), pool_size=PUBLISHER_CONNECTIONS)
@@ -154,6 +156,7 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
         await http.close()
         await mcp.close()
         await llm.close()
+        await a2a.close()
         await launcher.enforcer.close()
         await publishing.dispose()
         await engine.dispose()

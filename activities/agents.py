@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio import activity
 
+from dalang.activities.a2a import A2A
 from dalang.activities.execution import Deferred
 from dalang.activities.patience import AWAY_SECONDS, patiently
 from dalang.activities.python import LocalFunctions
@@ -41,9 +42,10 @@ logger = logging.getLogger("dalang.activities.agents")
 class AgentWork:
     """Does nodes that agents take. One per worker process."""
 
-    def __init__(self, engine: AsyncEngine, listener: Listener) -> None:
+    def __init__(self, engine: AsyncEngine, listener: Listener, a2a: A2A) -> None:
         self._engine = engine
         self._listener = listener
+        self._a2a = a2a
 
     async def work(self, ctx: NodeContext, task: NodeTask, name: str, local: LocalFunctions) -> Any:
         """Have the agent that the lease names do it."""
@@ -54,14 +56,10 @@ class AgentWork:
             return await local.agent(ctx, agent.name)
         if agent.kind == AgentKind.POLL:
             return await self._assign(ctx, task, agent)
-        if agent.kind == AgentKind.TASK_QUEUE:  # it was registered anew after it was granted
-            raise Deferred(f"agent {name} works on a task queue of its own by now")
-        raise NodeFailure(
-            f"agent {name} is of kind {agent.kind}, which needs a later version of Dalang",
-            type=ErrorType.RESOURCE_EXHAUSTED,
-            retryable=False,
-            no_effect=True,
-        )
+        if agent.kind == AgentKind.A2A:
+            return await self._a2a.for_agent(ctx, agent.endpoint)
+        # It was registered anew after it was granted.
+        raise Deferred(f"agent {name} works on a task queue of its own by now")
 
     async def _assign(self, ctx: NodeContext, task: NodeTask, agent: Agent) -> Any:
         if task.get("callback"):

@@ -65,6 +65,8 @@ def _key(task: NodeTask, known: Registry) -> str | None:
     implementation = task.get("implementation", {})
     if kind in ("http", "runtime-hub"):
         return _of_address(implementation["coordinate"] if "of" in implementation else task["inputs"].get("url"))
+    if kind == "a2a":
+        return _of_address(task["inputs"].get("url"), kind)
     if kind == "mcp":
         server = task["inputs"].get("server")
         if isinstance(server, str):
@@ -83,7 +85,7 @@ def _key(task: NodeTask, known: Registry) -> str | None:
     return None if registration is None else _of_function(registration.name, registration, task)
 
 
-def _of_address(url: Any) -> str | None:
+def _of_address(url: Any, kind: str = "http") -> str | None:
     try:
         parts = urlsplit(url if isinstance(url, str) else "")
         port = parts.port or _PORTS.get(parts.scheme)
@@ -92,7 +94,7 @@ def _of_address(url: Any) -> str | None:
     if not parts.hostname or port is None:
         return None
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"http {parts.scheme}://{host}:{port}"
+    return f"{kind} {parts.scheme}://{host}:{port}"
 
 
 def _of_function(key: str, registration: Registration, task: NodeTask) -> str | None:

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
 import httpx
@@ -23,8 +21,9 @@ from pydantic.alias_generators import to_camel
 
 from dalang.activities.callbacks import HEADER, filled_in
 from dalang.activities.egress import EgressRefused, http_client
+from dalang.activities.http_failures import status_failure
 from dalang.durations import Duration
-from dalang.nodes import InvalidInput, NetworkError, NodeContext, ResourceExhausted, TimedOut, ToolError
+from dalang.nodes import InvalidInput, NetworkError, NodeContext, TimedOut, ToolError
 
 MAX_RESPONSE_BYTES = 8 * 1024 * 1024
 MAX_EXCERPT = 500
@@ -142,25 +141,7 @@ def _unexpected(response: httpx.Response, outputs: Mapping[str, Any]) -> Excepti
     answer = outputs["response"]
     excerpt = answer if isinstance(answer, str) else json.dumps(answer)
     details = {"status": status, "body": str(excerpt)[:MAX_EXCERPT]}
-    if status in (502, 503, 504):
-        return NetworkError(message, details=details, retry_after=_retry_after(response))
-    if status == 429:
-        return ResourceExhausted(message, details=details, retry_after=_retry_after(response))
-    if status == 408:
-        return ToolError(message, type="TIMEOUT", retryable=True, details=details)
-    return ToolError(message, retryable=status >= 500, details=details)
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    """Return for how many seconds the service wants to be left alone, if it says so."""
-    told = response.headers.get("retry-after", "")
-    if told.isdecimal():
-        return float(told[:6])
-    try:
-        until = parsedate_to_datetime(told)
-    except ValueError:
-        return None
-    return max((until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)).total_seconds(), 0.0)
+    return status_failure(response, message, details)
 
 
 def _parse(how: str, response: httpx.Response, content: bytes) -> Any:

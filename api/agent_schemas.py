@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BeforeValidator, Field, Strict, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Strict, Tag, model_validator
 
 from dalang.api.inbound_schemas import CallbackError
 from dalang.api.schemas import Answer, QueryModel, RequestModel, Text
@@ -44,6 +44,36 @@ class QueueEndpoint(RequestModel):
     )
 
 
+class A2AEndpoint(RequestModel):
+    """Where an agent behind the A2A protocol, or behind Wayang's router, is found."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[^\s/]", max_length=2_000)] = Field(
+        description="Its address, where its agent card is found, or that of the card; or that of the router."
+    )
+    protocol: Literal["a2a", "wayang"] = Field("a2a", description="wayang: by the router's POST /a2a/send.")
+    target: Name | None = Field(None, description="Of protocol wayang: which of the router's agents it is.")
+    skill: Name | None = Field(None, description="Which of its skills is meant, if it has several.")
+    mode: Literal["auto", "stream", "poll", "wait"] = Field(
+        "auto", description="How its tasks are followed; auto: by stream if its card offers that, else by polling."
+    )
+
+    @model_validator(mode="after")
+    def _names_its_agent(self) -> Self:
+        if (self.protocol == "wayang") != (self.target is not None):
+            raise ValueError("an endpoint of protocol wayang has a `target`, and no other has one")
+        return self
+
+
+def _kind_of_endpoint(value: Any) -> str:
+    return A2A_TAG if isinstance(value, A2AEndpoint) or (isinstance(value, dict) and "url" in value) else QUEUE_TAG
+
+
+A2A_TAG, QUEUE_TAG = "[a2a]", "[taskQueue]"  # problems leave out what is in brackets
+Endpoint = Annotated[
+    Annotated[QueueEndpoint, Tag(QUEUE_TAG)] | Annotated[A2AEndpoint, Tag(A2A_TAG)], Discriminator(_kind_of_endpoint)
+]
+
+
 class RegisterAgentRequest(RequestModel):
     """Who an agent is and what it can do."""
 
@@ -54,7 +84,9 @@ class RegisterAgentRequest(RequestModel):
     ] = Field(default_factory=dict, description="By proficiency, 0 to 1; a list is 1 for each.")
     max_concurrent_tasks: int = Field(1, ge=1, le=10_000, description="So many nodes at once.")
     labels: Annotated[dict[Name, Text], Field(max_length=50)] = Field(default_factory=dict)
-    endpoint: QueueEndpoint | None = Field(None, description="Of kind taskQueue, and only of it.")
+    endpoint: Endpoint | None = Field(
+        None, description="Of kind taskQueue {taskQueue, ...}, of kind a2a {url, ...}, and of no other."
+    )
     heartbeat_seconds: int | None = Field(
         None,
         ge=2,
@@ -66,10 +98,10 @@ class RegisterAgentRequest(RequestModel):
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
-        if self.kind is AgentKind.A2A:
-            raise ValueError("agents of kind a2a need a later version of Dalang; poll and taskQueue work today")
-        if (self.kind is AgentKind.TASK_QUEUE) != (self.endpoint is not None):
+        if (self.kind is AgentKind.TASK_QUEUE) != isinstance(self.endpoint, QueueEndpoint):
             raise ValueError("an agent of kind taskQueue has an endpoint {taskQueue}, and no other kind has one")
+        if (self.kind is AgentKind.A2A) != isinstance(self.endpoint, A2AEndpoint):
+            raise ValueError("an agent of kind a2a has an endpoint {url}, and no other kind has one")
         return self
 
     @property
@@ -83,6 +115,8 @@ class RegisterAgentRequest(RequestModel):
         one = self.endpoint
         if one is None:
             return {}
+        if isinstance(one, A2AEndpoint):
+            return one.model_dump(by_alias=True, exclude_defaults=True)
         found = {"taskQueue": one.task_queue, "activity": one.activity, "heartbeatMs": one.heartbeat}
         return {name: value for name, value in found.items() if value is not None}
 

@@ -15,6 +15,7 @@ from dalang.api.agent_schemas import (
     AgentQuery,
     AgentStatisticsItem,
     DrainRequest,
+    QueueEndpoint,
     RegisterAgentRequest,
 )
 from dalang.api.auth import Operator, Principal, Reader, Worker
@@ -94,7 +95,7 @@ async def register(who: Worker, agentId: AgentId, body: RegisterBody, it: Servic
 
 
 def _check(who: Principal, agent_id: str, body: RegisterAgentRequest, it: Services) -> None:
-    queue = None if body.endpoint is None else body.endpoint.task_queue
+    queue = body.endpoint.task_queue if isinstance(body.endpoint, QueueEndpoint) else None
     if (body.shared or queue is not None) and "admin" not in who.roles:
         what = "An agent that works for all tenants" if body.shared else "An agent on a task queue, which all share,"
         raise Forbidden(f"{what} is registered by somebody with the role admin.")

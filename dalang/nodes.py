@@ -364,8 +364,7 @@ class Registry:
 BUILT_IN_TYPES = (
     *("noop", "sleep", "timer", "event", "human", "plan", "map", "loop"),
     *("python", "http", "agent"),
-    "mcp",
-    "llm",
+    *("mcp", "a2a", "llm"),
     *("wasm", "container"),
 )
 """Node types that are always there."""

@@ -18,11 +18,12 @@ app = typer.Typer(no_args_is_help=True, help="Agents: who does the work of nodes
 
 
 class Kind(StrEnum):
-    """Where an agent works; as ``store.agents.AgentKind``, without those of a later version."""
+    """Where an agent works; as ``store.agents.AgentKind``."""
 
     poll = "poll"
     task_queue = "taskQueue"
     local = "local"
+    a2a = "a2a"
 
 
 class Status(StrEnum):
@@ -100,13 +101,27 @@ def register(
     activity_heartbeat: Annotated[
         str | None, typer.Option("--activity-heartbeat", help="Its activities tell so often that they live: 10s.")
     ] = None,
+    url: Annotated[
+        str | None, typer.Option("--url", help="Of kind a2a: where it, or its agent card, is found.")
+    ] = None,
+    protocol: Annotated[str | None, typer.Option("--protocol", help="Of kind a2a: a2a, or wayang.")] = None,
+    target: Annotated[str | None, typer.Option("--target", help="Its id with Wayang's router.")] = None,
+    skill: Annotated[str | None, typer.Option("--skill", help="Which of its skills is meant.")] = None,
     heartbeat: Annotated[
         int | None, typer.Option("--heartbeat", metavar="SECONDS", help="Offline after so long a silence.")
     ] = None,
     shared: Annotated[bool, typer.Option("--shared", help="For all tenants; needs the role admin.")] = False,
 ) -> None:
     """Register an agent, or say anew what it is."""
-    endpoint = {"taskQueue": task_queue, "activity": activity, "heartbeat": activity_heartbeat}
+    endpoint = {
+        "taskQueue": task_queue,
+        "activity": activity,
+        "heartbeat": activity_heartbeat,
+        "url": url,
+        "protocol": protocol,
+        "target": target,
+        "skill": skill,
+    }
     given = {
         "kind": str(kind),
         "name": name,

@@ -36,7 +36,7 @@ class AgentKind(StrEnum):
     POLL = "poll"
     """A program without Temporal, which asks for work by REST."""
     A2A = "a2a"
-    """Behind the A2A protocol; a later version."""
+    """Behind the A2A protocol, or behind Wayang's router."""
 
 
 class AgentStatus(StrEnum):

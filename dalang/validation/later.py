@@ -10,9 +10,7 @@ from typing import Any
 
 from dalang.validation.report import Problems, Steps
 
-NODE_TYPES: Mapping[str, str] = {
-    "a2a": "agents behind the A2A protocol",
-}
+NODE_TYPES: Mapping[str, str] = {}
 NODE_FIELDS: Mapping[str, str] = {
     "execution": "choosing how a node is executed",
     "light": "short nodes within the workflow",

@@ -17,6 +17,7 @@ from dalang.nodes import BUILT_IN_TYPES
 from dalang.plan import ERROR_PORT, Node
 from dalang.program import WAITING_TYPES
 from dalang.validation import later
+from dalang.validation.a2a_inputs import A2A_INPUTS
 from dalang.validation.llm import check_llm_inputs
 from dalang.validation.mcp_inputs import MCP_INPUTS
 from dalang.validation.report import Problems, kind_of, shown
@@ -112,6 +113,8 @@ class _Inputs:
             self._mcp()
         elif self._model.type == "llm":
             self._llm()
+        elif self._model.type == "a2a":
+            self._a2a()
         elif self._model.type == "sleep":
             self._sleep()
         elif self._model.type == "timer":
@@ -142,6 +145,13 @@ class _Inputs:
         inputs = self._model.inputs
         check_llm_inputs(inputs, steps, self._registered, self._problems, self._node.id, has_expression)
         self._ignored(FIELDS)
+
+    def _a2a(self) -> None:
+        self._need("url", "An a2a node needs the input `url`: where the agent, or its agent card, is found.")
+        if self._model.inputs.get("protocol") == "wayang":
+            self._need("target", "With `protocol: wayang` an a2a node needs the input `target`: which agent is meant.")
+        for name, check in A2A_INPUTS.items():
+            self._literal(name, check)
 
     def _sleep(self) -> None:
         if not any(self._has(name) for name in ("duration", "seconds")):

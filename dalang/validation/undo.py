@@ -87,8 +87,8 @@ def _check_compensation(
         problems.error("UNKNOWN_NODE_TYPE", (*steps, "type"), message, node.id)
     elif kind == "python":
         _check_handler(node, undo, registered, problems)
-    elif kind == "http" and "url" not in (node_inputs(node) if undo.inputs is None else undo.inputs):
-        message = "An http compensation needs the input `url`."
+    elif kind in ("http", "a2a") and "url" not in (node_inputs(node) if undo.inputs is None else undo.inputs):
+        message = f"An {kind} compensation needs the input `url`."
         problems.error("MISSING_INPUT", (*steps, "inputs"), message, node.id)
 
 

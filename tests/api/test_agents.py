@@ -93,10 +93,23 @@ async def test_a_task_queue_is_an_admins_to_give(api: Api, settings: Settings) -
     assert problem(refused, 422)["problems"][0]["pointer"] == "/endpoint/taskQueue"
 
 
+async def test_an_agent_behind_a2a_says_where_it_is(api: Api) -> None:
+    """Its endpoint is kept without what is the default; problems point into it."""
+    endpoint = {"url": "https://router.example/", "protocol": "wayang", "target": "writer", "mode": "auto"}
+    made = (await put(api, "writer", kind="a2a", endpoint=endpoint)).json()
+    assert made["endpoint"] == {"url": "https://router.example/", "protocol": "wayang", "target": "writer"}
+    refused = problem(await put(api, "writer", kind="a2a", endpoint={"url": "nowhere", "odd": 1}), 422)
+    assert {one["pointer"] for one in refused["problems"]} == {"/endpoint/url", "/endpoint/odd"}
+
+
 @pytest.mark.parametrize(
     "body",
     [
         {"kind": "a2a"},
+        {"kind": "a2a", "endpoint": {"url": "ftp://example.org"}},
+        {"kind": "a2a", "endpoint": {"url": "http://a.example", "protocol": "wayang"}},
+        {"kind": "a2a", "endpoint": {"taskQueue": "x"}},
+        {"kind": "poll", "endpoint": {"url": "http://a.example"}},
         {"kind": "robot"},
         {"kind": "taskQueue"},
         {"kind": "poll", "endpoint": {"taskQueue": "x"}},
