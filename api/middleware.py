@@ -75,6 +75,7 @@ class RequestContext:
 
         try:
             async with asyncio.timeout(DEADLINE_SECONDS) as deadline:
+                scope["state"]["deadline"] = deadline  # for routes whose answer may take as long as a run
                 _check_address(scope)
                 await self._app(scope, receive, send_with_headers)
         except Exception as error:

@@ -35,19 +35,14 @@ from dalang.api.schemas import (
     VerificationResponse,
 )
 from dalang.api.services import Service, Services
+from dalang.api.starting import begin
 from dalang.canonical import compact_json
-from dalang.embedding import with_stored_plans
-from dalang.errors import InvalidDocument, NotFound, Problem, Unavailable
-from dalang.formats import to_plan_document
+from dalang.errors import NotFound
 from dalang.interrupting import PauseMode
-from dalang.launch import Prepared
-from dalang.nesting import names_stored_plans
-from dalang.plan import Plan
 from dalang.statuses import RUN_ENDS, NodeStatus, RunStatus
 from dalang.store.nodes import list_nodes
-from dalang.store.plans import get_document, get_plan
+from dalang.store.plans import get_document
 from dalang.store.runs import (
-    NewRun,
     Run,
     RunFilter,
     RunSummary,
@@ -59,12 +54,10 @@ from dalang.store.runs import (
 )
 from dalang.store.schedules import creator
 from dalang.store.verification import verify_run
-from dalang.validation import inputs_problems, with_input_defaults
 
 router = APIRouter(prefix="/orchestrator", tags=["runs"])
 
 MAX_KEY_LENGTH = 255
-ACCEPT_SECONDS = 30.0
 VERIFY_SECONDS = 55.0
 IdempotencyKey = Annotated[
     str | None,
@@ -80,86 +73,20 @@ async def execute(
     checked_key(idempotency_key)
     document = await read_json(request, it.settings.max_plan_bytes)
     wanted = checked(ExecutePlanRequest, document)
-    inline, prepared = await _prepared(wanted, who, it)
-    new = NewRun(
-        tenant_id=who.tenant_id,
-        plan_id=prepared.plan_id,
-        plan_name=prepared.head.name,
-        plan_version=prepared.head.version,
-        plan_digest=prepared.digest,
-        created_by=who.subject,
-        total_nodes=prepared.nodes,
-        inputs=_inputs(prepared.head, wanted.inputs),
-        metadata=wanted.metadata,
-        priority=prepared.head.priority if wanted.priority is None else wanted.priority,
-        idempotency_key=idempotency_key,
-        request_digest=await asyncio.to_thread(_digest, document) if idempotency_key is not None else None,
-    )
-    async with asyncio.timeout(ACCEPT_SECONDS):
-        run = await it.launcher.accept(new, inline, prepared.inner, who.roles)
+    digest = await asyncio.to_thread(_digest, document) if idempotency_key is not None else None
+    begun = await begin(it, who, wanted, key=idempotency_key, request_digest=digest)
+    run = begun.run
     response.headers["Location"] = f"/orchestrator/runs/{run.run_id}"
-    try:
-        if run.run_id == new.run_id:
-            started = await it.launcher.start(run, prepared)
-        else:  # the key was used before; what was made then may have been left without a workflow
-            started = await it.launcher.start(run)
-    except Unavailable:
-        # The row is committed, so the run will happen: a refusal now would make the caller ask for a second one.
+    if begun.started is None:
         message = "The run is accepted; it starts as soon as Temporal answers."
         return ExecutePlanResponse(run_id=run.run_id, status=RunStatus(run.status), message=message)
-    if not started:
+    if not begun.started:
         message = "Temporal refuses to start the run; GET it for the error."
         return ExecutePlanResponse(run_id=run.run_id, status=RunStatus.FAILED, message=message)
-    warnings = await limit_warnings(it, who.tenant_id, prepared)
-    again = "" if run.run_id == new.run_id else " before, with this Idempotency-Key"
+    warnings = await limit_warnings(it, who.tenant_id, begun.prepared)
+    again = "" if begun.new else " before, with this Idempotency-Key"
     message = f"Execution started successfully{again}"
     return ExecutePlanResponse(run_id=run.run_id, status=RunStatus(run.status), message=message, warnings=warnings)
-
-
-async def _prepared(wanted: ExecutePlanRequest, who: Principal, it: Services) -> tuple[Plan | None, Prepared]:
-    """Return the plan of the request where it is not stored as it is, and what is started."""
-    preparations = it.launcher.preparations
-    if wanted.plan is not None:
-        try:
-            report = await preparations.check(to_plan_document(wanted.plan))
-            plan = report.require()
-            if names_stored_plans(plan):
-                return await with_stored_plans(it.engine, preparations, who.tenant_id, plan)
-        except InvalidDocument as error:
-            below = [one.model_copy(update={"pointer": "/plan" + one.pointer}) for one in error.problems]
-            raise InvalidDocument(below) from error
-        return plan, await preparations.of_plan(plan)
-    assert wanted.plan_id is not None
-    async with it.transaction(who.tenant_id) as conn:
-        stored = await get_plan(conn, who.tenant_id, wanted.plan_id, wanted.plan_version)
-    if stored is None:
-        version = f" in version {wanted.plan_version!r}" if wanted.plan_version is not None else ""
-        raise NotFound(f"There is no plan {wanted.plan_id}{version}.")
-    prepared = await preparations.of_document(stored.digest, stored.document)
-    if not prepared.is_open:
-        return None, prepared
-    try:
-        return await with_stored_plans(it.engine, preparations, who.tenant_id, stored.document)
-    except InvalidDocument as error:
-        places = [
-            one.model_copy(update={"pointer": "/planId", "message": f"{one.message} (at {one.pointer} of the plan)"})
-            for one in error.problems
-        ]
-        raise InvalidDocument(places) from error
-
-
-def _inputs(head: Plan, inputs: dict[str, Any]) -> dict[str, Any]:
-    """Return the run's inputs with the schema's defaults.
-
-    Raises:
-        InvalidDocument: they are not what the plan asks for.
-    """
-    problems: list[Problem] = [
-        one.model_copy(update={"pointer": "/inputs" + one.pointer}) for one in inputs_problems(head, inputs)
-    ]
-    if any(one.severity == "error" for one in problems):
-        raise InvalidDocument(problems, "inputs")
-    return dict(with_input_defaults(head, inputs))
 
 
 def is_key(key: str) -> bool:

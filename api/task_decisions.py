@@ -83,7 +83,7 @@ async def decide_many(
     async def one(decision: BulkDecision) -> BulkResult:
         async with slots:
             try:
-                code, found = await _decide(who, decision.task_id, decision, decision.action, idempotency_key, it)
+                code, found = await decide(who, decision.task_id, decision, decision.action, idempotency_key, it)
             except (DalangError, TemporalUnavailable, TimeoutError) as error:
                 return _refused(decision.task_id, error)
         return BulkResult(task_id=decision.task_id, code=code, status=found.status, message=found.message)
@@ -182,11 +182,11 @@ async def _answered(
     it: Services,
 ) -> TaskResponse:
     _check_key(key)
-    response.status_code, found = await _decide(who, task_id, body, action, key, it)
+    response.status_code, found = await decide(who, task_id, body, action, key, it)
     return found
 
 
-async def _decide(
+async def decide(
     who: Principal, task_id: UUID, body: DecideRequest, action: str, key: str | None, it: Services
 ) -> tuple[int, TaskResponse]:
     """Send a decision into its run; return the HTTP status and the answer."""
