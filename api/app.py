@@ -38,6 +38,7 @@ from dalang.api import (
     task_decisions,
     terminations,
 )
+from dalang.api.a2a import routes as a2a
 from dalang.api.agent_schemas import BODIES as AGENT_BODIES
 from dalang.api.breakers import BODIES as BREAKER_BODIES
 from dalang.api.inbound_schemas import BODIES as INBOUND_BODIES
@@ -147,6 +148,7 @@ def create_app(settings: Settings) -> FastAPI:
         subscriptions,
         health,
         docs,
+        a2a,
     )
     for router in (resource.router for resource in resources):
         app.include_router(router)

@@ -35,6 +35,8 @@ PRIVILEGES = {
     "tenant_budgets": "SELECT, INSERT, UPDATE, DELETE",
     "tenant_usage": "SELECT, INSERT, UPDATE",
     "human_tasks": "SELECT, INSERT, UPDATE, DELETE",
+    "a2a_tasks": "SELECT, INSERT, UPDATE (answered)",
+    "a2a_messages": "SELECT, INSERT",
     "run_events": "SELECT, INSERT, UPDATE (superseded)",
     "event_bodies": "SELECT, INSERT, DELETE",
     "bodies": "SELECT, INSERT, UPDATE, DELETE",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dalang.store import (
+    a2a_tables,
     admission_tables,
     assignment_tables,
     breaker_tables,
@@ -17,6 +18,7 @@ from dalang.store import (
 from dalang.store.columns import metadata
 
 __all__ = [
+    "a2a_tables",
     "admission_tables",
     "assignment_tables",
     "breaker_tables",

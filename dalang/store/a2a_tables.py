@@ -1,0 +1,55 @@
+"""The tables of the A2A agent: what a run does not know of the task that it is to an A2A client (``a2a.py``)."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Boolean,
+    CheckConstraint,
+    Column,
+    Identity,
+    Index,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+)
+from sqlalchemy import text as sql
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.types import BigInteger
+
+from dalang.store.columns import metadata, moment, of_run, tenant
+
+a2a_tasks = Table(
+    "a2a_tasks",
+    metadata,
+    tenant(),
+    Column("run_id", Uuid, nullable=False),
+    Column("context_id", Text, nullable=False),
+    Column("request_digest", Text, nullable=False),
+    Column("answered", Boolean, nullable=False, server_default=sql("false")),
+    moment("created_at", default=True),
+    PrimaryKeyConstraint("tenant_id", "run_id"),
+    of_run(cascade=True),
+    Index(None, "tenant_id", "context_id", "created_at"),
+    Index(None, "tenant_id", "request_digest"),
+    comment="Runs that A2A messages started. request_digest is that of sender and message: while the sender has not "
+    "acted on the task (answered), the same message again is the same task. Goes with its run.",
+)
+
+a2a_messages = Table(
+    "a2a_messages",
+    metadata,
+    tenant(),
+    Column("run_id", Uuid, nullable=False),
+    Column("position", BigInteger, Identity(always=True), nullable=False),
+    Column("message_id", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("message", JSONB, nullable=False),
+    moment("created_at", default=True),
+    PrimaryKeyConstraint("tenant_id", "run_id", "position"),
+    UniqueConstraint("tenant_id", "run_id", "role", "message_id"),
+    of_run(cascade=True),
+    CheckConstraint("role IN ('user', 'agent')", "role"),
+    comment="What A2A clients and the agent said to each other about a run, in order. Goes with its run.",
+)
