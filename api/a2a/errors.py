@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
+from a2a.server.jsonrpc_models import JSONRPCError
+from a2a.server.request_handlers.response_helpers import EXCEPTION_MAP
 from a2a.utils.errors import (
     A2A_ERROR_MAPPING,
     A2A_ERROR_REASONS,
@@ -15,6 +17,7 @@ from a2a.utils.errors import (
     ErrorMapping,
     InternalError,
     InvalidParamsError,
+    JSONParseError,
     TaskNotFoundError,
     UnsupportedOperationError,
 )
@@ -51,15 +54,18 @@ class NotAvailable(A2AError):
     message = "A part of the server does not answer at the moment; try again"
 
 
-_OWN = {
+# The SDK looks errors up by type in tables, and leaves their types open.
+_OWN: dict[type[A2AError], ErrorMapping] = {
     NotAuthenticated: ErrorMapping(401, "UNAUTHENTICATED", "UNAUTHENTICATED"),
     PermissionDenied: ErrorMapping(403, "PERMISSION_DENIED", "PERMISSION_DENIED"),
     NotAvailable: ErrorMapping(503, "UNAVAILABLE", "UNAVAILABLE"),
 }
-# The SDK looks errors up by type in these tables, and leaves their types open.
+# What the SDK's tables lack: a body that is no JSON has no HTTP status there.
+_OWN[JSONParseError] = ErrorMapping(400, "INVALID_ARGUMENT", "PARSE_ERROR")
+EXCEPTION_MAP.update(dict.fromkeys(_OWN, JSONRPCError))
 A2A_ERROR_MAPPING.update(_OWN)
 A2A_ERROR_REASONS.update({kind: mapping.reason for kind, mapping in _OWN.items()})
-JSON_RPC_ERROR_CODE_MAP.update(dict.fromkeys(_OWN, SERVER_ERROR))
+JSON_RPC_ERROR_CODE_MAP.update({kind: SERVER_ERROR for kind in _OWN if kind is not JSONParseError})
 
 
 def translated(error: Exception) -> A2AError:

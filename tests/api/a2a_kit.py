@@ -11,7 +11,6 @@ from typing import Any
 
 import asyncpg
 import httpx
-import pytest
 import uvicorn
 import yaml
 from a2a.client import Client, ClientConfig, ClientFactory
@@ -89,13 +88,10 @@ def _token(who: tuple[str, str]) -> dict[str, str]:
     return {"Authorization": f"Bearer {world.TOKENS[who]}"}
 
 
-@pytest.fixture(scope="module")
-async def served(
-    servers: Servers, superuser: asyncpg.Connection, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Served]:
-    """One database, one worker and one API for all tests of a module."""
+@contextlib.asynccontextmanager
+async def serving(servers: Servers, superuser: asyncpg.Connection, home: Path) -> AsyncIterator[Served]:
+    """One database, one worker and one API for all tests of the agent in this process."""
     database = await servers.create_database(superuser)
-    home: Path = tmp_path_factory.mktemp("a2a")
     port = free_port()
     settings = Settings(
         home=home,
@@ -110,7 +106,7 @@ async def served(
             await ensure_token(conn, token, tenant, f"{role}@{tenant}", [role])
     await engine.dispose()
     server = uvicorn.Server(uvicorn.Config(create_app(settings), port=port, log_config=None, access_log=False))
-    serving = asyncio.create_task(server.serve())
+    running = asyncio.create_task(server.serve())
     async with worker(settings):
         while not server.started:
             await asyncio.sleep(0.02)
@@ -119,7 +115,7 @@ async def served(
         yield made
         await made.http.aclose()
         server.should_exit = True
-        await serving
+        await running
     await drop_database(superuser, database.name)
 
 

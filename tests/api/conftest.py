@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
+import asyncpg
 import httpx
 import pytest
 from fastapi import FastAPI
@@ -15,6 +17,10 @@ from dalang.store.tokens import ensure_token
 from dalang.worker import worker
 from tests.api import world
 from tests.api.world import Api
+from tests.harness import Servers
+
+if TYPE_CHECKING:
+    from tests.api.a2a_kit import Served
 
 
 @pytest.fixture
@@ -45,3 +51,14 @@ async def working(settings: Settings) -> AsyncIterator[None]:
     """A real worker on this test's task queue."""
     async with worker(settings):
         yield
+
+
+@pytest.fixture(scope="session")
+async def served(
+    servers: Servers, superuser: asyncpg.Connection, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Served]:
+    """A stack of the A2A agent, over HTTP."""
+    from tests.api.a2a_kit import serving  # the SDK takes a while to load
+
+    async with serving(servers, superuser, tmp_path_factory.mktemp("a2a")) as made:
+        yield made

@@ -17,9 +17,8 @@ from a2a.types import (
     TaskState,
 )
 
-from tests.api.a2a_kit import DIALECTS, EXAMPLE, Served, message, request, sent, served, text_of
+from tests.api.a2a_kit import DIALECTS, EXAMPLE, Served, message, request, sent, text_of
 
-__all__ = ["served"]
 DONE, ASKS, WORKING = (
     TaskState.TASK_STATE_COMPLETED,
     TaskState.TASK_STATE_INPUT_REQUIRED,
