@@ -43,6 +43,7 @@ from dalang.api.agent_schemas import BODIES as AGENT_BODIES
 from dalang.api.breakers import BODIES as BREAKER_BODIES
 from dalang.api.inbound_schemas import BODIES as INBOUND_BODIES
 from dalang.api.limit_schemas import BODIES as LIMIT_BODIES
+from dalang.api.mcp import McpEndpoint
 from dalang.api.middleware import Metrics, RequestContext
 from dalang.api.redrives import RedriveRequest
 from dalang.api.rehearsals import RehearseRequest
@@ -106,7 +107,7 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         services = app.state.services = Services(settings, metrics)
-        async with services.running():
+        async with services.running(), mcp.running():
             yield
 
     problem = {"description": "A problem.", "content": {problems.MEDIA_TYPE: {"schema": _reference(ProblemDetails)}}}
@@ -152,6 +153,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     for router in (resource.router for resource in resources):
         app.include_router(router)
+    mcp = McpEndpoint(app, settings.max_plan_bytes + 64 * 1024)
+    app.router.routes.append(mcp.route())
     problems.install(app)
     app.add_middleware(RequestContext, metrics=metrics)
     _complete_openapi(app)

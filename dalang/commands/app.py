@@ -20,6 +20,7 @@ from dalang.commands import (
     episodes,
     events,
     limits,
+    mcp,
     plans,
     policies,
     redrives,
@@ -93,7 +94,7 @@ _PANELS = {
         revisions.app,
         ("replan",),
     ),
-    SERVE: (services.app, ("up", "worker", "api")),
+    SERVE: (services.app, ("up", "worker", "api"), mcp.app, ("mcp",)),
 }
 
 
