@@ -33,6 +33,7 @@ from dalang.activities.memory import Memories
 from dalang.activities.projection import Projection, StoreRecorder
 from dalang.activities.revisions import Revisions
 from dalang.activities.scheduled_run import ScheduledRuns
+from dalang.activities.secrets import Vault, mask_output
 from dalang.activities.undoing import UndoSeeds
 from dalang.activities.wasm import Bounds, Wasm
 from dalang.breakers import Breakers
@@ -89,7 +90,7 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
     loop, http = HandlerLoop(settings.max_concurrent_activities), Http()
     revisions, undo_seeds = Revisions(engine), UndoSeeds(engine)
     breakers = Breakers(engine, settings.require_database_url(), settings.breaker_thresholds)
-    recorder = StoreRecorder(engine, identity, settings.public_url, launcher.enforcer)
+    recorder = StoreRecorder(engine, identity, settings.public_url, launcher.enforcer, Vault.of(settings))
     listener = Listener(settings.require_database_url(), [CHANGED])
     gate = breakers if settings.breaker_failure_threshold else None
     wasm = Wasm(Bounds(settings.wasm_dir, settings.wasm_fuel, settings.wasm_memory_mb, settings.wasm_seconds))
@@ -206,6 +207,7 @@ def main() -> int:
     """Run a worker with the settings of the environment."""
     try:
         settings = Settings.load()
+        mask_output()
         logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
         asyncio.run(run(settings))
     except (SettingsError, DalangError) as error:

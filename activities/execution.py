@@ -26,6 +26,7 @@ from dalang.activities.checkpoints import Checkpoints, used_before
 from dalang.activities.failures import classify, completed, to_temporal
 from dalang.activities.questions import question_of
 from dalang.activities.questions import to_temporal as question_to_temporal
+from dalang.activities.secrets import Vault, reveal
 from dalang.canonical import compact_json, find_unsafe, safe_text
 from dalang.nodes import Answer, AskPerson, InvalidInput, NodeContext, NodeFailure, Undoes
 from dalang.wire import DEFERRED, INLINE_BODY_BYTES, Checkpoint, NodeResult, NodeStop, NodeTask, attempt_number
@@ -64,13 +65,14 @@ class Deferred(Exception):
 class Recorder:
     """Where the wrapper leaves what the workflow does not carry: failed attempts, large bodies, checkpoints.
 
-    ``worker`` is the identity of the process, which results and attempts name.
+    ``worker`` is the identity of the process, which results and attempts name; ``vault`` has the secrets of nodes.
 
     The base keeps nothing; ``projection.StoreRecorder`` keeps them in Postgres.
     """
 
-    def __init__(self, worker: str = "") -> None:
+    def __init__(self, worker: str = "", vault: Vault | None = None) -> None:
         self.worker = worker
+        self.vault = vault or Vault()
 
     async def permit(self, task: NodeTask, attempt: int) -> dict[str, Any] | None:
         """Ask whether the attempt may begin, and return what the event tells of it; raises PolicyViolation."""
@@ -223,7 +225,8 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
         permitted = await recorder.permit(task, number)
         if task.get("callback"):
             ctx.callback_url = await recorder.callback_url(task, number)
-        outputs = hidden(await _within_deadline(task, ctx, handler), ctx.callback_url)
+        await reveal(ctx, task, recorder.vault)
+        outputs = ctx._mask(hidden(await _within_deadline(task, ctx, handler), ctx.callback_url))
         result: NodeResult = {"outputs": outputs, "attempt": number, "worker": recorder.worker}
         if permitted is not None:
             result["policy"] = permitted
@@ -254,7 +257,7 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
     except Deferred as deferred:
         raise deferred.to_temporal(checkpoints.record) from None
     except Exception as error:
-        payload = completed(classify(error), ctx.node_id, ctx.run_id, number, ctx.max_attempts)
+        payload = completed(classify(error, ctx._mask), ctx.node_id, ctx.run_id, number, ctx.max_attempts)
         payload = hidden(payload, ctx.callback_url)
         logger.info("attempt %d of node %s failed", number, ctx.node_id, exc_info=error)
         if ctx.undoes is None:  # of an undo the event tells; rows of attempts are about the work

@@ -14,28 +14,33 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from dalang.activities.egress import refusal_within
 from dalang.canonical import compact_json, find_unsafe, safe_text
 from dalang.errors import ErrorPayload, ErrorType
+from dalang.masking import Mask
 from dalang.nodes import NodeFailure
 from dalang.retries import asked_delay_ms, delay_ms, told_delay_ms
 from dalang.wire import Checkpoint
 
 MAX_DETAILS_BYTES = 16 * 1024
+NOTHING = Mask()
 
 
-def classify(error: BaseException) -> ErrorPayload:
-    """Return what ``error`` means: a typed failure as it says, a known exception by its kind, else UNKNOWN_ERROR."""
+def classify(error: BaseException, mask: Mask = NOTHING) -> ErrorPayload:
+    """Return what ``error`` means: a typed failure as it says, a known exception by its kind, else UNKNOWN_ERROR.
+
+    Masked first and cut afterwards: what is left of a secret at a cut would not be found.
+    """
     error = refusal_within(error) or error
     if isinstance(error, NodeFailure):
         return ErrorPayload(
             type=error.type,
-            message=safe_text(error.message),
-            details=_safe_details(error.details),
+            message=safe_text(mask.text(error.message)),
+            details=mask(_safe_details(error.details)),
             retryable=error.retryable,
             suggested_action=error.suggested_action,
             no_effect=error.no_effect or None,
             retry_after_ms=None if error.retry_after is None else max(round(error.retry_after * 1000), 0),
         )
     name = type(error).__name__
-    text = safe_text(f"{name}: {error}" if str(error) else name)
+    text = safe_text(mask.text(f"{name}: {error}") if str(error) else name)
     kind, retryable = _kind(error)
     return ErrorPayload(type=kind, message=text, details={"exception": name}, retryable=retryable)
 

@@ -17,6 +17,7 @@ from temporalio.exceptions import ApplicationError
 from dalang.activities.execution import Recorder
 from dalang.activities.patience import beating, patiently
 from dalang.activities.policy import permit
+from dalang.activities.secrets import Vault
 from dalang.enforcement import Enforcer
 from dalang.errors import NotFound
 from dalang.store.callbacks import Asked, create_callback, new_token
@@ -65,9 +66,14 @@ class StoreRecorder(Recorder):
     """Keeps failed attempts, large bodies and checkpoints in Postgres."""
 
     def __init__(
-        self, engine: AsyncEngine, worker: str, public_url: str = "", enforcer: Enforcer | None = None
+        self,
+        engine: AsyncEngine,
+        worker: str,
+        public_url: str = "",
+        enforcer: Enforcer | None = None,
+        vault: Vault | None = None,
     ) -> None:
-        super().__init__(worker)
+        super().__init__(worker, vault)
         self._engine = engine
         self._public_url = public_url
         self._enforcer = enforcer

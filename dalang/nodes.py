@@ -27,6 +27,7 @@ from typing import Any, TypeVar, overload
 
 from dalang.canonical import compact_json, find_unsafe
 from dalang.errors import ErrorType, SuggestedAction
+from dalang.masking import Mask
 from dalang.node_memory import Memory as Memory
 from dalang.node_memory import Session as Session
 from dalang.usage import added, usage_of
@@ -219,6 +220,8 @@ class NodeContext:
     answer: Answer | None = None
     """To the last question that the handler asked a person (:class:`AskPerson`)."""
     memory: Memory = field(default_factory=Memory)
+    _mask: Mask = field(default_factory=Mask, repr=False)
+    """Takes secrets out of what leaves the handler."""
     _stop: threading.Event = field(default_factory=threading.Event)
     _progress: dict[str, Any] = field(default_factory=dict)
     _used: dict[str, Any] = field(default_factory=dict)
@@ -236,7 +239,7 @@ class NodeContext:
 
     def progress(self, message: str, fraction: float | None = None) -> None:
         """Tell how far the work is: a short text, and a part of 1 where that can be known."""
-        self._progress.update(message=str(message)[:500])
+        self._progress.update(message=self._mask.text(str(message))[:500])
         if fraction is not None:
             self._progress["fraction"] = min(max(float(fraction), 0.0), 1.0)
 
@@ -254,7 +257,7 @@ class NodeContext:
         if unsafe is not None:
             raise InvalidInput(f"what was given to ctx.checkpoint is not JSON: state{unsafe[0]} {unsafe[1]}")
         try:
-            encoded = compact_json(state)
+            encoded = compact_json(self._mask(state))
         except TypeError as error:  # a mapping that is no dict
             raise InvalidInput(f"what was given to ctx.checkpoint is not JSON: {error}") from None
         if len(encoded) > MAX_CHECKPOINT_BYTES:

@@ -38,6 +38,7 @@ from dalang.plan_containers import MAX_ELEMENTS
 from dalang.plan_memory import MemorySpec
 from dalang.plan_planner import DEFAULT_MAX_REPLANS, Planner
 from dalang.plan_undo import Compensation
+from dalang.secret_references import written_places
 from dalang.templates import Template, compile_template
 
 PROGRAM_VERSION = 1
@@ -81,8 +82,9 @@ def compile_plan(plan: Plan) -> dict[str, Any]:
                 node_document["estimate"] = estimate
         if node.compensation is not None:
             undo = node.compensation
+            written = _inputs_of(node) if undo.inputs is None else undo.inputs
             number = _number(undo.retry_policy, undo.type, plan, retries, retry_documents)
-            node_document["compensation"] = _compensation_document(undo, number)
+            node_document["compensation"] = _compensation_document(undo, number, written)
         node_documents.append(node_document)
     document: dict[str, Any] = {
         "v": PROGRAM_VERSION,
@@ -151,6 +153,7 @@ def _node_document(node: Node, retry: int) -> dict[str, Any]:
         "name": node.name,
         "handler": node.handler,
         "inputs": node.inputs or None,
+        "secrets": written_places(_inputs_of(node)) or None,
         "fallback": node.fallback,
         "task": _task_document(node),
         "interruptible": node.interruptible,
@@ -196,8 +199,20 @@ def _implementation_document(node: Node) -> dict[str, Any] | None:
     return document if carried_out_as(node) == node.type else {**document, "of": node.type}
 
 
-def _compensation_document(undo: Compensation, retry: int) -> dict[str, Any]:
-    optional = {"handler": undo.handler, "inputs": undo.inputs, "capabilities": list(undo.capabilities) or None}
+def _inputs_of(node: Node) -> dict[str, Any]:
+    """Return what the plan itself writes of a node's inputs."""
+    ports = node.descriptor.inputs if node.descriptor else ()
+    given = node.inputs if isinstance(node.inputs, Mapping) else {}
+    return {**{port.name: port.default_value for port in ports}, **given}
+
+
+def _compensation_document(undo: Compensation, retry: int, written: Mapping[str, Any]) -> dict[str, Any]:
+    optional = {
+        "handler": undo.handler,
+        "inputs": undo.inputs,
+        "capabilities": list(undo.capabilities) or None,
+        "secrets": written_places(written) or None,
+    }
     document = {"type": undo.type, "retry": retry, "timeouts": _timeouts(undo.timeouts, None)}
     return {**document, **{key: value for key, value in optional.items() if value is not None}}
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -21,6 +22,8 @@ from dalang.egress import PUBLIC, Egress, read_rule
 from dalang.errors import DalangError
 
 PREFIX = "DALANG_"
+SECRET_PREFIX = "DALANG_SECRET_"  # noqa: S105 - the beginning of a name
+"""Variables that are no settings, but secrets of nodes (``docs/secrets.md``)."""
 DRIVER = "postgresql+asyncpg"
 SETTINGS_DOC = Path("docs/settings.md")
 
@@ -130,6 +133,15 @@ class Settings(BaseModel):
 
     models_file: str = Field(
         default="", description="YAML file of language models (`docs/llm.md`); read again when it changes."
+    )
+    secrets_dir: str = Field(
+        default="",
+        description="Folder of the secrets (`docs/secrets.md`), each a file `<folder>/<tenant>/<name>`, as "
+        "Kubernetes mounts them.",
+    )
+    secrets_environment_tenants: tuple[str, ...] = Field(
+        default=("default",),
+        description="Tenants that may use the secrets in the environment, `DALANG_SECRET_<NAME>`; `*`: all.",
     )
 
     node_modules: tuple[str, ...] = Field(
@@ -289,7 +301,7 @@ class Settings(BaseModel):
             problems = (f"{PREFIX}{'.'.join(map(str, x['loc'])).upper()}: {x['msg']}" for x in e.errors())
             raise SettingsError("invalid settings:\n  " + "\n  ".join(problems)) from None
 
-    @field_validator("node_modules", "egress_allow", "egress_deny", mode="before")
+    @field_validator("node_modules", "egress_allow", "egress_deny", "secrets_environment_tenants", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(x.strip() for x in value.split(",") if x.strip()) if isinstance(value, str) else value
@@ -413,11 +425,16 @@ def environment_variable(name: str) -> str | None:
     return os.environ.get(name) or None
 
 
+def secret_of_environment(name: str) -> str | None:
+    """Return the secret ``name`` of the environment: ``shop-token`` is ``DALANG_SECRET_SHOP_TOKEN``."""
+    return os.environ.get(SECRET_PREFIX + re.sub(r"[^A-Z0-9]", "_", name.upper())) or None
+
+
 def _from_environment(cls: type[Settings]) -> dict[str, Any]:
     """The ``DALANG_`` variables; an unknown name is refused, because a typo would silently mean the default."""
     found = {}
     for variable, value in os.environ.items():
-        if not variable.startswith(PREFIX) or not value:
+        if not variable.startswith(PREFIX) or variable.startswith(SECRET_PREFIX) or not value:
             continue
         name = variable.removeprefix(PREFIX).lower()
         if name not in cls.model_fields:

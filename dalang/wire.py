@@ -322,6 +322,8 @@ class NodeTask(TypedDict):
     resources: NotRequired[dict[str, float]]
     evaluator: NotRequired[bool]
     """The node's outputs carry a verdict."""
+    secrets: NotRequired[dict[str, list[str]]]
+    """Where its inputs refer to secrets, and by which names (``secret_references.py``)."""
     callback: NotRequired[bool]
     """The node ends when somebody calls the address that its worker makes for it."""
     iteration: NotRequired[int]

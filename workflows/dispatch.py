@@ -179,7 +179,7 @@ class Dispatcher:
             },
         }
         _name(task, node, ("name", "metadata"))
-        _name(task, compensation, ("handler", "capabilities"))
+        _name(task, compensation, ("handler", "capabilities", "secrets"))
         return workflow.start_activity(
             task["type"],
             task,
@@ -220,7 +220,8 @@ class Dispatcher:
             task["attempt"] = step.attempt
         if step.agent is not None:
             task["agent"] = step.agent
-        _name(task, node, ("name", "handler", "capabilities", "metadata", "implementation", "resources", "memory"))
+        copied = ("name", "handler", "capabilities", "metadata", "implementation", "resources", "memory", "secrets")
+        _name(task, node, copied)
         if step.starts:
             task["starts"] = step.starts
         if step.checkpoint is not None:

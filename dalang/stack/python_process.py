@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from dalang.errors import Unavailable
-from dalang.settings import PREFIX, Settings
+from dalang.settings import PREFIX, SECRET_PREFIX, Settings
 from dalang.stack import ports
 from dalang.stack.errors import StackError
 from dalang.stack.parts import ChildPart
@@ -107,5 +107,6 @@ def api(settings: Settings) -> PythonProcess:
 
 def _environment(settings: Settings) -> dict[str, str]:
     """The environment of this process, with exactly the settings of the stack."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    secrets = tuple(name for name in os.environ if name.startswith(SECRET_PREFIX))
+    kept = {name: value for name, value in os.environ.items() if name in secrets or not name.startswith(PREFIX)}
     return {**kept, **settings.environment(), "PYTHONUNBUFFERED": "1"}

@@ -23,6 +23,7 @@ from dalang.validation.ports import check_ports
 from dalang.validation.references import check_references
 from dalang.validation.report import MAX_PROBLEMS, Problems, Report
 from dalang.validation.run_inputs import inputs_problems, with_input_defaults
+from dalang.validation.secrets import check_secrets
 from dalang.validation.shape import Shape, parse
 from dalang.validation.structure import build_draft, check_structure
 from dalang.validation.timing import check_requirements, check_timing
@@ -76,6 +77,7 @@ class _Validation:
         check_planner(draft, self._node_types, problems)
         check_human_tasks(draft, problems)
         check_memory(draft, problems)
+        check_secrets(draft, problems)
         check_ports(draft, problems)
         check_references(draft, problems)
         check_timing(draft, problems)

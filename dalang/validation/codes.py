@@ -87,6 +87,7 @@ CODES: dict[str, Code] = {
     "UNKNOWN_JOIN": Code("error", "A join is neither one of the four words nor a boolean over edge ids."),
     "BAD_JOIN": Code("error", "A join's boolean cannot be read."),
     "JOIN_UNKNOWN_EDGE": Code("error", "A join names an edge that does not lead into the node."),
+    "BAD_SECRET": Code("error", "A reference to a secret is badly written, or stands where nothing resolves it."),
     # Undoing
     "BAD_COMPENSATION": Code("error", "A compensation has a node type that does no work: a wait, or a container."),
     "BAD_PLANNER": Code("error", "The planner has a node type that does no work: a wait, or a container."),

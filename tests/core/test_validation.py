@@ -357,6 +357,7 @@ def test_every_code_has_a_case() -> None:
     elsewhere = {"NOT_AN_OBJECT", "TOO_MANY_NODES", "TOO_MANY_EDGES", "TOO_MANY_PROBLEMS", "UNKNOWN_NODE_TYPE"}
     elsewhere |= {"UNKNOWN_EDGE", "ORPHANED_EDGE", "IMMUTABLE"}  # test_patching.py
     elsewhere |= {"NOT_INTERRUPTIBLE"}  # test_interrupting.py
+    elsewhere |= {"BAD_SECRET"}  # test_secrets.py
     elsewhere |= {"WITHOUT_EFFECT", "NESTED_TOO_DEEP", "UNKNOWN_PLAN", "RECURSIVE_PLAN"}
     elsewhere |= {"BAD_IMPLEMENTATION", "AMBIGUOUS_IMPLEMENTATION"}  # test_implementations.py
     elsewhere |= {"LARGER_THAN_POOL", "UNKNOWN_POOL"}  # tests/api/test_limits.py

@@ -46,6 +46,7 @@ WAITING = {
     "llm.yaml",
     "llm-review.yaml",
     "mcp.yaml",
+    "secret.yaml",
 }
 """They wait for somebody, or need him: each has a test of its own, here, or in a file for people or agents."""
 
