@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dalang.errors import Problem
@@ -150,6 +150,14 @@ def planner_prompt(inputs: Mapping[str, Any], own: str | None, node_types: Itera
     if problems:
         parts.append(f"## Your last answer could not be taken\n{_json(problems)}")
     return "\n\n".join(parts)
+
+
+def episodes_text(episodes: Sequence[Mapping[str, Any]]) -> str:
+    """Return what a model is told of what was done before, where its node asks for it."""
+    if not episodes:
+        return ""
+    head = "## What was done before, the most fitting first\nIt may help, and asks nothing of you."
+    return "\n".join([head, *(_json(dict(one)) for one in episodes)])
 
 
 def problem_text(problems: Iterable[Problem]) -> str:

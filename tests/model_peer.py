@@ -72,6 +72,8 @@ class _Handler(Model):  # type: ignore[misc,valid-type]
             return
         if name.endswith("-once"):  # misbehaves the first time only
             name = name.removesuffix("-once") if len(asked) == 1 else "good"
+        if model.endswith("@away") and len(asked) == 3:
+            name = "error-503"
         if name in ERRORS:
             status, error, headers = ERRORS[name]
             error = {"type": "error", **error, "message": error["message"].replace("KEY", key)}

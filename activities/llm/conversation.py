@@ -15,8 +15,10 @@ from pydantic_ai.usage import RunUsage, UsageLimits
 
 from dalang.activities.llm.errors import cut_short, failure_of
 from dalang.activities.llm.providers import Providers
+from dalang.activities.llm.resuming import Memo
 from dalang.activities.llm.tools import BadArguments, Offer, Told, Toolbox
 from dalang.canonical import find_unsafe
+from dalang.llm_answers import episodes_text
 from dalang.llm_inputs import RESERVED
 from dalang.llm_models import NamedModel
 from dalang.nodes import NodeContext, NodeFailure
@@ -51,33 +53,45 @@ async def converse(
     agent = Agent(
         _providers.model(named, key),
         output_type=_output_type(question),
-        instructions=question.system or None,
+        instructions="\n\n".join(part for part in (question.system, episodes_text(ctx.episodes)) if part) or None,
         tools=[_tool(offer, toolbox) for offer in toolbox.offers(inputs.tools)],
         retries={"tools": inputs.output_retries, "output": inputs.output_retries},
         model_settings=_settings(question, named, attempt_ms),
     )
     _check_answers(agent, question)
-    usage, meter = RunUsage(), _Meter(ctx, named)
+    memo = Memo(ctx, question.prompt, toolbox) if inputs.tools else None
+    left = memo.restored() if memo is not None else None
+    messages, usage = left or (None, RunUsage())
+    meter = _Meter(ctx, named, usage)
     ctx.progress(f"asking {inputs.model or 'the default model'}")
     try:
         limits = UsageLimits(request_limit=inputs.max_requests)
-        async with agent.iter(question.prompt, usage=usage, usage_limits=limits) as run:
-            async for _ in run:
+        prompt = question.prompt if messages is None else None
+        async with agent.iter(prompt, message_history=messages, usage=usage, usage_limits=limits) as run:
+            async for step in run:
                 if meter.tell(usage):
                     ctx.progress(f"{usage.requests} requests, {usage.total_tokens} tokens")
+                if memo is not None:
+                    asked = [step.request] if Agent.is_model_request_node(step) else []
+                    memo.keep([*run.all_messages(), *asked], usage)
         assert run.result is not None
         last, output = run.result.response, run.result.output
     except NodeFailure as failure:  # of a tool
         failure.no_effect = failure.no_effect and len(toolbox.calls) == 1
         raise
     except (AgentRunError, UserError) as error:
-        raise failure_of(error, named, key, acted=bool(toolbox.calls)) from None
+        failed = failure_of(error, named, key, acted=bool(toolbox.calls))
+        if memo is not None:
+            memo.forget_after(failed)
+        raise failed from None
     finally:
         meter.tell(usage)
     if isinstance(output, str):
-        failed = cut_short(last, named, acted=bool(toolbox.calls))
-        if failed is not None:
-            raise failed
+        unfinished = cut_short(last, named, acted=bool(toolbox.calls))
+        if unfinished is not None:
+            if memo is not None:
+                memo.forget_after(unfinished)
+            raise unfinished
         output = {"text": output}
     return {**output, RESERVED: _provenance(inputs.model, named, last, usage, toolbox, meter.cost)}
 
@@ -85,11 +99,12 @@ async def converse(
 class _Meter:
     """Tells the node's budget what was used, as soon as it is known."""
 
-    def __init__(self, ctx: NodeContext, named: NamedModel) -> None:
+    def __init__(self, ctx: NodeContext, named: NamedModel, told: RunUsage) -> None:
+        """``told`` is what attempts before have told already."""
         self._ctx = ctx
         self._prices = named.prices
-        self._tokens = 0
-        self.cost: float | None = None
+        self._tokens = told.total_tokens
+        self.cost = self._cost(told)
 
     def tell(self, usage: RunUsage) -> bool:
         """Tell what is new; return whether anything is."""

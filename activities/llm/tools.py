@@ -76,6 +76,15 @@ class Toolbox:
         self._on_error = on_error
         self._places: dict[str, set[int]] = defaultdict(set)
 
+    def go_on_from(self, calls: list[dict[str, Any]]) -> None:
+        """Take the calls of the attempt before, whose conversation this one goes on with."""
+        taken: dict[str, set[int]] = defaultdict(set)
+        for call in calls:
+            digest, _, place = str(call["key"]).partition(":")
+            if not call["failed"]:
+                taken[digest].add(int(place))
+        self.calls, self._places = [dict(call) for call in calls], taken
+
     def offers(self, tools: list[LlmTool]) -> list[Offer]:
         """Return the tools by the names that a plan gives.
 

@@ -74,11 +74,11 @@ async def test_a_cancel_breaks_the_request_off(shared_engine: Engine, model_peer
     assert await asyncio.to_thread(model_peer.gone.wait, 10)
 
 
-async def test_tools_of_a_second_attempt_have_the_keys_of_the_first(shared_engine: Engine, model_peer: Peer) -> None:
-    """The first attempt ends after a tool was called; the second does the same work under the same key."""
+async def test_a_second_attempt_goes_on_where_the_first_one_ended(shared_engine: Engine, model_peer: Peer) -> None:
+    """A tool fails the attempt; the next one calls it again, under the same key, and asks only for what is left."""
     calls = json.dumps([["t-key", {"x": 7}], ["t-flaky", {"failures": 1}]])
     node = {
-        **_ask("calling", prompt=calls, tools=["t-key", "t-flaky"], toolErrors="fail"),
+        **_ask("calling@engine", prompt=calls, tools=["t-key", "t-flaky"], toolErrors="fail"),
         "retryPolicy": {"initialDelayMs": 10},
     }
     end = await (await shared_engine.start({"nodes": [node]})).end()
@@ -88,6 +88,23 @@ async def test_tools_of_a_second_attempt_have_the_keys_of_the_first(shared_engin
     assert key.startswith(f"{end['run']['run_id']}:ask:0:0:tool:")
     assert key.endswith(":0")
     assert json.loads(flaky)["attempt"] == 2
+    assert model_peer.count("calling@engine") == 3
+    assert [one["failed"] for one in outputs["llm"]["toolCalls"]] == [False, False]
+    completed = next(row for row in end["events"] if row["type"] == "NODE_COMPLETED")
+    assert completed["data"]["usage"]["tokens"] == outputs["llm"]["usage"]["totalTokens"] + 10
+
+
+async def test_what_was_done_before_is_told_to_the_model(shared_engine: Engine, model_peer: Peer) -> None:
+    """Where the node asks for it."""
+    first = {**_ask("echo@before"), "name": "Weigh the elephant"}
+    await (await shared_engine.start({"nodes": [first]})).end()
+    again = {**first, "inputs": {**first["inputs"], "model": MODEL + "echo@again"}, "memory": {"episodes": 2}}
+    end = await (await shared_engine.start({"nodes": [again]})).end()
+    assert end["run"]["status"] == "COMPLETED"
+    system, _ = model_peer.asked["echo@again"][0]["messages"]
+    assert system["role"] == "system"
+    assert "echo@before" in system["content"]
+    assert [one["role"] for one in model_peer.asked["echo@before"][0]["messages"]] == ["user"]
 
 
 async def test_a_model_judges_and_a_model_plans(shared_engine: Engine, model_peer: Peer) -> None:

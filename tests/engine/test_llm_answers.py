@@ -13,7 +13,7 @@ from dalang.activities.execution import HandlerLoop, Recorder
 from dalang.activities.llm import Llm
 from dalang.activities.python import LocalFunctions
 from dalang.llm_models import read_models
-from dalang.nodes import NodeContext, NodeFailure, PolicyViolation, ToolError, agent, node, registry
+from dalang.nodes import NodeContext, NodeFailure, PolicyViolation, ToolError, agent, kept_nowhere, node, registry
 from dalang.wire import NodeTask
 from tests.model_peer import Peer, models_file
 
@@ -55,17 +55,28 @@ class Asking:
         self._llm = llm
         self._local = LocalFunctions(registry, loop)
         self.ctx: Any = None
+        self.left: Any = None
+        """The last checkpoint."""
 
     async def __call__(
-        self, model: str, recorder: Recorder | None = None, evaluator: bool = False, **inputs: Any
+        self,
+        model: str,
+        recorder: Recorder | None = None,
+        evaluator: bool = False,
+        restored: Any = None,
+        **inputs: Any,
     ) -> dict[str, Any]:
         named = model if ":" in model or model in ("priced", "slow") else f"openai-compatible:{model}"
         inputs = {"model": named, "prompt": "hello", **inputs}
         task: Any = {"nodeId": "ask", "type": "llm", "startToCloseMs": 60_000, "inputs": inputs, "key": "k"}
         if evaluator:
             task["evaluator"] = True
-        self.ctx = NodeContext("ask", "ask", "llm", "run", "us", inputs, "k")
+        self.ctx = NodeContext("ask", "ask", "llm", "run", "us", inputs, "k", restored=restored, _keep=self._keep)
         return await self._llm.work(self.ctx, task, self._local, recorder or Recorder())
+
+    def _keep(self, encoded: bytes) -> Any:
+        self.left = json.loads(encoded)
+        return kept_nowhere(encoded)
 
     async def failure(self, model: str, **inputs: Any) -> NodeFailure:
         with pytest.raises(NodeFailure) as failed:
@@ -305,3 +316,29 @@ async def test_whoever_hangs_up_is_heard(ask: Asking, model_peer: Peer) -> None:
     with pytest.raises(asyncio.CancelledError):
         await asking
     assert await asyncio.to_thread(model_peer.gone.wait, 10)
+
+
+async def test_the_next_attempt_goes_on_with_the_conversation(ask: Asking, model_peer: Peer) -> None:
+    """Interrupted by a provider that is away, it asks for what is left; answers and tools are not paid for twice."""
+    calls = json.dumps([["t-key", {"x": 1}], ["t-key", {"x": 1}], ["t-key", {"x": 3}]])
+    failure = await ask.failure("calling@away", prompt=calls, tools=["t-key"])
+    assert failure.details["reason"] == "UNAVAILABLE"
+    first, kept = dict(ask.ctx._used), ask.left
+    outputs = await ask("calling@away", restored=kept, prompt=calls, tools=["t-key"])
+    keys = outputs["text"].split(" | ")
+    assert [key[-1] for key in keys] == ["0", "1", "0"]
+    assert model_peer.count("calling@away") == 5, "four answers, and one 503"
+    assert outputs["llm"]["requests"] == 4
+    assert ask.ctx._used["tokens"] + first["tokens"] == outputs["llm"]["usage"]["totalTokens"] + 30
+    assert calls not in json.dumps(kept), "the question may hold secrets"
+
+
+async def test_a_conversation_about_something_else_is_not_gone_on_with(ask: Asking, model_peer: Peer) -> None:
+    """Nor is one that led to a failure."""
+    calls = json.dumps([["t-key", {"x": 1}]])
+    await ask("calling", prompt=calls, tools=["t-key"])
+    before = model_peer.count("calling")
+    await ask("calling", restored=ask.left, prompt=calls, tools=["t-key"], system="Now be brief.")
+    assert model_peer.count("calling") == before + 2
+    await ask.failure("calling", prompt=json.dumps([["t-key", {"x": 1}]] * 5), tools=["t-key"], maxRequests=2)
+    assert ask.left is None
