@@ -99,6 +99,13 @@ async def value(ctx: NodeContext, **values: Any) -> dict[str, Any]:
     return values
 
 
+@node("t-key")
+async def give_key(ctx: NodeContext, x: int) -> str:
+    """Return the idempotency key, and use ten tokens."""
+    ctx.usage(tokens=10)
+    return ctx.idempotency_key
+
+
 @node("t-size")
 async def size(ctx: NodeContext, kilobytes: int = 200) -> dict[str, Any]:
     """Return a text of so many kilobytes."""

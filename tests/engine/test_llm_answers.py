@@ -15,16 +15,10 @@ from dalang.activities.python import LocalFunctions
 from dalang.llm_models import read_models
 from dalang.nodes import NodeContext, NodeFailure, PolicyViolation, ToolError, agent, kept_nowhere, node, registry
 from dalang.wire import NodeTask
+from tests.engine import handlers  # noqa: F401 - registers t-key
 from tests.model_peer import Peer, models_file
 
 COLOUR = {"type": "object", "properties": {"colour": {"enum": ["green", "red"]}}, "required": ["colour"]}
-
-
-@node("t-key")
-async def give_key(ctx: NodeContext, x: int) -> str:
-    """Return the idempotency key, and use ten tokens."""
-    ctx.usage(tokens=10)
-    return ctx.idempotency_key
 
 
 @node("t-refuse")
