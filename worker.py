@@ -104,8 +104,9 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
         )
     )
     adapters: dict[str, Handler] = {"mcp": mcp, "a2a": a2a, "wasm": wasm, "container": containers}
+    memories = Memories.of(settings, engine)
     work = AgentWork(engine, listener, a2a)
-    activities = node_activities(recorder, loop, http, gate, work, Memories(engine), adapters=adapters, llm=llm)
+    activities = node_activities(recorder, loop, http, gate, work, memories, adapters=adapters, llm=llm)
     presence = Presence(engine, client, leasing, settings.agent_places)
     publishing = create_engine(settings.require_database_url(), pool_size=PUBLISHER_CONNECTIONS)
     publisher = Publisher(publishing, settings.require_database_url(), targets(settings), settings.event_source)
@@ -114,6 +115,7 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
         breakers.listen_for_ever(),
         listener.listen(),
         presence.watch_for_ever(),
+        memories.look_after_for_ever(),
         publisher.publish_for_ever(),
     )
     running = Worker(
@@ -159,6 +161,7 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
         await llm.close()
         await a2a.close()
         await launcher.enforcer.close()
+        await memories.close()
         await publishing.dispose()
         await engine.dispose()
 

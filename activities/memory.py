@@ -1,18 +1,26 @@
-"""The field ``memory`` of a node: what its handler is given of the past, as ``ctx.episodes``."""
+"""The field ``memory`` of a node: what its handler is given of the past, and the session that it works in.
+
+What was done before comes from the Cortex, if there is one and it answers, else from our own store.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from dalang.activities.execution import Handler
-from dalang.canonical import compact_json
-from dalang.nodes import Memory, NodeContext
+from dalang.activities.execution import Handler, checked_outputs
+from dalang.activities.sessions import Held, Sessions
+from dalang.activities.worktrees import Worktrees
+from dalang.canonical import compact_json, find_unsafe
+from dalang.cortex import Cortex, CortexError
+from dalang.nodes import AskPerson, Memory, NetworkError, NodeContext
+from dalang.settings import Settings
 from dalang.store.engine import transaction
 from dalang.store.episodes import Episode, remember, search_episodes
 from dalang.store.plan_index import PlanIndexes
@@ -30,9 +38,34 @@ logger = logging.getLogger("dalang.activities.memory")
 class Memories:
     """Gives nodes what their plan says they are to remember. One per worker process."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, sessions: Sessions, cortex: Cortex | None) -> None:
         self._engine = engine
+        self._sessions = sessions
+        self._cortex = cortex
         self._indexes = PlanIndexes()
+        self._beside = True
+
+    @classmethod
+    def of(cls, settings: Settings, engine: AsyncEngine) -> Self:
+        """Return what a worker with these settings has."""
+        cortex = None
+        if settings.cortex_url:
+            about = (settings.cortex_token, settings.cortex_workspace, settings.cortex_timeout_seconds)
+            cortex = Cortex(settings.cortex_url, *about)
+        repositories = Path(settings.repositories_dir) if settings.repositories_dir else None
+        found = cls(engine, Sessions(engine, Worktrees(repositories, settings.home / "sessions"), cortex), cortex)
+        found._beside = repositories is not None or cortex is not None
+        return found
+
+    async def look_after_for_ever(self) -> None:
+        """Close the sessions that killed workers left, until cancelled; where there can be none, nothing is done."""
+        if self._beside:
+            await self._sessions.sweep_for_ever()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._cortex is not None:
+            await self._cortex.close()
 
     def around(self, task: NodeTask, handler: Handler) -> Handler:
         """Return ``handler`` with what the node's field ``memory`` gives; without that field itself."""
@@ -41,15 +74,43 @@ class Memories:
             return handler
 
         async def remembering(ctx: NodeContext) -> Any:
-            ctx.memory = Memory(await self._episodes(task, spec))
-            return await handler(ctx)
+            if "session" not in spec:
+                ctx.memory = Memory(await self._episodes(task, spec))
+                return await handler(ctx)
+            done = await self._sessions.finished(task)
+            if done is not None:
+                return done
+            episodes = await self._episodes(task, spec)
+            held = await self._sessions.begin(task, spec, ctx.attempt)
+            ctx.memory = Memory(episodes, None if held is None else held.session)
+            return await (handler(ctx) if held is None else self._apart(ctx, handler, held))
 
         return remembering
+
+    async def _apart(self, ctx: NodeContext, handler: Handler, held: Held) -> Any:
+        """Let the handler work in its session; merge what it did if it succeeds, close whatever happens."""
+        try:
+            outputs = checked_outputs(await handler(ctx))
+        except AskPerson:
+            await self._sessions.leave(held)
+            raise
+        except BaseException:
+            # Also when it is cancelled: whoever waits for this one's end does so for a moment only, the rest goes on.
+            await asyncio.shield(self._sessions.abandon(held))
+            raise
+        return await asyncio.shield(self._sessions.finish(held, outputs))
 
     async def _episodes(self, task: NodeTask, spec: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
         if not spec["episodes"]:
             return ()
         tenant_id, words = task["tenantId"], str(spec.get("query") or task.get("name") or task["nodeId"])
+        if self._cortex is not None:
+            try:
+                return tuple(_remote(one) for one in await self._cortex.search_episodes(words, spec["episodes"]))
+            except CortexError as error:
+                if spec.get("required"):
+                    raise NetworkError(str(error), details={"status": error.status}, no_effect=True) from None
+                logger.warning("node %s is given episodes of our own: %s", task["nodeId"], error)
         try:
             async with asyncio.timeout(LOOK_UP_SECONDS):
                 await remember(self._engine, self._indexes, tenant_id)
@@ -87,6 +148,21 @@ def _told(one: Episode) -> dict[str, Any]:
         "endedAt": one.ended_at.isoformat(),
         "score": round(one.score, 4),
         **{name: _cut(getattr(one, name)) for name in ("inputs", "outputs", "error")},
+    }
+
+
+def _remote(one: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an episode of the Cortex as handlers get it: as ours, and with all that it tells."""
+    unsafe = find_unsafe(one)
+    told = {} if unsafe is not None else {key: _cut(value) for key, value in one.items() if key != "embedding"}
+    outcome = str(one.get("outcome", "")).upper()
+    return {
+        "source": "cortex",
+        "name": str(told.get("task_description", ""))[:500],
+        "outcome": {"FAILURE": "FAILED", "ABANDONED": "FAILED"}.get(outcome, outcome),
+        "summary": told.get("solution_summary"),
+        "score": told.get("similarity_score"),
+        "episode": told,
     }
 
 

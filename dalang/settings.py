@@ -178,6 +178,21 @@ class Settings(BaseModel):
     container_memory_mb: float = Field(default=4096, ge=8, description="Memory of one container at most, in MiB.")
     container_gpus: int = Field(default=0, ge=0, description="Graphics processors of one container at most.")
 
+    repositories_dir: str = Field(
+        default="",
+        description="Folder of the git repositories that nodes may work in (`memory.session.repository`): those of a "
+        "tenant are `<repositories_dir>/<tenant>/<name>`. Empty: none.",
+    )
+    cortex_url: str = Field(
+        default="", description="REST interface of a Cortex (Axon's memory service): `http://127.0.0.1:8081/v3`."
+    )
+    cortex_token: str = Field(default="", repr=False, description="Bearer token for it.")
+    cortex_workspace: str = Field(
+        default="default", min_length=1, description="Workspace of the Cortex for tasks, and sessions that name none."
+    )
+    cortex_timeout_seconds: float = Field(
+        default=5, gt=0, le=120, description="How long the Cortex may take to answer."
+    )
     agent_places: int = Field(
         default=0,
         ge=0,
@@ -336,7 +351,7 @@ class Settings(BaseModel):
             raise ValueError("must look like host:port, such as 127.0.0.1:7233")
         return value
 
-    @field_validator("api_url", "public_url", "temporal_ui_url", "opa_url", "policy_url", "egress_proxy")
+    @field_validator("api_url", "public_url", "temporal_ui_url", "opa_url", "policy_url", "egress_proxy", "cortex_url")
     @classmethod
     def _web_address(cls, value: str) -> str:
         if value and not value.startswith(("http://", "https://")):

@@ -14,6 +14,7 @@ from dalang.store.assignments import erase_assignments
 from dalang.store.callbacks import erase_callbacks
 from dalang.store.checkpoints import erase_checkpoints
 from dalang.store.episodes import erase_episodes
+from dalang.store.sessions import erase_sessions
 from dalang.store.tables import body_references, event_bodies, execution_runs, node_attempts, retired_runs
 from dalang.store.task_rows import erase_tasks
 
@@ -84,6 +85,7 @@ async def erase_bodies(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> i
     await erase_assignments(conn, tenant_id, run_id)
     await erase_checkpoints(conn, tenant_id, run_id)
     await erase_episodes(conn, tenant_id, run_id)
+    await erase_sessions(conn, tenant_id, run_id)
     nothing = dict.fromkeys(("inputs", "outputs", "error", "error_message", "origin"))
     await conn.execute(update(execution_runs).where(of_run).values(**nothing, last_updated_at=func.now()))
     return int(erased.rowcount)

@@ -47,6 +47,7 @@ WAITING = {
     "llm-review.yaml",
     "mcp.yaml",
     "secret.yaml",
+    "session.yaml",
 }
 """They wait for somebody, or need him: each has a test of its own, here, or in a file for people or agents."""
 

@@ -40,6 +40,7 @@ async def shared_engine(
         task_queue=f"engine-{uuid.uuid4().hex[:8]}",
         wasm_dir=str(home / "modules"),
         container_engine=f"unix://{home}/docker.sock",
+        repositories_dir=str(home / "repositories"),
     )
     async with engine(settings) as running:
         yield running

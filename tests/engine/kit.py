@@ -25,7 +25,7 @@ from dalang.store.runs import NewRun, create_run
 from dalang.store.verification import verify_run
 from dalang.temporal import connect
 from dalang.worker import worker
-from tests.engine import handlers  # noqa: F401 - registers the node types the plans use
+from tests.engine import handlers, remembering  # noqa: F401 - they register the node types the plans use
 from tests.harness import PATIENCE
 
 TENANT = "tests"

@@ -3,19 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import runpy
+import time
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from dalang.nodes import NodeContext, node
-from tests.harness import PATIENCE
+from dalang.nodes import AskPerson, NodeContext, ToolError, node
+from tests.harness import PATIENCE, ROOT
+
+runpy.run_path(str(ROOT / "examples" / "session_nodes.py"))
 
 
 @node("m-tell", endpoint="")
 async def tell(ctx: NodeContext, **inputs: Any) -> dict[str, Any]:
     """Tell what was given."""
     return {"memory": ctx.memory.wire()}
+
+
+@node("m-write", endpoint="")
+def write(ctx: NodeContext, files: dict[str, str], then: str = "", go: str = "") -> dict[str, Any]:
+    """Write files where the node works apart; with ``go`` wait until there is such a file, then fail or ask."""
+    assert ctx.session is not None
+    assert ctx.session.path is not None
+    where = Path(ctx.session.path)
+    seen = sorted(str(path.relative_to(where)) for path in where.rglob("*.txt"))
+    for name, content in files.items():
+        (where / name).parent.mkdir(parents=True, exist_ok=True)
+        (where / name).write_text(content)
+    while go and not Path(go).exists() and not ctx.stopping:
+        time.sleep(0.02)
+    if then == "ask" and ctx.answer is None:
+        raise AskPerson("Is it good?", form={"type": "object"})
+    if then == "fail":
+        raise ToolError("it went wrong")
+    if then == "rubbish":
+        return {"x": object()}
+    return {"seen": seen, "session": ctx.session.wire()}
 
 
 async def visible(db: AsyncEngine) -> None:

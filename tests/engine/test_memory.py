@@ -15,7 +15,7 @@ from tests.engine.agents import Client, api, outputs, register, start, wants
 from tests.engine.kit import Engine, node_events
 from tests.engine.remembering import visible
 
-BEFORE = {"nodeId": "n", "name": "Implement the basket page", "type": "t-value", "inputs": {"shop": "tulips"}}
+BEFORE = {"nodeId": "n", "name": "Implement the basket page", "type": "t-value", "inputs": {"shop": "snowdrops"}}
 
 
 @pytest.fixture
@@ -35,13 +35,13 @@ async def test_a_node_is_given_what_was_done_under_its_name(shared_engine: Engin
     """The best fit first, with what went in and came out; and nothing without the field."""
     nodes = [
         {"nodeId": "n", "name": "implement-basket", "type": "m-tell", "memory": {"episodes": 3}},
-        {"nodeId": "other", "type": "m-tell", "memory": {"query": "tulips", "episodes": 1}},
+        {"nodeId": "other", "type": "m-tell", "memory": {"query": "snowdrops", "episodes": 1}},
         {"nodeId": "none", "type": "m-tell"},
     ]
     end = await (await shared_engine.start({"nodes": nodes})).end()
     first = given(end)["episodes"][0]
     assert (first["runId"], first["nodeId"], first["outcome"], first["source"]) == (before, "n", "SUCCESS", "dalang")
-    assert first["inputs"] == first["outputs"] == {"shop": "tulips"}
+    assert first["inputs"] == first["outputs"] == {"shop": "snowdrops"}
     assert len(given(end)["episodes"]) <= 3
     assert given(end, "other")["episodes"][0]["runId"] == before
     assert given(end, "none") == {"episodes": []}
