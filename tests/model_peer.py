@@ -221,7 +221,7 @@ def models_file(folder: Path, peer: Peer) -> Path:
     priced = {"provider": "openai-compatible", "model": "echo", **access, "prices": {"input": 1000, "output": 2000}}
     document = {
         "default": "openai-compatible:echo",
-        "models": {"priced": priced},
+        "models": {"priced": priced, "theirs": {**priced, "apiKey": "secret://model-key", "tenants": ["us", "tests"]}},
         "providers": {"openai-compatible": access, "openai": access},
     }
     path = folder / "models.yaml"

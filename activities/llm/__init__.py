@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from dalang.activities.execution import Recorder
 from dalang.activities.llm.tools import Toolbox
 from dalang.activities.python import LocalFunctions
+from dalang.activities.secrets import Vault, in_logs
 from dalang.launch import check_plan
 from dalang.llm_answers import (
     PLANNER_INPUTS,
@@ -46,8 +47,6 @@ WHOSE = "What the model answers"
 
 Check = Callable[[dict[str, Any]], str | None]
 """What is wrong with an answer that fits the schema; None: nothing."""
-Secrets = Callable[[str, str], Awaitable[str]]
-"""From a tenant and a reference ``secret://...`` to the secret; raises NodeFailure."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +70,8 @@ def operators_models(settings: Settings) -> Callable[[], Models]:
 class Llm:
     """Asks models. One per worker process; ``models`` returns those of the operator as they are now."""
 
-    def __init__(self, models: Callable[[], Models], secrets: Secrets | None = None) -> None:
+    def __init__(self, models: Callable[[], Models]) -> None:
         self._models = models
-        self._secrets = secrets
         self._loading = asyncio.Lock()
         self._library: ModuleType | None = None
 
@@ -92,7 +90,7 @@ class Llm:
         question = _question(ctx, task, local.registry)
         library = await self._loaded()
         model = self._model(question.inputs.model, ctx.tenant_id)
-        key = await self._key(model, ctx.tenant_id)
+        key = await _key(model, ctx.tenant_id, recorder.vault)
         toolbox = Toolbox(ctx, task, local, recorder, question.inputs.tool_errors)
         outputs: dict[str, Any] = await library.converse(ctx, question, model, key, toolbox, task["startToCloseMs"])
         return outputs
@@ -114,17 +112,31 @@ class Llm:
         except UnknownModel as error:
             raise InvalidInput(str(error), details={"reason": "UNKNOWN_MODEL"}, no_effect=True) from None
 
-    async def _key(self, model: NamedModel, tenant_id: str) -> str | None:
-        told = model.api_key
-        if told is None:
-            return None
-        if told.startswith(SECRET) and self._secrets is not None:
-            return await self._secrets(tenant_id, told)
-        found = environment_variable(told.removeprefix(ENV)) if told.startswith(ENV) else None
-        if not found:
-            message = f"the key of the model is not there: {told} (DALANG_MODELS_FILE)"
-            raise InvalidInput(message, details={"reason": "NO_KEY"}, no_effect=True)
-        return found
+
+async def _key(model: NamedModel, tenant_id: str, vault: Vault) -> str | None:
+    """Return what opens a model: of the worker's environment, or a secret of the tenant.
+
+    Raises:
+        InvalidInput: it is not there.
+    """
+    told = model.api_key
+    if told is None:
+        return None
+    try:
+        if told.startswith(SECRET):
+            found = await asyncio.to_thread(vault.value, tenant_id, told.removeprefix(SECRET))
+        else:
+            found = environment_variable(told.removeprefix(ENV))
+    except ValueError as error:
+        raise _no_key(f"the key of the model, {told}, {error}") from None
+    if not found:
+        raise _no_key(f"the key of the model is not there: {told} (DALANG_MODELS_FILE)")
+    in_logs.add([found])
+    return found
+
+
+def _no_key(message: str) -> InvalidInput:
+    return InvalidInput(message, details={"reason": "NO_KEY"}, no_effect=True)
 
 
 def _question(ctx: NodeContext, task: NodeTask, known: Registry) -> Question:

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 
 from pydantic import TypeAdapter
 from pydantic_ai import ModelMessage, ModelMessagesTypeAdapter, ModelRequest, ModelResponse
 from pydantic_ai.usage import RunUsage
 
 from dalang.activities.llm.tools import Toolbox
-from dalang.canonical import canonical_bytes
 from dalang.llm_reasons import Reason
 from dalang.nodes import InvalidInput, NodeContext, NodeFailure
 
@@ -40,7 +38,7 @@ class Memo:
 
     def __init__(self, ctx: NodeContext, prompt: str, toolbox: Toolbox) -> None:
         self._ctx = ctx
-        self._digest = sha256(canonical_bytes(dict(ctx.inputs))).hexdigest()
+        self._digest = toolbox.about
         self._prompt = prompt
         self._toolbox = toolbox
 

@@ -85,6 +85,11 @@ class Toolbox:
                 taken[digest].add(int(place))
         self.calls, self._places = [dict(call) for call in calls], taken
 
+    @property
+    def about(self) -> str:
+        """What the conversation is about: a digest of the node's inputs as they travel, without secrets."""
+        return sha256(canonical_bytes(self._task["inputs"])).hexdigest()
+
     def offers(self, tools: list[LlmTool]) -> list[Offer]:
         """Return the tools by the names that a plan gives.
 
@@ -151,7 +156,7 @@ class Toolbox:
             _keep=kept_nowhere,
             _used={},
         )
-        task: NodeTask = {**self._task, "type": ctx.type, "inputs": arguments, "key": key}
+        task: NodeTask = {**self._task, "type": ctx.type, "inputs": ctx._mask(arguments), "key": key}
         task.pop("handler", None)
         if is_agent:
             task["handler"] = name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from dalang.activities.execution import HandlerLoop, Recorder
 from dalang.activities.llm import Llm
 from dalang.activities.python import LocalFunctions
+from dalang.activities.secrets import Vault
 from dalang.llm_models import read_models
 from dalang.nodes import NodeContext, NodeFailure, PolicyViolation, ToolError, agent, kept_nowhere, node, registry
 from dalang.wire import NodeTask
@@ -60,7 +62,7 @@ class Asking:
         restored: Any = None,
         **inputs: Any,
     ) -> dict[str, Any]:
-        named = model if ":" in model or model in ("priced", "slow") else f"openai-compatible:{model}"
+        named = model if ":" in model or model in ("priced", "theirs", "slow") else f"openai-compatible:{model}"
         inputs = {"model": named, "prompt": "hello", **inputs}
         task: Any = {"nodeId": "ask", "type": "llm", "startToCloseMs": 60_000, "inputs": inputs, "key": "k"}
         if evaluator:
@@ -269,7 +271,8 @@ async def test_a_model_that_never_comes_to_an_end(ask: Asking) -> None:
     ("inputs", "words"),
     [
         ({"prompt": ""}, "`prompt` is missing"),
-        ({"model": "slow"}, "there is no model 'slow'; there are priced, openai-compatible:<model>"),
+        ({"model": "slow"}, "there is no model 'slow'; there are priced, theirs, openai-compatible:<model>"),
+        ({"model": "theirs"}, "the key of the model is not there: secret://model-key"),
         ({"tools": ["nowhere"]}, "no node type 'nowhere'"),
         ({"schema": {"type": "array"}}, "schema/type"),
         ({"settings": {"temperature": "hot"}}, "settings/temperature"),
@@ -336,3 +339,11 @@ async def test_a_conversation_about_something_else_is_not_gone_on_with(ask: Aski
     assert model_peer.count("calling") == before + 2
     await ask.failure("calling", prompt=json.dumps([["t-key", {"x": 1}]] * 5), tools=["t-key"], maxRequests=2)
     assert ask.left is None
+
+
+async def test_the_key_is_a_secret_of_the_tenant(ask: Asking, model_peer: Peer, tmp_path: Path) -> None:
+    """Each tenant opens the model with its own."""
+    (tmp_path / "us").mkdir()
+    (tmp_path / "us" / "model-key").write_text("sk-of-us\n")
+    await ask("theirs", recorder=Recorder(vault=Vault(tmp_path)))
+    assert model_peer.keys[-1] == "sk-of-us"
