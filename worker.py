@@ -32,6 +32,7 @@ from dalang.activities.mcp.servers import NamedServers
 from dalang.activities.memory import Memories
 from dalang.activities.projection import Projection, StoreRecorder
 from dalang.activities.revisions import Revisions
+from dalang.activities.runtime_hub import RuntimeHub
 from dalang.activities.scheduled_run import ScheduledRuns
 from dalang.activities.secrets import Vault, mask_output
 from dalang.activities.undoing import UndoSeeds
@@ -103,7 +104,14 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
             settings.container_gpus,
         )
     )
-    adapters: dict[str, Handler] = {"mcp": mcp, "a2a": a2a, "wasm": wasm, "container": containers}
+    runtime_hub = RuntimeHub()
+    adapters: dict[str, Handler] = {
+        "mcp": mcp,
+        "a2a": a2a,
+        "wasm": wasm,
+        "container": containers,
+        "runtime-hub": runtime_hub,
+    }
     memories = Memories.of(settings, engine)
     work = AgentWork(engine, listener, a2a)
     activities = node_activities(recorder, loop, http, gate, work, memories, adapters=adapters, llm=llm)
@@ -156,6 +164,7 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
         loop.close()
         wasm.close()
         await containers.close()
+        await runtime_hub.close()
         await http.close()
         await mcp.close()
         await llm.close()

@@ -9,16 +9,14 @@ second one. A cancel kills it. Without a network, which is the default, nothing 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 import math
 from dataclasses import dataclass
 from typing import Any
 
-from temporalio import activity
-
 from dalang.activities.docker import STDERR, STDOUT, Docker, NoImage, Taken
+from dalang.activities.execution import goes_on_elsewhere
 from dalang.activities.program_results import (
     MAX_STDERR_BYTES,
     MAX_STDOUT_BYTES,
@@ -107,7 +105,7 @@ class _Job:
             state = await self._end()
             stdout, stderr = await self._written()
         except asyncio.CancelledError:
-            if not _goes_on_elsewhere():
+            if not goes_on_elsewhere():
                 await asyncio.shield(self._remove())
             raise
         except _NotOurs:
@@ -241,11 +239,3 @@ class _Job:
 def container_name(key: str) -> str:
     """Return the name of the container for an idempotency key."""
     return f"dalang-{hashlib.sha256(key.encode()).hexdigest()[:40]}"
-
-
-def _goes_on_elsewhere() -> bool:
-    """Tell whether this attempt ends since its worker does, or was given up: another attempt takes the job over."""
-    with contextlib.suppress(RuntimeError):  # outside of an activity
-        details = activity.cancellation_details()
-        return details is not None and not details.cancel_requested
-    return False

@@ -280,6 +280,17 @@ def _is_wanted_to_stop() -> bool:
     return details is not None and details.cancel_requested
 
 
+def goes_on_elsewhere() -> bool:
+    """Tell a handler that is cancelled whether another attempt takes over what it began: its worker ends, or was lost.
+
+    Else nobody wants it any more, or its time is up, and what it began elsewhere is to be stopped.
+    """
+    with contextlib.suppress(RuntimeError):  # outside of an activity
+        details = activity.cancellation_details()
+        return details is not None and not details.cancel_requested
+    return False
+
+
 async def _within_deadline(task: NodeTask, ctx: NodeContext, handler: Handler) -> dict[str, Any]:
     """Return the handler's outputs; one that is cancelled or out of time is stopped, and its end waited for.
 

@@ -33,6 +33,7 @@ from dalang.api import (
     revisions,
     run_checkpoints,
     runs,
+    runtime_hub,
     schedules,
     subscriptions,
     task_decisions,
@@ -70,6 +71,7 @@ _TAGS = [
     {"name": "schedules", "description": "Start runs of stored plans by cron, interval and calendar."},
     {"name": "circuit breakers", "description": "Who is not called for a while, since it fails."},
     {"name": "episodes", "description": "What was done before, and how it ended."},
+    {"name": "runtime hub", "description": "Wayang's contract: single tasks for the workers of this Dalang."},
     {"name": "health", "description": "For load balancers and Prometheus."},
 ]
 _DESCRIPTION = (
@@ -86,6 +88,7 @@ _BODIES = (
     *INBOUND_BODIES,
     *LIMIT_BODIES,
     *budgets.BODIES,
+    *runtime_hub.BODIES,
     *_SCHEDULE_BODIES,
     ExecutePlanRequest,
     PauseResumeRequest,
@@ -147,6 +150,7 @@ def create_app(settings: Settings) -> FastAPI:
         task_decisions,
         schedules,
         subscriptions,
+        runtime_hub,
         health,
         docs,
         a2a,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID, uuid4
 
 from dalang.api.auth import Principal
 from dalang.api.schemas import ExecutePlanRequest
@@ -39,9 +40,17 @@ class Begun:
 
 
 async def begin(
-    it: Services, who: Principal, wanted: ExecutePlanRequest, *, key: str | None, request_digest: str | None
+    it: Services,
+    who: Principal,
+    wanted: ExecutePlanRequest,
+    *,
+    key: str | None,
+    request_digest: str | None,
+    run_id: UUID | None = None,
 ) -> Begun:
     """Start a run; the same ``key`` with the same ``request_digest`` answers the run that is there.
+
+    ``run_id`` is for those who find the run by an id of theirs; it goes with a ``key``.
 
     Raises:
         NotFound: there is no such plan. InvalidDocument: the plan, or the inputs, are wrong.
@@ -61,6 +70,7 @@ async def begin(
         priority=prepared.head.priority if wanted.priority is None else wanted.priority,
         idempotency_key=key,
         request_digest=request_digest,
+        run_id=run_id or uuid4(),
     )
     async with asyncio.timeout(ACCEPT_SECONDS):
         run = await it.launcher.accept(new, inline, prepared.inner, who.roles)

@@ -9,6 +9,7 @@ the plan rather than choosing.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from dalang.nodes import BUILT_IN_TYPES
 from dalang.plan import Implementation, Node
@@ -39,6 +40,17 @@ def carried_out_as(node: Node) -> str:
     if node.type in BUILT_IN_TYPES or implementation is None or implementation.type not in CARRIED_OUT:
         return node.type
     return implementation.type
+
+
+def implementation_document(node: Node) -> dict[str, Any] | None:
+    """Return the implementation as a program has it; ``of`` is the name of a node that it carries out instead."""
+    implementation = implementation_of(node)
+    if implementation is None:
+        return None
+    document = implementation.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    if implementation.limits is not None and implementation.limits.wall_time is not None:
+        document["limits"]["wallTime"] = implementation.limits.wall_time  # a plan writes durations as texts
+    return document if carried_out_as(node) == node.type else {**document, "of": node.type}
 
 
 def sha256_of(digest: str | None) -> str | None:

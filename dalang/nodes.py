@@ -368,7 +368,7 @@ BUILT_IN_TYPES = (
     *("noop", "sleep", "timer", "event", "human", "plan", "map", "loop"),
     *("python", "http", "agent"),
     *("mcp", "a2a", "llm"),
-    *("wasm", "container"),
+    *("wasm", "container", "runtime-hub"),
 )
 """Node types that are always there."""
 

@@ -20,7 +20,7 @@ from dalang.errors import ErrorType
 from dalang.expressions import Expression
 from dalang.expressions import compile as compile_expression
 from dalang.graph import critical_path
-from dalang.implementations import carried_out_as, implementation_of
+from dalang.implementations import carried_out_as, implementation_document
 from dalang.joins import JoinExpression, parse_join
 from dalang.nesting import CONTAINER_TYPES, body_plan, is_node
 from dalang.plan import (
@@ -173,7 +173,7 @@ def _node_document(node: Node, retry: int) -> dict[str, Any]:
         "outputPorts": [_port_document(port) for port in descriptor.outputs]
         if descriptor and descriptor.outputs
         else None,
-        "implementation": _implementation_document(node),
+        "implementation": implementation_document(node),
     }
     document: dict[str, Any] = {"id": node.node_id, "type": carried_out_as(node), "retry": retry}
     document["timeouts"] = _timeouts(node.timeouts, node.requirements.estimated_duration)
@@ -186,17 +186,6 @@ def _memory_document(memory: MemorySpec | None) -> dict[str, Any] | None:
         return None
     document = memory.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     return {**document, "episodes": memory.episodes}
-
-
-def _implementation_document(node: Node) -> dict[str, Any] | None:
-    """Return the implementation; where it carries a node of another name out, ``of`` is that name."""
-    implementation = implementation_of(node)
-    if implementation is None:
-        return None
-    document = implementation.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    if implementation.limits is not None and implementation.limits.wall_time is not None:
-        document["limits"]["wallTime"] = implementation.limits.wall_time  # a plan writes durations as texts
-    return document if carried_out_as(node) == node.type else {**document, "of": node.type}
 
 
 def _inputs_of(node: Node) -> dict[str, Any]:

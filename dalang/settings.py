@@ -90,6 +90,12 @@ class Settings(BaseModel):
         default="",
         description="Address of the API that the command line talks to. Default: from `api_host` and `api_port`.",
     )
+    runtime_hub_wait_seconds: float = Field(
+        default=25,
+        ge=0,
+        le=600,
+        description="How long `POST /runtime-hub/execute` waits for a task's end, at most and by default.",
+    )
     public_url: str = Field(
         default="",
         description="Address of the API as services reach it that call back (`callback`). Default: `api_url`.",

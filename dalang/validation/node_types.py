@@ -18,6 +18,7 @@ from dalang.plan import ERROR_PORT, Node
 from dalang.program import WAITING_TYPES
 from dalang.validation import later
 from dalang.validation.a2a_inputs import A2A_INPUTS
+from dalang.validation.hub_inputs import HUB_INPUTS
 from dalang.validation.llm import check_llm_inputs
 from dalang.validation.mcp_inputs import MCP_INPUTS
 from dalang.validation.report import Problems, kind_of, shown
@@ -115,6 +116,8 @@ class _Inputs:
             self._llm()
         elif self._model.type == "a2a":
             self._a2a()
+        elif self._model.type == "runtime-hub":
+            self._runtime_hub()
         elif self._model.type == "sleep":
             self._sleep()
         elif self._model.type == "timer":
@@ -152,6 +155,12 @@ class _Inputs:
             self._need("target", "With `protocol: wayang` an a2a node needs the input `target`: which agent is meant.")
         for name, check in A2A_INPUTS.items():
             self._literal(name, check)
+
+    def _runtime_hub(self) -> None:
+        self._need("url", "A runtime-hub node needs the input `url`, the address of the hub.")
+        for name, check in HUB_INPUTS.items():
+            self._literal(name, check)
+        self._ignored(tuple(HUB_INPUTS))
 
     def _sleep(self) -> None:
         if not any(self._has(name) for name in ("duration", "seconds")):
