@@ -5,19 +5,24 @@ streamable HTTP), ``tool``, ``arguments``, ``timeout`` (how long the server may 
 Outputs: see ``results.outputs_of``. The call carries the node's idempotency key as ``_meta`` of the request, under
 ``dalang/idempotencyKey``, the same in every attempt. Every attempt has a connection of its own, and of a program on
 stdio a process, which end with it.
+
+A tool may ask a person something (elicitation). With ``questions: ask`` that becomes a human task: the call is broken
+off, and made again with the answer, under the same key. By default the answer is ``decline``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dalang.activities.mcp.servers import NamedServers, as_given
+from dalang.activities.mcp.results import Asked
+from dalang.activities.mcp.servers import NamedServers, Server, as_given
 from dalang.durations import Duration
-from dalang.nodes import InvalidInput, NodeContext, ToolError
+from dalang.nodes import AskPerson, InvalidInput, NodeContext, ToolError
 
 if TYPE_CHECKING:
     from dalang.activities.mcp.session import Call
@@ -35,6 +40,7 @@ class McpCall(BaseModel):
     tool: str = Field(min_length=1)
     arguments: dict[str, Any] = Field(default_factory=dict)
     timeout: Duration | None = None
+    questions: Literal["decline", "ask"] = "decline"
 
 
 class Mcp:
@@ -52,6 +58,7 @@ class Mcp:
                 server or tool; TOOL_ERROR when the tool fails or the server answers rubbish; NETWORK_ERROR when the
                 server cannot be reached or its connection is lost; TIMEOUT when it is silent for too long. Where the
                 tool was not called yet it declares ``no_effect``.
+            AskPerson: the tool asks something, and people are to be asked.
         """
         try:
             wanted = McpCall.model_validate(dict(ctx.inputs))
@@ -63,8 +70,9 @@ class Mcp:
         session = await _session()
         call: Call = session.Call(
             server=server,
-            name=f"the MCP server {given!r}" if isinstance(given, str) else f"the MCP server at {server.url}",
+            name=f"the MCP server {given!r}" if isinstance(given, str) else f"the MCP server at {_place(server)}",
             trusted=isinstance(given, str),
+            answers=_answers(ctx) if wanted.questions == "ask" else None,
             tool=wanted.tool,
             arguments=wanted.arguments,
             silence=None if wanted.timeout is None else wanted.timeout / 1000,
@@ -77,6 +85,10 @@ class Mcp:
         work.add_done_callback(self._ending.discard)
         try:
             return await asyncio.shield(work)
+        except Asked as asked:
+            await ctx.checkpoint({"answers": call.answers, "asked": asked.key})
+            context = {"server": call.name, "tool": wanted.tool, "arguments": wanted.arguments}
+            raise AskPerson(asked.question, form=asked.form, context=context) from None
         except asyncio.CancelledError:
             call.stop()
             await asyncio.wait({work})
@@ -88,6 +100,21 @@ class Mcp:
         """Wait for programs that are still being stopped."""
         if self._ending:
             await asyncio.wait(self._ending, timeout=END_SECONDS)
+
+
+def _place(server: Server) -> str:
+    """Return the address without what may be a secret in it."""
+    parts = urlsplit(server.url or "")
+    return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
+
+
+def _answers(ctx: NodeContext) -> dict[str, Any]:
+    """Return what people answered so far, the last answer included."""
+    left = ctx.restored if isinstance(ctx.restored, dict) else {}
+    answers = dict(left.get("answers") or {})
+    if ctx.answer is not None and left.get("asked"):
+        answers[left["asked"]] = dict(ctx.answer.values)
+    return answers
 
 
 async def _session() -> Any:

@@ -5,10 +5,11 @@ Results come as the plain JSON of the protocol, so that nothing here needs the l
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dalang.canonical import pointer, safe_text
+from dalang.canonical import compact_json, pointer, safe_text
 from dalang.nodes import (
     InvalidInput,
     NetworkError,
@@ -33,6 +34,24 @@ REQUEST_TIMEOUT = -32001
 URL_ELICITATION_REQUIRED = -32042
 INVALID_PARAMS = -32602
 PARSE_ERROR = -32700
+
+
+class Asked(Exception):
+    """The tool asks a person, and nobody has answered that yet.
+
+    ``key`` stands for the question, ``form`` is the JSON Schema of the answer.
+    """
+
+    def __init__(self, question: str, form: Mapping[str, Any]) -> None:
+        super().__init__(question)
+        self.question = safe_text(question, MAX_EXCERPT)
+        self.form = dict(form)
+        self.key = question_key(question, form)
+
+
+def question_key(question: str, form: Mapping[str, Any]) -> str:
+    """Return what tells one question of a tool from another."""
+    return hashlib.sha256(compact_json([question, form])).hexdigest()
 
 
 def outputs_of(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,12 +149,21 @@ def unknown_tool(server: str, tool: str, known: Sequence[str]) -> NodeFailure:
 
 
 def error_of(
-    code: int, message: str, data: Any, *, server: str, tool: str, called: bool, status: int | None, said: str = ""
+    code: int,
+    message: str,
+    data: Any,
+    *,
+    server: str,
+    tool: str,
+    called: bool,
+    status: int | None,
+    retry_after: float | None = None,
+    said: str = "",
 ) -> NodeFailure:
     """Return the failure that an error of the protocol stands for.
 
-    ``status`` is the last HTTP status that was no success, ``called`` says that the tool's call may have arrived, and
-    ``said`` is the end of what a server on stdio wrote to its log.
+    ``status`` is the last HTTP status that was no success, and ``retry_after`` what came with it; ``called`` says that
+    the tool's call may have arrived, and ``said`` is the end of what a server on stdio wrote to its log.
     """
     details: dict[str, Any] = {"server": server, "tool": tool, "code": code}
     if status is not None:
@@ -146,7 +174,9 @@ def error_of(
         details["stderr"] = said
     no_effect = not called
     if status is not None and code != CONNECTION_CLOSED:
-        return _of_status(status, f"{server} answered the HTTP status {status}", details, no_effect)
+        failure = _of_status(status, f"{server} answered the HTTP status {status}", details, no_effect)
+        failure.retry_after = retry_after
+        return failure
     text = f"{server}: {safe_text(message, MAX_EXCERPT)}"
     last = said.strip().splitlines()[-1:] if said else []
     if code == CONNECTION_CLOSED:

@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,8 @@ class Call:
     silence: float | None
     key: str
     progress: Callable[[str, float | None], None]
+    answers: Mapping[str, Any] | None = None
+    """What people answered to questions of the tool, by ``results.question_key``; None: nobody is asked."""
     _connection: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     _conversation: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     _phase: str = "connecting"
@@ -66,8 +68,10 @@ class Call:
     _called: bool = False
     _stopped: bool = False
     _status: int | None = None
+    _retry_after: float | None = None
     _rubbish: str = ""
-    _asked: str = ""
+    _declined: str = ""
+    _question: results.Asked | None = None
     _tail: bytearray = field(default_factory=bytearray)
 
     def stop(self) -> None:
@@ -81,6 +85,7 @@ class Call:
 
         Raises:
             NodeFailure: as ``Mcp.__call__`` says.
+            results.Asked: the tool asks what nobody has answered yet.
             asyncio.CancelledError: it was stopped.
         """
         answer: dict[str, Any] | None = None
@@ -105,6 +110,8 @@ class Call:
             return answer
         if self._stopped:
             raise asyncio.CancelledError
+        if self._question is not None:
+            raise self._question
         if failure is not None:
             raise refusal_within(failure) or self._failure(_first(failure)) from None
         raise self._late()
@@ -116,7 +123,7 @@ class Call:
             Client(
                 transport,
                 client_info=Implementation(name="dalang", version=__version__),
-                elicitation_callback=self._decline,
+                elicitation_callback=self._elicit,
                 message_handler=self._hear,
                 cache=None,
             ) as client,
@@ -170,10 +177,19 @@ class Call:
         text = message or (f"{progress:g} of {total:g}" if total else f"{progress:g}")
         self.progress(safe_text(text, 500), progress / total if total else None)
 
-    async def _decline(self, context: Any, params: Any) -> ElicitResult:
-        """Answer what a person is asked: nobody is there."""
-        self._asked = safe_text(str(getattr(params, "message", "")), 500)
-        return ElicitResult(action="decline")
+    async def _elicit(self, context: Any, params: Any) -> ElicitResult:
+        """Answer what a person is asked: with what one has answered, else with a question to people, or not at all."""
+        asked = params.model_dump(mode="json", by_alias=True, exclude_none=True)
+        question, form = str(asked.get("message", "")), asked.get("requestedSchema")
+        if self.answers is None or not isinstance(form, dict):  # the other way is a web page, for eyes only
+            self._declined = safe_text(question, 500)
+            return ElicitResult(action="decline")
+        answer = self.answers.get(results.question_key(question, form))
+        if answer is not None:
+            return ElicitResult(action="accept", content=answer)
+        self._question = results.Asked(question, form)
+        self._conversation.cancel()
+        return ElicitResult(action="cancel")
 
     async def _hear(self, message: Any) -> None:
         if isinstance(message, ValidationError):
@@ -199,9 +215,11 @@ class Call:
         # What the operator named he has chosen; an address of a plan is under his rules.
         return httpx.AsyncClient(timeout=timeout, trust_env=False) if self.trusted else http_client(timeout=timeout)
 
-    def _answered(self, method: str, status: int) -> None:
+    def _answered(self, method: str, answer: httpx.Response) -> None:
         if method == "POST":
-            self._status = status if status >= 400 else None
+            self._status = answer.status_code if answer.is_error else None
+            after = answer.headers.get("retry-after", "")
+            self._retry_after = float(after) if answer.is_error and after.isdecimal() else None
 
     @contextlib.asynccontextmanager
     async def _stdio(self) -> AsyncIterator[Any]:
@@ -252,7 +270,7 @@ class Call:
 
     def _details(self) -> dict[str, Any]:
         told = {"server": self.name, "tool": self.tool, "stderr": self._said(), "rubbish": self._rubbish}
-        told["asked"] = self._asked
+        told["declined"] = self._declined
         return {name: value for name, value in told.items() if value}
 
     def _late(self) -> NodeFailure:
@@ -264,8 +282,8 @@ class Call:
 
     def _failure(self, error: Exception) -> NodeFailure:
         if isinstance(error, NodeFailure):
-            if self._asked and not error.details.get("asked"):
-                error.details["asked"] = self._asked
+            if self._declined:
+                error.details.setdefault("declined", self._declined)
             return error
         if isinstance(error, MCPError):
             return results.error_of(
@@ -276,6 +294,7 @@ class Call:
                 tool=self.tool,
                 called=self._called,
                 status=self._status,
+                retry_after=self._retry_after,
                 said=self._said(),
             )
         before = not self._called
@@ -319,7 +338,7 @@ class _Ears(asyncio.Protocol):
 class _Bridge(httpx2.AsyncBaseTransport):
     """Sends what the library asks for by our own client."""
 
-    def __init__(self, client: httpx.AsyncClient, answered: Callable[[str, int], None]) -> None:
+    def __init__(self, client: httpx.AsyncClient, answered: Callable[[str, httpx.Response], None]) -> None:
         self._client = client
         self._answered = answered
 
@@ -331,7 +350,7 @@ class _Bridge(httpx2.AsyncBaseTransport):
         if request.method == "DELETE":  # of the session, at the end: no answer is worth waiting for
             asked.extensions["timeout"] = httpx.Timeout(2.0).as_dict()
         answer = await self._client.send(asked, stream=True)
-        self._answered(request.method, answer.status_code)
+        self._answered(request.method, answer)
         kept = [
             (name, value)
             for name, value in answer.headers.raw

@@ -51,9 +51,14 @@ def _timeout(value: Any) -> str | None:
     return None
 
 
+def _questions(value: Any) -> str | None:
+    return None if value in ("decline", "ask") else f"is `decline` or `ask`, not {shown(value)}."
+
+
 MCP_INPUTS: Mapping[str, Callable[[Any], str | None]] = {
     "server": _server,
     "tool": _tool,
     "arguments": _arguments,
     "timeout": _timeout,
+    "questions": _questions,
 }

@@ -182,6 +182,7 @@ def problems(**inputs: Any) -> list[tuple[str, str]]:
         {"tool": 7},
         {"arguments": [1]},
         {"timeout": "soon"},
+        {"questions": "maybe"},
     ],
 )
 def test_wrong_inputs_refuse_the_plan(inputs: dict[str, Any]) -> None:

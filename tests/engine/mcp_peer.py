@@ -26,7 +26,7 @@ TOOLS = [
     {"name": "promise", "inputSchema": {"type": "object"}, "outputSchema": {"type": "object", "required": ["n"]}},
     *(
         {"name": name, "inputSchema": {"type": "object"}}
-        for name in ("die", "rubbish", "not-a-result", "hang", "progress", "flaky", "log", "stubborn")
+        for name in ("ask", "die", "rubbish", "not-a-result", "hang", "progress", "flaky", "log", "stubborn")
     ),
 ]
 
@@ -42,6 +42,20 @@ def answer(request: dict[str, Any], result: dict[str, Any]) -> None:
 
 def text(request: dict[str, Any], said: str, **more: Any) -> None:
     answer(request, {"content": [{"type": "text", "text": said}], **more})
+
+
+def elicit(number: int, question: str, name: str) -> dict[str, Any]:
+    form = {"type": "object", "properties": {name: {"type": "string"}}, "required": [name]}
+    about = {"mode": "form", "message": question, "requestedSchema": form}
+    send({"id": f"ask-{number}", "method": "elicitation/create", "params": about})
+    for line in sys.stdin:
+        with (FOLDER / "heard.jsonl").open("a") as file:
+            file.write(line)
+        message = json.loads(line)
+        if message.get("id") == f"ask-{number}":
+            answer: dict[str, Any] = message.get("result") or {"action": "error"}
+            return answer
+    sys.exit(0)
 
 
 def call(request: dict[str, Any]) -> None:
@@ -80,6 +94,11 @@ def call(request: dict[str, Any]) -> None:
         (FOLDER / "stubborn").touch()
         while True:
             time.sleep(600)
+    elif name == "ask":
+        region, size = elicit(1, "Which region?", "region"), None
+        if region["action"] == "accept":
+            size = elicit(2, "Which size?", "size")
+        text(request, json.dumps([region, size]), isError=region["action"] != "accept")
     elif name == "log":
         text(request, "", isError=True)
     # `hang` never answers

@@ -250,6 +250,35 @@ async def test_a_server_that_dies_is_asked_again_with_the_same_key(
     assert keys == [f"{end['run']['run_id']}:call:0:0"] * 3
 
 
+async def test_what_a_tool_asks_a_person_is_declined(node: Any) -> None:
+    """Unless the node says that people are to be asked."""
+    with pytest.raises(NodeFailure, match="decline") as caught:
+        await node("ask")
+    assert caught.value.details["declined"] == "Which region?"
+
+
+async def test_what_a_tool_asks_a_person_becomes_a_human_task(
+    shared_engine: Engine, configured: Configured, tmp_path: Path
+) -> None:
+    """One question after the other; the tool is called again with the answers, under the same key."""
+    configured(tmp_path)
+    inputs = {"server": "peer", "tool": "ask", "questions": "ask"}
+    started = await shared_engine.start({"nodes": [{"nodeId": "call", "type": "mcp", "inputs": inputs}]})
+    for question, values in (("Which region?", {"region": "eu"}), ("Which size?", {"size": "xl"})):
+        async with asyncio.timeout(30):
+            while not (tasks := (await started.handle.query("tasks"))["tasks"]) or tasks[0]["title"] != question:
+                await asyncio.sleep(0.05)
+        answer = {"taskId": tasks[0]["taskId"], "action": "answer", "operator": "kim", "values": values}
+        await started.handle.execute_update("complete_human_task", answer)
+    end = await started.end()
+    (region, size) = json.loads(body_of(end, "NODE_COMPLETED", "call")["outputs"]["text"])
+    assert (region["content"], size["content"]) == ({"region": "eu"}, {"size": "xl"})
+    calls = heard(tmp_path, "tools/call")
+    assert len(calls) == 3
+    assert len({one["params"]["_meta"]["dalang/idempotencyKey"] for one in calls}) == 1
+    assert alive(tmp_path) == []
+
+
 async def test_a_run_that_is_cancelled_cancels_the_call(
     shared_engine: Engine, configured: Configured, tmp_path: Path
 ) -> None:
