@@ -86,7 +86,7 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
     admissions = Admissions(leasing)
     teller = Teller(engine, settings.require_database_url(), client, leasing)
     a2a = A2A()
-    mcp = Mcp(NamedServers(Path(settings.mcp_servers_file) if settings.mcp_servers_file else None))
+    mcp = Mcp(NamedServers(Path(settings.mcp_servers_file) if settings.mcp_servers_file else None), Vault.of(settings))
     llm = Llm(operators_models(settings))
     loop, http = HandlerLoop(settings.max_concurrent_activities), Http()
     revisions, undo_seeds = Revisions(engine), UndoSeeds(engine)

@@ -30,7 +30,7 @@ def question_of(asked: AskPerson, ctx: NodeContext) -> Question:
         "group": asked.group,
         "dueMs": None if asked.due is None else round(asked.due * 1000),
     }
-    given = hidden({name: value for name, value in told.items() if value is not None}, ctx.callback_url)
+    given = ctx._mask(hidden({name: value for name, value in told.items() if value is not None}, ctx.callback_url))
     given = ctx._mask(given)
     try:
         question = checked_question(given)

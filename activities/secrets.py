@@ -11,14 +11,14 @@ import asyncio
 import logging
 import sys
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any, TextIO
 
 from dalang.masking import MIN_LENGTH, Mask
 from dalang.nodes import InvalidInput, NodeContext
-from dalang.secret_references import NAME, names_in, revealed
+from dalang.secret_references import NAME, Places, names_in, revealed, written_places
 from dalang.settings import Settings, secret_of_environment
 from dalang.wire import PERMIT_NODE, NodeTask
 
@@ -86,8 +86,23 @@ async def reveal(ctx: NodeContext, task: NodeTask, vault: Vault) -> None:
     places = task.get("secrets")
     if not places or task["type"] == PERMIT_NODE:
         return
+    ctx.inputs = await _revealed(ctx, ctx.inputs, places, vault)
+
+
+async def reveal_configured(ctx: NodeContext, configured: Mapping[str, Any], vault: Vault) -> dict[str, Any]:
+    """Return what the operator configured for a node's peer, with the values of the secrets of the node's tenant.
+
+    They are masked in what leaves the handler, as those of its inputs are.
+
+    Raises:
+        InvalidInput: as :func:`reveal`.
+    """
+    return await _revealed(ctx, configured, written_places(configured), vault)
+
+
+async def _revealed(ctx: NodeContext, inputs: Mapping[str, Any], places: Places, vault: Vault) -> dict[str, Any]:
     values: dict[str, str] = {}
-    for name in names_in(ctx.inputs, places):
+    for name in names_in(inputs, places):
         try:
             value = await asyncio.to_thread(vault.value, ctx.tenant_id, name)
         except ValueError as error:
@@ -95,9 +110,9 @@ async def reveal(ctx: NodeContext, task: NodeTask, vault: Vault) -> None:
         if value is None:
             raise InvalidInput(f"there is no secret {name!r} for this tenant", no_effect=True)
         values[name] = value
-    ctx._mask = Mask(values.values())
+    ctx._mask = ctx._mask.also(values.values())
     in_logs.add(values.values())
-    ctx.inputs = revealed(ctx.inputs, places, values)
+    return revealed(inputs, places, values)
 
 
 class MaskedLogs:

@@ -27,12 +27,17 @@ class Mask:
     """Replaces the given values, and their usual encodings, by ``***``."""
 
     def __init__(self, values: Iterable[str] = ()) -> None:
-        spellings = {spelling for value in values for spelling in spellings_of(value)}
+        self._values = tuple(values)
+        spellings = {spelling for value in self._values for spelling in spellings_of(value)}
         ordered = sorted(spellings, key=lambda one: (-len(one), one))
         self._pattern = re.compile("|".join(map(re.escape, ordered))) if ordered else None
 
     def __bool__(self) -> bool:
         return self._pattern is not None
+
+    def also(self, values: Iterable[str]) -> Mask:
+        """Return one that replaces these values, too."""
+        return Mask((*self._values, *values))
 
     def text(self, text: str) -> str:
         """Return a text without the values."""

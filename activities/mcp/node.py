@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dalang.activities.mcp.results import Asked
 from dalang.activities.mcp.servers import NamedServers, Server, as_given
+from dalang.activities.secrets import Vault, reveal_configured
 from dalang.durations import Duration
 from dalang.nodes import AskPerson, InvalidInput, NodeContext, ToolError
 
@@ -46,8 +47,9 @@ class McpCall(BaseModel):
 class Mcp:
     """Calls tools."""
 
-    def __init__(self, servers: NamedServers) -> None:
+    def __init__(self, servers: NamedServers, vault: Vault | None = None) -> None:
         self._servers = servers
+        self._vault = vault or Vault()
         self._ending: set[asyncio.Task[Any]] = set()
 
     async def __call__(self, ctx: NodeContext) -> dict[str, Any]:
@@ -63,7 +65,7 @@ class Mcp:
         try:
             wanted = McpCall.model_validate(dict(ctx.inputs))
             given = wanted.server
-            server = self._servers.get(given, ctx.tenant_id) if isinstance(given, str) else as_given(given)
+            server = await self._named(ctx, given) if isinstance(given, str) else as_given(given)
         except ValidationError as error:
             problems = "; ".join(f"{'/'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             raise InvalidInput(f"the inputs of an mcp node: {problems}", no_effect=True) from None
@@ -95,6 +97,12 @@ class Mcp:
             if not work.cancelled():
                 work.exception()  # has been seen
             raise
+
+    async def _named(self, ctx: NodeContext, name: str) -> Server:
+        """Return the operator's server, with the values of secrets that its headers and its environment refer to."""
+        server = self._servers.get(name, ctx.tenant_id)
+        written = {"headers": server.headers, "env": server.env}
+        return server.model_copy(update=await reveal_configured(ctx, written, self._vault))
 
     async def close(self) -> None:
         """Wait for programs that are still being stopped."""

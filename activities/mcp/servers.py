@@ -10,7 +10,7 @@
         cwd: .                     # relative to this file; by default its folder
       crm:                         # a service, by streamable HTTP
         url: https://crm.example/mcp
-        headers: {Authorization: "Bearer secret://crm-token"}
+        headers: {Authorization: "Bearer {{secret://crm-token}}"}    # of the node's tenant
         tools: [find_customer]     # nodes may call no other
         tenants: [acme]            # nodes of no other tenant may
 

@@ -26,7 +26,18 @@ TOOLS = [
     {"name": "promise", "inputSchema": {"type": "object"}, "outputSchema": {"type": "object", "required": ["n"]}},
     *(
         {"name": name, "inputSchema": {"type": "object"}}
-        for name in ("ask", "die", "rubbish", "not-a-result", "hang", "progress", "flaky", "log", "stubborn")
+        for name in (
+            "ask",
+            "environment",
+            "die",
+            "rubbish",
+            "not-a-result",
+            "hang",
+            "progress",
+            "flaky",
+            "log",
+            "stubborn",
+        )
     ),
 ]
 
@@ -99,6 +110,12 @@ def call(request: dict[str, Any]) -> None:
         if region["action"] == "accept":
             size = elicit(2, "Which size?", "size")
         text(request, json.dumps([region, size]), isError=region["action"] != "accept")
+    elif name == "environment":
+        sys.stderr.write(f"started with {os.environ['KEY']}\n")
+        sys.stderr.flush()
+        if arguments.get("die"):
+            os._exit(1)
+        text(request, f"the key is {os.environ['KEY']}")
     elif name == "log":
         text(request, "", isError=True)
     # `hang` never answers

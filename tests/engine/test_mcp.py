@@ -17,10 +17,12 @@ import psutil
 import pytest
 
 from dalang.activities.egress import EgressRefused, enforcing
+from dalang.activities.failures import classify
 from dalang.activities.mcp import child
 from dalang.activities.mcp import servers as named
 from dalang.activities.mcp.node import Mcp
 from dalang.activities.mcp.servers import NamedServers
+from dalang.activities.secrets import Vault
 from dalang.egress import Egress
 from dalang.nodes import NodeContext, NodeFailure
 from dalang.stack.ports import free_port
@@ -248,6 +250,27 @@ async def test_a_server_that_dies_is_asked_again_with_the_same_key(
     assert body_of(end, "NODE_COMPLETED", "call")["outputs"] == {"text": "at last"}
     keys = [one["params"]["_meta"]["dalang/idempotencyKey"] for one in heard(tmp_path, "tools/call")]
     assert keys == [f"{end['run']['run_id']}:call:0:0"] * 3
+
+
+async def test_secrets_of_the_servers_file_reach_the_server_only(tmp_path: Path) -> None:
+    """Those of the node's tenant, in the program's environment; what the server tells of them is masked."""
+    (tmp_path / "acme").mkdir()
+    (tmp_path / "acme" / "key").write_text("hunter22")
+    peer = {**servers_file(tmp_path)["mcpServers"]["peer"], "env": {"KEY": "key={{secret://key}}"}}
+    (tmp_path / "servers.yaml").write_text(json.dumps({"mcpServers": {"peer": peer}}))
+    handler = Mcp(NamedServers(tmp_path / "servers.yaml"), Vault(tmp_path))
+    inputs = {"server": "peer", "tool": "environment"}
+    ctx = NodeContext("n", "n", "mcp", "r", "acme", inputs, "key")
+    outputs = await handler(ctx)
+    assert outputs == {"text": "the key is key=hunter22"}
+    assert ctx._mask(outputs) == {"text": "the key is key=***"}
+    ctx.inputs = {**inputs, "arguments": {"die": True}}
+    with pytest.raises(NodeFailure) as caught:
+        await handler(ctx)
+    assert "hunter22" in caught.value.details["stderr"]
+    assert "hunter22" not in str(classify(caught.value, ctx._mask))
+    with pytest.raises(NodeFailure, match="no secret 'key' for this tenant"):
+        await handler(NodeContext("n", "n", "mcp", "r", "globex", inputs, "key"))
 
 
 async def test_what_a_tool_asks_a_person_is_declined(node: Any) -> None:
