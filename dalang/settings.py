@@ -264,7 +264,7 @@ class Settings(BaseModel):
         default="",
         repr=False,
         description="NATS that subscriptions of kind `nats` send to: "
-        "`nats://user:password@host:4222?credentials=/file.creds`; `tls://` for TLS.",
+        "`nats://user:password@host:4222,host:4222`; `tls://` and `?ca=/file.pem` for TLS.",
     )
 
     breaker_failure_threshold: int = Field(

@@ -1,13 +1,14 @@
 """Kafka: one record per event in binary mode: key the run, value the event's data, and the rest as headers ``ce_*``.
 
 The producer is idempotent, and events of a run are sent in batches, each when the one before is stored: so a repetition
-by the client is stored once, and nothing overtakes. After a failure the producer is made anew, since it cannot know
-what became of its last batch; what it may have stored comes again then, with the same id.
+by the client is stored once, and nothing overtakes. After a failure the producer is made anew, since nobody knows what
+became of its last batch; what it may have stored comes again then, with the same id.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from aiokafka import AIOKafkaProducer
 
 CONNECT_SECONDS = 10.0
-SEND_SECONDS = 8
+SEND_SECONDS = 8.0
 STOP_SECONDS = 2.0
 BATCH_BYTES = 3 * MAX_EVENT_BYTES
 """Below the 1 MB that brokers take."""
@@ -31,9 +32,12 @@ class Kafka:
 
     at_once = 100
 
-    def __init__(self, servers: Sequence[str], options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, servers: Sequence[str], options: Mapping[str, Any] | None = None, seconds: float = SEND_SECONDS
+    ) -> None:
         self._servers = list(servers)
         self._options = dict(options or {})
+        self._seconds = seconds
         self._producer: AIOKafkaProducer | None = None
         self._starting = asyncio.Lock()
         self._ending: set[asyncio.Task[None]] = set()
@@ -51,8 +55,9 @@ class Kafka:
         producer = None
         try:
             producer = await self._started()
-            while count < len(events):
-                count += await _send_batch(producer, topic, events[count:])
+            async with asyncio.timeout(self._seconds):  # the library itself would try for ever
+                while count < len(events):
+                    count += await _send_batch(producer, topic, events[count:])
         except (MessageSizeTooLargeError, RecordListTooLargeError):
             return Sent(count, Failure("the event is larger than the broker takes", refused=True))
         except TopicAuthorizationFailedError:
@@ -61,8 +66,7 @@ class Kafka:
             self._forget(producer)
             return Sent(count, Failure(f"Kafka does not answer: {type(error).__name__}", away=True))
         except asyncio.CancelledError:
-            # Its batch may be on its way; a producer that is not waited for must not send it later.
-            self._forget(producer)
+            self._forget(producer)  # it would go on with what nobody waits for
             raise
         return Sent(count)
 
@@ -76,13 +80,14 @@ class Kafka:
 
         async with self._starting:
             if self._producer is None:
+                logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it says each failure many times a second
                 producer = AIOKafkaProducer(
                     bootstrap_servers=self._servers,
                     client_id="dalang",
                     enable_idempotence=True,
                     acks="all",
                     max_batch_size=BATCH_BYTES,
-                    request_timeout_ms=SEND_SECONDS * 1000,
+                    request_timeout_ms=round(SEND_SECONDS * 1000),
                     **self._options,
                 )
                 try:
@@ -100,15 +105,21 @@ class Kafka:
             self._end(producer)
 
     def _end(self, producer: AIOKafkaProducer) -> None:
-        """Stop a producer in the background: it may wait for a broker that is away."""
+        """Stop a producer in the background: the next one need not wait for it."""
         task = asyncio.create_task(_stop(producer))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
 
 async def _stop(producer: AIOKafkaProducer) -> None:
+    """End a producer with what it was about to send: its ``stop`` would wait for that as long as nobody takes it."""
+    producer._closed = True
     with suppress(Exception):  # it is of no use any more, whatever it says
-        await asyncio.wait_for(producer.stop(), STOP_SECONDS)
+        async with asyncio.timeout(STOP_SECONDS):
+            await producer._sender.close()
+    with suppress(Exception):
+        async with asyncio.timeout(STOP_SECONDS):
+            await producer.client.close()
 
 
 async def _send_batch(producer: AIOKafkaProducer, topic: str, events: Sequence[CloudEvent]) -> int:

@@ -80,15 +80,11 @@ class Nats:
             if self._client is None or not self._client.is_connected:
                 await self._forget()
                 client = Client()
-                options: dict[str, Any] = {
-                    "allow_reconnect": False,
-                    "connect_timeout": CONNECT_SECONDS,
-                    "name": "dalang",
-                }
+                options: dict[str, Any] = {"name": "dalang", "connect_timeout": CONNECT_SECONDS, **self._options}
+                # Each server twice and no pause, instead of sixty times: whoever sends comes again by himself.
+                options |= {"max_reconnect_attempts": 1, "reconnect_time_wait": 0}
                 async with asyncio.timeout(CONNECT_SECONDS * 2):
-                    await client.connect(
-                        self._servers, error_cb=_ignore, allow_reconnect=False, **options, **self._options
-                    )
+                    await client.connect(self._servers, error_cb=_ignore, allow_reconnect=False, **options)
                 self._client = client
             return self._client
 

@@ -48,7 +48,7 @@ def kafka_options(url: str) -> tuple[list[str], dict[str, Any]]:
 
 
 def nats_options(url: str) -> tuple[list[str], dict[str, Any]]:
-    """Return servers and options of ``nats://[user:password@]host:port[,host:port][?credentials=...&ca=...]``.
+    """Return servers and options of ``nats://[user:password@]host:port[,host:port][?ca=...]``.
 
     ``tls://`` is for TLS.
 
@@ -56,12 +56,10 @@ def nats_options(url: str) -> tuple[list[str], dict[str, Any]]:
         ValueError: it is no such address.
     """
     scheme = url.partition("://")[0]
-    user, password, servers, query = _parts(url, ("nats", "tls"), ("credentials", "ca"))
+    user, password, servers, query = _parts(url, ("nats", "tls"), ("ca",))
     options: dict[str, Any] = {}
     if user:
         options |= {"user": user, "password": password} if password else {"token": user}
-    if "credentials" in query:
-        options["user_credentials"] = query["credentials"]
     if scheme == "tls" or "ca" in query:
         options["tls"] = ssl.create_default_context(cafile=query.get("ca"))
     return [f"nats://{one}" for one in servers], options

@@ -14,6 +14,7 @@ from dalang.publishing.publisher import Publisher
 from dalang.publishing.target import Target
 from dalang.publishing.webhooks import Webhooks
 from dalang.store.engine import transaction
+from dalang.store.publications import open_feed
 from dalang.store.runs import Run
 from dalang.store.subscriptions import (
     Progress,
@@ -25,6 +26,7 @@ from dalang.store.subscriptions import (
 )
 from dalang.webhook_signatures import new_secret
 from dalang.wire import Head
+from tests.harness import PATIENCE
 from tests.store.world import TENANT, World, fact
 
 SOURCE = "/dalang/test"
@@ -95,12 +97,16 @@ class Site:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def settled(self, subscription: Subscription, seconds: float = 20) -> Progress:
-        """Wait until nothing waits for a subscription."""
+    async def settled(self, subscription: Subscription, seconds: float = PATIENCE) -> Progress:
+        """Wait until all events were marked, and nothing waits for a subscription."""
         async with asyncio.timeout(seconds):
-            while (found := await self.progress(subscription)).waiting_runs:
+            while True:
+                async with transaction(self.engine, None) as conn:
+                    is_open = await open_feed(conn)
+                found = await self.progress(subscription)
+                if not is_open and not found.waiting_runs:
+                    return found
                 await asyncio.sleep(0.03)
-        return found
 
 
 def numbers(received: list[Any], run: Run) -> list[int]:

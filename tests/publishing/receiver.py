@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dalang.webhook_signatures import verify
+from tests.harness import PATIENCE
 
 Answer = Callable[["Received"], Awaitable[bytes | None]]
 
@@ -72,13 +73,13 @@ class Receiver:
             for writer in list(self._writers):
                 writer.transport.abort()
 
-    async def until(self, count: int, seconds: float = 20) -> list[Received]:
+    async def until(self, count: int, seconds: float = PATIENCE) -> list[Received]:
         """Wait until so many were taken; return them."""
         async with asyncio.timeout(seconds), self._news:
             await self._news.wait_for(lambda: len(self.taken) >= count)
         return self.taken
 
-    async def until_got(self, count: int, seconds: float = 20) -> list[Received]:
+    async def until_got(self, count: int, seconds: float = PATIENCE) -> list[Received]:
         """Wait until so many came in; return them."""
         async with asyncio.timeout(seconds), self._news:
             await self._news.wait_for(lambda: len(self.got) >= count)

@@ -14,6 +14,7 @@ from dalang.api import subscriptions
 from dalang.webhook_signatures import verify
 from tests.api.conftest import api, app  # noqa: F401 - fixtures
 from tests.api.world import Api, problem
+from tests.harness import PATIENCE
 from tests.publishing.kit import Site, numbers
 from tests.publishing.receiver import Received, Receiver, status
 
@@ -116,7 +117,7 @@ async def test_failures_are_seen_dead_letters_redelivered_and_runs_replayed(
     async with site.publishing():
         run, _ = await site.run(3)
         await receiver.until(2)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while (found := await api.get(path))["progress"]["waitingRuns"]:
                 await asyncio.sleep(0.02)
         assert (found["progress"]["deadLetters"], found["delivered"], found["failures"]) == (1, 2, 2)
@@ -207,7 +208,7 @@ async def test_the_publisher_runs_in_a_worker(
     async with worker(app.state.services.settings):
         run_id = await api.execute({"name": "hello", "nodes": [{"nodeId": "greet", "type": "noop"}]})
         await api.ended(run_id)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while "PLAN_COMPLETED" not in [one.event["type"] for one in receiver.taken]:
                 await asyncio.sleep(0.02)
     types = [one.event["type"] for one in receiver.taken]

@@ -10,6 +10,7 @@ from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 from dalang.store.dead_letters import list_dead_letters, redeliver
 from dalang.store.engine import transaction
 from dalang.store.subscriptions import pause_subscription, resume_subscription
+from tests.harness import PATIENCE
 from tests.publishing.kit import SOURCE, Site, numbers
 from tests.publishing.receiver import Received, Receiver, status
 
@@ -57,7 +58,7 @@ async def test_a_failure_holds_up_its_run_and_no_other(site: Site, receiving: Re
         well, _ = await site.run(3)
         got = await receiver.until(3)
         assert numbers(got, well) == [1, 2, 3]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while failures < 3:
                 await asyncio.sleep(0.02)
         progress = await site.progress(subscription)
@@ -127,7 +128,7 @@ async def test_gone_pauses_and_nothing_is_lost(site: Site, receiving: Receiving)
     async with site.publishing():
         run, head = await site.run(2)
         await receiver.until_got(1)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while (found := await site.again(subscription)).paused_at is None:
                 await asyncio.sleep(0.02)
         assert (found.paused_by, found.paused_reason) == ("publisher", "Its receiver: HTTP 410.")
