@@ -1,0 +1,266 @@
+"""Agents behind A2A that misbehave: they die in the middle, answer late, twice, or rubbish; and Wayang's router."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from tests.engine.kit import Engine, body_of
+
+FAST = {"maxAttempts": 3, "initialDelayMs": 10}
+DONE = {"artifacts": [{"artifactId": "a", "parts": [{"data": {"n": 7}}]}]}
+RUBBISH: dict[str, Any] = {
+    "html": "<html>welcome</html>",
+    "list": [1],
+    "nothing": {"jsonrpc": "2.0", "id": 1},
+    "odd-error": {"jsonrpc": "2.0", "id": 1, "error": "no"},
+    "neither": {"jsonrpc": "2.0", "id": 1, "result": {}},
+    "odd-state": {"jsonrpc": "2.0", "id": 1, "result": {"task": {"id": "t", "status": {"state": "DANCING"}}}},
+    "no-state": {"jsonrpc": "2.0", "id": 1, "result": {"task": {"id": "t"}}},
+    "no-id": {"jsonrpc": "2.0", "id": 1, "result": {"task": {"status": {"state": "TASK_STATE_WORKING"}}}},
+    "odd-types": {"jsonrpc": "2.0", "id": 1, "result": {"task": {"id": {"a": 1}, "status": []}}},
+    "nul": {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "result": {"message": {"messageId": "m", "role": "ROLE_AGENT", "parts": [{"data": {"x": "\u0000"}}]}},
+    },
+}
+CARDS: dict[str, Any] = {"card-html": "<html/>", "card-list": [], "card-empty": {}, "card-odd": {"skills": 5}}
+
+
+class Misbehaving(BaseHTTPRequestHandler):
+    """``/KIND/`` is an agent that misbehaves in a way of its own."""
+
+    counts: Counter[str]
+    sent: list[dict[str, Any]]
+
+    def do_GET(self) -> None:
+        kind = self.path.split("/")[1]
+        if kind in CARDS:
+            self.answer(CARDS[kind])
+            return
+        self.counts[f"{kind} card"] += 1
+        host = f"http://127.0.0.1:{self.server.server_address[1]}"
+        interface = {"url": f"{host}/{kind}/", "protocolBinding": "JSONRPC", "protocolVersion": "1.0"}
+        streams = kind in ("twice", "broken", "other")
+        self.answer({"name": kind, "supportedInterfaces": [interface], "capabilities": {"streaming": streams}})
+
+    def do_POST(self) -> None:
+        request = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        kind = self.path.split("/")[1]
+        if kind == "router":
+            self.route(request)
+            return
+        method, params = request["method"], request["params"]
+        if method in ("SendMessage", "SendStreamingMessage"):
+            self.sent.append({"kind": kind, **params["message"]})
+        self.counts[f"{kind} {method}"] += 1
+        count = self.counts[f"{kind} {method}"]
+        if kind in RUBBISH:
+            self.answer(RUBBISH[kind])
+        elif kind == "closed":
+            self.send_response(401)
+            self.end_headers()
+        elif method == "GetTask":
+            self.get(kind, count)
+        elif method == "ListTasks":
+            self.list(kind)
+        elif method == "SendMessage":
+            self.take(kind, count, params["message"])
+        else:
+            self.stream(kind)
+
+    def take(self, kind: str, count: int, message: dict[str, Any]) -> None:
+        if kind.startswith("lost") and count == 1:
+            self.close_connection = True  # it has taken the message, and says nothing
+        elif kind == "died":
+            self.tell({"task": self.task("WORKING", "t2" if count > 1 else "t1")})
+        else:
+            self.tell({"task": self.task("WORKING")})
+
+    def get(self, kind: str, count: int) -> None:
+        if kind == "away" and count <= 4:
+            if count % 2:
+                self.close_connection = True
+            else:
+                self.send_response(503)
+                self.end_headers()
+        elif kind == "died" and self.counts["died SendMessage"] == 1:
+            self.tell_error(-32001, "Task not found")
+        elif kind == "broken" and count == 1:
+            self.tell(self.task("WORKING"))
+        else:
+            working = kind == "late" and count <= 3
+            task = "t2" if kind == "died" else "t"
+            self.tell(self.task("WORKING", task) if working else {**self.task("COMPLETED", task), **DONE})
+
+    def list(self, kind: str) -> None:
+        if kind == "lost-old":
+            self.tell_error(-32601, "Method not found")
+            return
+        history = [{key: value for key, value in one.items() if key != "kind"} for one in self.sent]
+        tasks = [{**self.task("COMPLETED"), "history": history}] if history else []
+        self.tell({"tasks": tasks, "nextPageToken": "", "pageSize": 100, "totalSize": len(tasks)})
+
+    def stream(self, kind: str) -> None:
+        def update(state: str, task: str = "t") -> dict[str, Any]:
+            status = {"state": f"TASK_STATE_{state}"}
+            return {"statusUpdate": {"taskId": task, "contextId": "c", "status": status}}
+
+        events = {
+            "twice": [{"task": self.task("WORKING")}, update("COMPLETED"), update("COMPLETED"), update("FAILED")],
+            "broken": [{"task": self.task("WORKING")}],
+            "other": [{"task": self.task("WORKING")}, update("COMPLETED", "another")],
+        }[kind]
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("content-length", "100000")  # more than comes: the connection breaks
+        self.end_headers()
+        for event in events:
+            self.wfile.write(f"data: {json.dumps({'jsonrpc': '2.0', 'id': 1, 'result': event})}\n\n".encode())
+        self.close_connection = True
+
+    def route(self, request: dict[str, Any]) -> None:
+        """Wayang's router."""
+        self.sent.append({"kind": "router", **request})
+        target, message = request["targetAgentId"], request["messageId"]
+        answers: dict[str, Any] = {
+            "writer": {"messageId": message, "success": True, "result": {"text": request["payload"]["topic"]}},
+            "fails": {"messageId": message, "success": False, "result": None, "error": "no ink"},
+            "rubbish": {"success": "yes"},
+            "mixed-up": {"messageId": "another", "success": True},
+            "html": "<html/>",
+        }
+        if target == "drops" and self.counts.update([target]) is None and self.counts[target] == 1:
+            self.close_connection = True
+            return
+        self.answer(answers.get(target, answers["writer"]))
+
+    @staticmethod
+    def task(state: str, name: str = "t") -> dict[str, Any]:
+        return {"id": name, "contextId": "c", "status": {"state": f"TASK_STATE_{state}"}}
+
+    def tell(self, result: Any) -> None:
+        self.answer({"jsonrpc": "2.0", "id": 1, "result": result})
+
+    def tell_error(self, code: int, message: str) -> None:
+        self.answer({"jsonrpc": "2.0", "id": 1, "error": {"code": code, "message": message}})
+
+    def answer(self, body: Any) -> None:
+        data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+        self.send_response(200)
+        self.send_header("content-type", "text/html" if isinstance(body, str) else "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *words: Any) -> None:
+        """Say nothing."""
+
+
+class Service:
+    """The server, and what it saw."""
+
+    def __init__(self, port: int, counts: Counter[str], sent: list[dict[str, Any]]) -> None:
+        self.address = f"http://127.0.0.1:{port}"
+        self.counts = counts
+        self.sent = sent
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    counts: Counter[str] = Counter()
+    sent: list[dict[str, Any]] = []
+    handler = type("Handler", (Misbehaving,), {"counts": counts, "sent": sent})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield Service(server.server_address[1], counts, sent)
+        server.shutdown()
+
+
+async def _call(engine: Engine, service: Service, kind: str, **inputs: Any) -> dict[str, Any]:
+    given = {"url": f"{service.address}/{kind}", "message": "go", "pollInterval": "20ms", **inputs}
+    node = {"nodeId": "call", "type": "a2a", "inputs": given, "retryPolicy": FAST}
+    return await (await engine.start({"nodes": [node]})).end()
+
+
+def _succeeded(end: dict[str, Any], attempt: int) -> None:
+    assert body_of(end, "NODE_COMPLETED")["outputs"]["n"] == 7
+    assert end["nodes"]["call"]["attempt"] == attempt
+
+
+async def test_an_agent_that_answers_late_is_waited_for(shared_engine: Engine, service: Service) -> None:
+    """Asked again and again, sent to once."""
+    _succeeded(await _call(shared_engine, service, "late"), 1)
+    assert (service.counts["late SendMessage"], service.counts["late GetTask"]) == (1, 4)
+
+
+async def test_an_agent_that_is_away_for_a_while_keeps_its_task(shared_engine: Engine, service: Service) -> None:
+    """Within the node's patience no attempt fails; without any the next ones go on with the same task."""
+    _succeeded(await _call(shared_engine, service, "away"), 1)
+    service.counts.clear()
+    end = await _call(shared_engine, service, "away", patience="1ms")
+    assert service.counts["away SendMessage"] == 1
+    assert [one["error"]["type"] for one in end["attempts"] if one["error"]] == ["NETWORK_ERROR"] * 3
+
+
+async def test_an_agent_that_died_and_knows_nothing_is_sent_it_again(shared_engine: Engine, service: Service) -> None:
+    """In another attempt, with the same message id."""
+    _succeeded(await _call(shared_engine, service, "died"), 2)
+    assert len(service.sent) == 2
+    assert len({one["messageId"] for one in service.sent}) == 1
+
+
+@pytest.mark.parametrize(("kind", "sends"), [("lost", 1), ("lost-old", 2)])
+async def test_a_lost_answer_is_no_second_job(shared_engine: Engine, service: Service, kind: str, sends: int) -> None:
+    """The task is found by its message; where the agent cannot list tasks it gets the message under the same id."""
+    _succeeded(await _call(shared_engine, service, kind), 2)
+    assert service.counts[f"{kind} SendMessage"] == sends
+    assert len({one["messageId"] for one in service.sent}) == 1
+
+
+async def test_an_end_that_is_told_twice_counts_once(shared_engine: Engine, service: Service) -> None:
+    """And what comes after it not at all."""
+    _succeeded(await _call(shared_engine, service, "twice"), 1)
+
+
+async def test_a_stream_that_breaks_is_followed_by_asking(shared_engine: Engine, service: Service) -> None:
+    """What the agent works at goes on without it."""
+    _succeeded(await _call(shared_engine, service, "broken"), 1)
+    assert service.counts["broken SendStreamingMessage"] == 1
+
+
+@pytest.mark.parametrize("kind", [*RUBBISH, *CARDS, "other", "closed"])
+async def test_rubbish_fails_the_node_and_nothing_else(shared_engine: Engine, service: Service, kind: str) -> None:
+    """With a typed error that says who answered it, in one attempt: the same agent would say the same again."""
+    end = await _call(shared_engine, service, kind)
+    error = body_of(end, "NODE_FAILED")["error"]
+    kinds = {"closed": "POLICY_VIOLATION", "card-empty": "VALIDATION_ERROR"}
+    assert error["type"] == kinds.get(kind, "TOOL_ERROR"), error
+    assert end["nodes"]["call"]["attempt"] == 1
+
+
+async def test_wayangs_router_delegates(shared_engine: Engine, service: Service) -> None:
+    """One request with the seed's fields; an answer that was lost is asked for under the same id."""
+    asked = {"protocol": "wayang", "target": "drops", "message": {"topic": "puppets"}}
+    end = await _call(shared_engine, service, "router", **asked)
+    assert body_of(end, "NODE_COMPLETED")["outputs"] == {"text": "puppets"}
+    first, second = service.sent
+    assert first == second
+    assert set(first) == {"kind", "messageId", "runId", "sourceAgentId", "targetAgentId", "payload"}
+    assert first["runId"] == str(end["run"]["run_id"])
+
+
+@pytest.mark.parametrize("target", ["fails", "rubbish", "mixed-up", "html"])
+async def test_what_wayangs_router_answers_wrongly(shared_engine: Engine, service: Service, target: str) -> None:
+    """TOOL_ERROR, with the agent's words where it has some."""
+    asked = {"protocol": "wayang", "target": target, "message": {"topic": "puppets"}}
+    error = body_of(await _call(shared_engine, service, "router", **asked), "NODE_FAILED")["error"]
+    assert error["type"] == "TOOL_ERROR"
+    assert ("no ink" in error["message"]) == (target == "fails")
