@@ -81,6 +81,11 @@ NOT_RUN = {
         "starts a stack of its own; tests/docs/test_llm_examples.py runs the plans",
     ),
     (
+        "docs/a2a.md",
+        "RUN=$(dalang start examples/a2a.yaml)",
+        "needs the agent on its port; tests/docs/test_a2a_example.py runs it",
+    ),
+    (
         "examples/README.md",
         "python examples/service.py",
         "the service runs until Ctrl-C; tests/docs/test_examples.py runs it on a free port",

@@ -35,6 +35,7 @@ PLANS = sorted(
     path.name for path in EXAMPLES.iterdir() if path.suffix in (".yaml", ".json") and path.name not in OPTIONS
 )
 WAITING = {
+    "a2a.yaml",
     "agents.yaml",
     "budget.yaml",
     "decisions.yaml",
