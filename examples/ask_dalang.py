@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import uuid
 from pathlib import Path
 
@@ -27,9 +28,10 @@ def arguments() -> argparse.Namespace:
     asked = argparse.ArgumentParser()
     asked.add_argument("text")
     asked.add_argument("--skill", help="a plan's name or id; default: the plan that says it is the default")
-    asked.add_argument("--url", default="http://127.0.0.1:8400")
-    asked.add_argument("--token", default=None, help="default: the one in .dalang/token")
+    asked.add_argument("--url", help="default: the stack that `dalang up` runs here")
+    asked.add_argument("--token", help="default: that of this stack")
     given = asked.parse_args()
+    given.url = given.url or json.loads(Path(".dalang/stack.json").read_text())["api_url"]
     given.token = given.token or Path(".dalang/token").read_text().strip()
     return given
 
