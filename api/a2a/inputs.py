@@ -13,14 +13,13 @@ from a2a.types import Message, Part
 from a2a.utils.errors import ContentTypeNotSupportedError, InvalidParamsError
 from google.protobuf.json_format import MessageToDict
 
-from dalang.api.a2a.tasks import JSON, TEXT
+from dalang.api.a2a.tasks import JSON, TEXT, TEXT_INPUT, is_question
 from dalang.canonical import MAX_INTEGER
 from dalang.errors import InvalidDocument
 from dalang.formats import load_document
 from dalang.store.a2a import Skill
 from dalang.store.human_tasks import Task as HumanTask
 
-TEXT_INPUT = "text"
 MESSAGE_INPUT = "message"
 """An input of this name that is an object gets the whole message."""
 _SHOWN = 20
@@ -185,7 +184,7 @@ def decision(message: Message, open_tasks: Sequence[HumanTask]) -> tuple[HumanTa
     """Return the human task that a message decides, and the decision: action, values, outputs, inputs, notes, digest.
 
     A data part says it with these names, and ``humanTask`` where several are open. A text alone is an action
-    (``approve``), or the answer to a form that asks for ``text``.
+    (``approve``). Where the form asks for ``text``, what is sent is the answer.
 
     Raises:
         InvalidParamsError: it does not say which task, or what is decided.
@@ -201,8 +200,8 @@ def decision(message: Message, open_tasks: Sequence[HumanTask]) -> tuple[HumanTa
     if "action" in given:
         if text is not None:
             given.setdefault("notes", text)
-    elif text is not None and TEXT_INPUT in properties_of(task.form) and word not in ("reject", "abort"):
-        given = {"action": "approve", "values": {TEXT_INPUT: text, **given}}
+    elif is_question(task) and word not in ("reject", "abort") and (text is not None or given):
+        given = {"action": "approve", "values": {**({} if text is None else {TEXT_INPUT: text}), **given}}
     elif word in task.actions:
         given = {"action": word, **given}
     else:

@@ -28,6 +28,7 @@ from dalang.api.starting import begin
 from dalang.api.task_decisions import decide
 from dalang.api.task_schemas import CompleteRequest
 from dalang.canonical import digest, find_unsafe
+from dalang.errors import Conflict
 from dalang.statuses import RUN_ENDS, TASK_ENDS
 from dalang.store.a2a import (
     add_message,
@@ -61,7 +62,10 @@ async def start(params: SendMessageRequest, who: Principal, it: Services, key: s
     wanted = checked(ExecutePlanRequest, asked)
     request = [who.subject, said, plain(params.configuration), plain(params.metadata)]
     made_by = await asyncio.to_thread(digest, request)
-    begun = await begin(it, who, wanted, key=await _key(key, made_by, who, it), request_digest=made_by)
+    try:
+        begun = await begin(it, who, wanted, key=await _key(key, made_by, who, it), request_digest=made_by)
+    except Conflict as error:
+        raise invalid(str(error), "Idempotency-Key") from error
     run_id = begun.run.run_id
     async with it.transaction(who.tenant_id) as conn:
         context_id = await put_task(conn, who.tenant_id, run_id, context_id, made_by)

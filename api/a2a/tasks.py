@@ -11,6 +11,7 @@ from a2a.types import Artifact, Task, TaskState
 from google.protobuf.json_format import ParseDict, ParseError
 
 from dalang.canonical import compact_json
+from dalang.human_task import ACTIONS
 from dalang.statuses import RUN_ENDS, RunStatus
 from dalang.store.human_tasks import Task as HumanTask
 from dalang.store.runs import Run
@@ -20,6 +21,8 @@ AUTH_FLAG = "auth-required"
 ARTIFACTS = "artifacts"
 """A plan's output of this name that is a list of A2A artifacts is handed out as it is."""
 JSON, TEXT = "application/json", "text/plain"
+TEXT_INPUT = "text"
+"""The input, or value of a form, that takes what is said as text."""
 
 _S = TaskState
 STATES: Mapping[RunStatus, TaskState] = {
@@ -95,13 +98,30 @@ def question(task: HumanTask) -> list[dict[str, Any]]:
         "kind": task.kind,
         "title": task.title,
         "actions": task.actions,
-        "form": task.form,
+        **({"form": task.form} if is_question(task) else {"schema": _answer_schema(task)}),
         "context": task.context,
         "error": task.error,
         "digest": task.digest,
     }
     sentence = task.title if not task.description else f"{task.title}\n\n{task.description}"
     return [{"text": sentence}, {"data": {key: value for key, value in data.items() if value is not None}}]
+
+
+def is_question(task: HumanTask) -> bool:
+    """Tell whether a human task asks for an answer in words rather than for a decision: its form has a ``text``."""
+    properties = task.form.get("properties") if isinstance(task.form, Mapping) else None
+    return isinstance(properties, Mapping) and TEXT_INPUT in properties and "approve" in task.actions
+
+
+def _answer_schema(task: HumanTask) -> dict[str, Any]:
+    """Return the JSON Schema of a data part that decides a task."""
+    parts = {part for action in task.actions for part in ACTIONS.get(action, ())}
+    values = task.form if isinstance(task.form, Mapping) else {"type": "object"}
+    known: dict[str, Any] = {"action": {"type": "string", "enum": task.actions}, "notes": {"type": "string"}}
+    if task.form is not None and "values" in parts:
+        known["values"] = dict(values)
+    known |= {name: {"type": "object"} for name in sorted(parts - {"values"})}
+    return {"type": "object", "properties": known, "required": ["action"], "additionalProperties": False}
 
 
 def sentence_of(run: Run) -> str | None:

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Uuid, cast, func, literal, literal_column, select, update
+from sqlalchemy import ColumnElement, Uuid, cast, delete, func, literal, literal_column, select, update
 from sqlalchemy.dialects.postgresql import JSONB, JSONPATH, distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -88,6 +88,12 @@ async def add_message(
     """Keep what was said about a run; a message that is there already stays as it is."""
     row = {"tenant_id": tenant_id, "run_id": run_id, "role": role, "message_id": message["messageId"]}
     await conn.execute(insert(a2a_messages).values({**row, "message": dict(message)}).on_conflict_do_nothing())
+
+
+async def erase_messages(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> None:
+    """Erase what was said about a run."""
+    of_run = (_messages.tenant_id == tenant_id) & (_messages.run_id == run_id)
+    await conn.execute(delete(a2a_messages).where(of_run))
 
 
 async def has_message(conn: AsyncConnection, tenant_id: str, run_id: UUID, message_id: str) -> bool:

@@ -36,7 +36,7 @@ PRIVILEGES = {
     "tenant_usage": "SELECT, INSERT, UPDATE",
     "human_tasks": "SELECT, INSERT, UPDATE, DELETE",
     "a2a_tasks": "SELECT, INSERT, UPDATE (answered)",
-    "a2a_messages": "SELECT, INSERT",
+    "a2a_messages": "SELECT, INSERT, DELETE",
     "run_events": "SELECT, INSERT, UPDATE (superseded)",
     "event_bodies": "SELECT, INSERT, DELETE",
     "bodies": "SELECT, INSERT, UPDATE, DELETE",

@@ -10,6 +10,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.errors import Conflict, NotFound
+from dalang.store.a2a import erase_messages
 from dalang.store.assignments import erase_assignments
 from dalang.store.callbacks import erase_callbacks
 from dalang.store.checkpoints import erase_checkpoints
@@ -80,6 +81,7 @@ async def erase_bodies(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> i
     )
     attempts = update(node_attempts).where(node_attempts.c.tenant_id == tenant_id, node_attempts.c.run_id == run_id)
     await conn.execute(attempts.values(error={}))
+    await erase_messages(conn, tenant_id, run_id)
     await erase_tasks(conn, tenant_id, run_id)
     await erase_callbacks(conn, tenant_id, run_id)
     await erase_assignments(conn, tenant_id, run_id)

@@ -16,9 +16,11 @@ import yaml
 from a2a.client import Client, ClientConfig, ClientFactory
 from a2a.client.card_resolver import A2ACardResolver
 from a2a.types import AgentInterface, Message, Part, SendMessageConfiguration, SendMessageRequest, StreamResponse, Task
+from fastapi import FastAPI
 from google.protobuf.json_format import ParseDict
 
 from dalang.api.app import create_app
+from dalang.api.services import Services
 from dalang.settings import Settings
 from dalang.stack.ports import free_port
 from dalang.stack.postgres import drop_database
@@ -26,7 +28,7 @@ from dalang.store.engine import create_engine, transaction
 from dalang.store.tokens import ensure_token
 from dalang.worker import worker
 from tests.api import world
-from tests.harness import ROOT, Servers
+from tests.harness import LOOPBACK_ALLOWED, ROOT, Servers
 
 EXAMPLE = yaml.safe_load((ROOT / "examples/a2a-agent.yaml").read_text(encoding="utf-8"))
 DIALECTS = [("JSONRPC", "1.0"), ("HTTP+JSON", "1.0"), ("JSONRPC", "0.3"), ("HTTP+JSON", "0.3")]
@@ -36,9 +38,10 @@ V1 = {"A2A-Version": "1.0"}
 class Served:
     """A stack whose API is served over HTTP."""
 
-    def __init__(self, url: str, settings: Settings) -> None:
+    def __init__(self, url: str, settings: Settings, app: FastAPI) -> None:
         self.url = url
         self.settings = settings
+        self.services: Services = app.state.services
         self.http = httpx.AsyncClient(base_url=url, timeout=60)
 
     async def __call__(
@@ -99,18 +102,20 @@ async def serving(servers: Servers, superuser: asyncpg.Connection, home: Path) -
         temporal_address=servers.temporal_address,
         task_queue=f"a2a-{uuid.uuid4().hex[:8]}",
         public_url=f"http://127.0.0.1:{port}",
+        egress_allow=LOOPBACK_ALLOWED,
     )
     engine = create_engine(settings.database_url, pooled=False)
     async with transaction(engine, None) as conn:
         for (tenant, role), token in world.TOKENS.items():
             await ensure_token(conn, token, tenant, f"{role}@{tenant}", [role])
     await engine.dispose()
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), port=port, log_config=None, access_log=False))
+    app = create_app(settings)
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, access_log=False))
     running = asyncio.create_task(server.serve())
     async with worker(settings):
         while not server.started:
             await asyncio.sleep(0.02)
-        made = Served(settings.public_url, settings)
+        made = Served(settings.public_url, settings, app)
         await made.publish(EXAMPLE)
         yield made
         await made.http.aclose()

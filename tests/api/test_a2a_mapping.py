@@ -141,6 +141,11 @@ def test_the_skill_is_the_one_that_is_named_or_the_only_one_that_can_be_meant() 
         ),
         (schema(text=TEXT), ["blue"], {"action": "approve", "values": {"text": "blue"}}),
         (schema(text=TEXT), ["reject"], {"action": "reject"}),
+        (
+            schema(text=TEXT, n={}),
+            [{"data": {"text": "blue", "n": 1}}],
+            {"action": "approve", "values": {"text": "blue", "n": 1}},
+        ),
     ],
 )
 def test_messages_decide(form: Any, parts: list[Any], expected: dict[str, Any]) -> None:
@@ -152,8 +157,9 @@ def test_messages_decide(form: Any, parts: list[Any], expected: dict[str, Any]) 
 
 @pytest.mark.parametrize("text", ["yes", "approved!", "no, do not approve", ""])
 def test_a_doubt_is_never_an_approval(text: str) -> None:
-    with pytest.raises(InvalidParamsError, match="approve, reject, edit"):
-        decision(said(text), [human(form=schema(channel=TEXT))])
+    for parts in ([text], [{"data": {"channel": "blog"}}]):
+        with pytest.raises(InvalidParamsError, match="approve, reject, edit"):
+            decision(said(*parts), [human(form=schema(channel=TEXT))])
 
 
 def test_of_several_tasks_one_is_named() -> None:
@@ -181,7 +187,9 @@ def test_what_is_asked_says_which_state(nodes: set[str], state: str) -> None:
     status = status_of(RUN, "c", RunStatus.AWAITING_HITL, NOW, questions=[human()], auth_nodes=frozenset(nodes))
     assert status["state"] == f"TASK_STATE_{state}"
     assert status["message"]["parts"][0] == {"text": "May I?"}
-    assert status["message"]["parts"][1]["data"]["actions"] == ["approve", "reject", "edit"]
+    shown = status["message"]["parts"][1]["data"]
+    assert shown["schema"]["properties"].keys() == {"action", "notes", "outputs"}
+    assert shown["schema"]["properties"]["action"]["enum"] == shown["actions"] == ["approve", "reject", "edit"]
     assert status["timestamp"] == "2026-11-22T09:30:00.000Z"
 
 
@@ -206,7 +214,7 @@ def test_what_is_asked_says_which_state(nodes: set[str], state: str) -> None:
             [[data({"artifacts": [{"parts": 7}]})]],
         ),
         (
-            {"artifacts": [{"parts": [{"nonsense": 1}]}]},
+            {"artifacts": [{"parts": [{"no": 1}]}]},
             (),
             [[data({"artifacts": [{"parts": [{"no": 1}]}]})]],
         ),
