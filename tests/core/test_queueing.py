@@ -6,6 +6,7 @@ import json
 from random import Random
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -122,6 +123,17 @@ def test_a_failed_attempt_gives_back_waits_and_asks_again() -> None:
     run.apply(NodeFailed("a", NETWORK), 5008)
     run.due(5009)
     assert run.status is RunStatus.FAILED
+
+
+@pytest.mark.parametrize(("asked", "alarm"), [(9_000, 9_004), (10, 5_004), (10**9, 3_600_004), ("soon", 5_004)])
+def test_who_asks_to_be_left_alone_is(asked: object, alarm: int) -> None:
+    """At least as long as the policy says, and an hour at most."""
+    run = begun(program({"nodeId": "a", "retryPolicy": {"maxAttempts": 2, "initialDelay": "5s"}}), "*")
+    run.due(1)
+    run.apply(LeaseAnswered("a", 1, "GRANTED"), 2)
+    run.due(3)
+    run.apply(NodeFailed("a", {**NETWORK, "retryAfterMs": asked}), 4)
+    assert run.next_alarm == alarm
 
 
 def test_what_can_never_be_granted_fails_the_node() -> None:

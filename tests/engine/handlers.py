@@ -25,12 +25,16 @@ def node_types() -> list[str]:
 
 @node("t-flaky", endpoint=lambda inputs: inputs.get("endpoint"))
 async def flaky(
-    ctx: NodeContext, failures: int = 2, type: str = "NETWORK_ERROR", endpoint: str | None = None
+    ctx: NodeContext,
+    failures: int = 2,
+    type: str = "NETWORK_ERROR",
+    endpoint: str | None = None,
+    retry_after: float | None = None,
 ) -> dict[str, Any]:
     """Fail ``failures`` times, then succeed; without an ``endpoint`` there is no circuit breaker."""
     calls[ctx.idempotency_key] += 1
     if ctx.attempt <= failures:
-        raise NodeFailure(f"attempt {ctx.attempt}", type=type)
+        raise NodeFailure(f"attempt {ctx.attempt}", type=type, retry_after=retry_after)
     return {"attempt": ctx.attempt, "key": ctx.idempotency_key}
 
 

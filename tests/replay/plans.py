@@ -339,6 +339,27 @@ PLANS: dict[str, Recorded] = {
         state={"limits": ["seat"]},
         pools={"seat": 1},
     ),
+    "leases-left-alone": Recorded(
+        {"nodes": [_node("a", "t-flaky", inputs={"failures": 1, "retry_after": 0.2}, **_FLAKY, **_needs(bench=1))]},
+        state={"limits": ["bench"]},
+        pools={"bench": 1},
+    ),
+    "llm": Recorded(
+        {
+            "planner": {"type": "llm", "inputs": {"model": "openai-compatible:good"}},
+            "nodes": [
+                _node("write", "llm", inputs={"model": "openai-compatible:rate-limit-briefly-once", "prompt": "Tea."}),
+                _node(
+                    "judge",
+                    "llm",
+                    evaluator=True,
+                    inputs={"model": "openai-compatible:good", "prompt": "Long? ${nodes.write.outputs.text}"},
+                ),
+                _node("publish"),
+            ],
+            "edges": [_edge("write", "judge"), _edge("judge", "publish")],
+        }
+    ),
     "leases-cancelled": Recorded(
         {"nodes": [_node("a", "t-hang", **_needs(chair=1)), _node("b", "t-value", **_needs(chair=1))]},
         _cancel_by_signal,

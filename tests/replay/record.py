@@ -25,6 +25,7 @@ from dalang.store.schedules import NewSchedule, create_schedule
 from dalang.wire import WORKFLOW_ID_PREFIX
 from tests.engine.kit import TENANT, Engine, engine
 from tests.harness import LOOPBACK_ALLOWED
+from tests.model_peer import models_file, provider
 from tests.replay.plans import PLANS, SCHEDULED, Recorded, Scheduled
 
 HISTORIES = Path(__file__).parent / "histories"
@@ -98,8 +99,9 @@ async def _keep(running: Engine, name: str, workflow_id: str) -> None:
 async def main(names: list[str]) -> None:
     """Record what is named, or what is missing."""
     missing = [name for name in (*PLANS, *SCHEDULED) if not path_of(name, 1).exists()]
-    with tempfile.TemporaryDirectory() as folder:
-        settings = on_free_ports(Settings(home=Path(folder), egress_allow=LOOPBACK_ALLOWED))
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as parts:
+        models = str(models_file(Path(folder), parts.enter_context(provider())))
+        settings = on_free_ports(Settings(home=Path(folder), egress_allow=LOOPBACK_ALLOWED, models_file=models))
         async with (
             stack(settings, frozenset({"postgres", "temporal"}), durable=False) as running,
             engine(running.settings) as ready,
