@@ -38,6 +38,8 @@ MAX_PROCESSES = 512
 LOG_BYTES = "40m"
 LABEL = "dalang.key"
 NO_NETWORK = "none"
+ENDED = ("exited", "dead", "stopped")
+PAUSE_SECONDS = 0.02
 
 logger = logging.getLogger("dalang.activities")
 
@@ -149,8 +151,9 @@ class _Job:
         return str(self._state.get("Status"))
 
     async def _end(self) -> dict[str, Any]:
-        while await self._status() not in ("exited", "dead"):
+        while await self._status() not in ENDED:
             await self._docker.wait(self._name)
+            await asyncio.sleep(PAUSE_SECONDS)  # of an engine that does not wait
         return self._state
 
     async def _written(self) -> tuple[Tail, Tail]:

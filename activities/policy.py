@@ -45,6 +45,7 @@ def subject_of(task: NodeTask, attempt: int) -> dict[str, Any]:
             "agent": task.get("agent"),
             "inputs": task["inputs"],
             "capabilities": task.get("capabilities", []),
+            "implementation": task.get("implementation", {}),
             "metadata": task.get("metadata", {}),
             "attempt": attempt,
             "undo": "undoes" in task,

@@ -11,17 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import struct
 import tempfile
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from dalang.activities.program_results import (
@@ -33,21 +30,18 @@ from dalang.activities.program_results import (
     outputs_of,
     text_tail,
 )
+from dalang.activities.wasm_modules import Compiled, new_engine, read_module, require_wasmtime
 from dalang.canonical import compact_json, safe_text
 from dalang.implementations import sha256_of
 from dalang.nodes import (
     InvalidInput,
     NodeContext,
     NodeFailure,
-    PolicyViolation,
     ResourceExhausted,
     TimedOut,
     ToolError,
 )
 
-MAX_MODULE_BYTES = 64 * 1024 * 1024
-CACHED_BYTES = 256 * 1024 * 1024
-"""So much compiled code is kept, the least recently used dropped."""
 MAX_TABLE_ELEMENTS = 100_000
 MAX_POLLED = 1_000
 _INVALID, _TOO_MUCH = 28, -28  # EINVAL of WASI; ENOSPC of the host, as wasmtime takes it
@@ -91,7 +85,7 @@ class Wasm:
     def __init__(self, bounds: Bounds, threads: int | None = None) -> None:
         self._bounds = bounds
         self._threads = ThreadPoolExecutor(threads or max(os.cpu_count() or 2, 2), thread_name_prefix="wasm")
-        self._compiled = _Compiled()
+        self._compiled = Compiled()
         self._running: set[_Run] = set()
 
     def close(self) -> None:
@@ -130,99 +124,8 @@ class Wasm:
             self._running.discard(run)
 
     def _run(self, name: str, digest: str | None, run: _Run) -> Any:
-        _require_wasmtime()
+        require_wasmtime()
         return run.to_its_end(self._compiled.of(read_module(self._bounds.folder, name, digest)))
-
-
-def _require_wasmtime() -> None:
-    try:
-        import wasmtime  # noqa: F401
-    except ImportError:
-        text = "this worker cannot run WebAssembly modules: pip install 'dalang[wasm]'"
-        raise InvalidInput(text, no_effect=True) from None
-
-
-def read_module(folder: str, name: str, digest: str | None) -> bytes:
-    """Return the module's bytes, which have this SHA-256.
-
-    Raises:
-        InvalidInput: there is no such module.
-        PolicyViolation: it is another one.
-    """
-    if not folder:
-        text = "this worker has no WebAssembly modules: its operator names their folder in DALANG_WASM_DIR"
-        raise InvalidInput(text, no_effect=True)
-    root = Path(folder).resolve()
-    try:
-        path = (root / name).resolve(strict=True)
-        if not path.is_relative_to(root) or not path.is_file():
-            raise OSError
-        size = path.stat().st_size
-        if size > MAX_MODULE_BYTES:
-            text = f"the module {name} has {size:,} bytes; at most {MAX_MODULE_BYTES:,} are read"
-            raise InvalidInput(text, no_effect=True)
-        content = path.read_bytes()
-    except (OSError, ValueError):
-        raise InvalidInput(f"there is no module {name!r} in the operator's folder", no_effect=True) from None
-    found = hashlib.sha256(content).hexdigest()
-    if digest is None or found != digest:
-        text = f"the module {name} is not the one that the plan names: its SHA-256 is {found}"
-        raise PolicyViolation(text, details={"found": found, "expected": digest}, no_effect=True)
-    return content
-
-
-class _Compiled:
-    """Machine code of modules, by the modules' digests; used by many threads."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[str, bytes] = OrderedDict()
-        self._size = 0
-        self._lock = threading.Lock()
-        self._compiling: dict[str, threading.Lock] = {}
-
-    def of(self, module: bytes) -> bytes:
-        """Return the module's code, compiled now or before.
-
-        Raises:
-            InvalidInput: it is no module.
-        """
-        digest = hashlib.sha256(module).hexdigest()
-        with self._lock:
-            one_at_a_time = self._compiling.setdefault(digest, threading.Lock())
-        with one_at_a_time:
-            with self._lock:
-                found = self._kept.get(digest)
-                if found is not None:
-                    self._kept.move_to_end(digest)
-                    return found
-            code = _compiled(module)
-            with self._lock:
-                self._kept[digest] = code
-                self._size += len(code)
-                while self._size > CACHED_BYTES and len(self._kept) > 1:
-                    _, dropped = self._kept.popitem(last=False)
-                    self._size -= len(dropped)
-                self._compiling.pop(digest, None)
-        return code
-
-
-def _compiled(module: bytes) -> bytes:
-    import wasmtime
-
-    try:
-        return bytes(wasmtime.Module(_engine(), module).serialize())
-    except wasmtime.WasmtimeError as error:
-        raise InvalidInput(safe_text(f"the module cannot be compiled: {error}", 500), no_effect=True) from None
-
-
-def _engine() -> Any:
-    import wasmtime
-
-    config = wasmtime.Config()
-    config.consume_fuel = True
-    config.epoch_interruption = True
-    config.wasm_threads = False  # shared memory is outside of a store's limits
-    return wasmtime.Engine(config)
 
 
 @dataclass(eq=False)
@@ -249,7 +152,7 @@ class _Run:
         """Run compiled code and return its outputs."""
         import wasmtime
 
-        self._engine = _engine()
+        self._engine = new_engine()
         clock = threading.Timer(self.bounds.seconds, self.stop)
         clock.daemon = True
         try:
@@ -309,7 +212,9 @@ class _Run:
         linker.define_func("wasi_snapshot_preview1", "poll_oneoff", kind, self._poll, access_caller=True)
         try:
             start = linker.instantiate(store, module).exports(store).get("_start")
-        except (wasmtime.WasmtimeError, wasmtime.Trap) as error:
+        except wasmtime.Trap as trap:  # in what the module does before it is called
+            raise self._trapped(trap, store) from None
+        except wasmtime.WasmtimeError as error:
             text = safe_text(str(error), 500)
             if "exceeds memory limits" in text:
                 raise self._short_of_memory(text) from None

@@ -23,7 +23,7 @@ from typing import Any, Literal, Self, TypeAlias
 from dalang.axon import DEFAULT_ESTIMATE, DEFAULT_RESOURCES, TaskType, kebab, slug
 from dalang.durations import format_duration
 from dalang.errors import ErrorType, InvalidDocument
-from dalang.plan import SUCCESS_PORT, BackoffStrategy, FailurePolicy, Node, Plan, Port
+from dalang.plan import SUCCESS_PORT, BackoffStrategy, FailurePolicy, Implementation, Node, Plan, Port
 from dalang.plan_human import OnExpiry
 from dalang.plan_planner import Planner
 from dalang.plan_undo import Compensate, Compensation
@@ -266,6 +266,13 @@ class NodeBuilder:
     def _port(self, side: str, name: str, port: dict[str, Any]) -> Self:
         data = Port(name=name, **port).model_dump(mode="json", by_alias=True, exclude_defaults=True)
         self._data.setdefault("descriptor", {}).setdefault(side, []).append(data)
+        return self
+
+    def implementation(self, type: str, coordinate: str, digest: str | None = None, **more: Any) -> Self:
+        """Name the code that carries the node out; ``more`` are ``args`` and ``limits``."""
+        given = Implementation(type=type, coordinate=coordinate, digest=digest, **more)
+        data = given.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        self._data.setdefault("descriptor", {})["implementation"] = data
         return self
 
     def metadata(self, **entries: Any) -> Self:

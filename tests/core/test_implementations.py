@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from dalang.activities.policy import subject_of
+from dalang.builder import NodeBuilder
 from dalang.implementations import image_reference, sha256_of
 from dalang.plan import Plan
 from dalang.program import compile_plan
@@ -109,3 +111,11 @@ def test_image_references() -> None:
     assert image_reference("words", None) is None
     assert image_reference(f"words@{DIGEST}", "0" * 64) is None
     assert sha256_of(DIGEST.upper()) is None
+
+
+def test_builders_and_policies_name_it() -> None:
+    """A plan made in Python says the same, and a rule sees which code it is that is to run."""
+    built = NodeBuilder("Count", "summarize").implementation("wasm", WASM["coordinate"], DIGEST, args=("--fast",))
+    assert built.document()["descriptor"] == {"implementation": {**WASM, "args": ["--fast"]}}
+    task: Any = {"tenantId": "t", "runId": "r", "nodeId": "n", "type": "wasm", "inputs": {}, "run": {}}
+    assert subject_of({**task, "implementation": WASM}, 1)["node"]["implementation"] == WASM

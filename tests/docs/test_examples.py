@@ -44,6 +44,7 @@ WAITING = {
     "circuit-breaker.yaml",
     "human-approval.yaml",
     "human-escalation.yaml",
+    "runtime-hub.yaml",
     "llm.yaml",
     "llm-review.yaml",
     "mcp.yaml",

@@ -80,6 +80,9 @@ SNOOPS = command(
 )
 
 
+EAGER = """(module (memory (export "memory") 1) (func $on (loop $on (br $on))) (start $on) (func (export "_start")))"""
+
+
 @pytest.fixture
 def wasm(tmp_path: Path) -> Iterator[Wasm]:
     runner = Wasm(Bounds(str(tmp_path), fuel=100_000_000_000, memory_mb=16, seconds=5), threads=2)
@@ -117,6 +120,7 @@ async def test_inputs_go_in_and_outputs_come_out(wasm: Wasm, tmp_path: Path) -> 
     [
         (FOREVER, {"limits": {"fuel": 1_000_000}}, ErrorType.RESOURCE_EXHAUSTED, False, "fuel of 1,000,000"),
         (FOREVER, {"limits": {"wallTime": 50}}, ErrorType.TIMEOUT, True, "within 0.05 s"),
+        (EAGER, {"limits": {"fuel": 1_000_000}}, ErrorType.RESOURCE_EXHAUSTED, False, "fuel of 1,000,000"),
         (SLEEPS, {"limits": {"wallTime": 50}}, ErrorType.TIMEOUT, True, "within 0.05 s"),
         (ECHO, {"limits": {"memoryMb": 0.0625}}, ErrorType.RESOURCE_EXHAUSTED, False, "0.0625 MiB"),
         (GROWS, {}, ErrorType.TOOL_ERROR, False, "exited with 12"),
