@@ -38,9 +38,11 @@ from dalang.activities.secrets import Vault, mask_output
 from dalang.activities.undoing import UndoSeeds
 from dalang.activities.wasm import Bounds, Wasm
 from dalang.breakers import Breakers
+from dalang.cortex import Cortex
 from dalang.errors import DalangError
 from dalang.launch import Launcher, TemporalLink
 from dalang.leasing import Leasing, Teller
+from dalang.mirroring import Mirror
 from dalang.presence import Presence
 from dalang.publishing.publisher import Publisher
 from dalang.publishing.targets import targets
@@ -112,7 +114,9 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
         "container": containers,
         "runtime-hub": runtime_hub,
     }
-    memories = Memories.of(settings, engine)
+    cortex = Cortex.of(settings)
+    memories = Memories.of(settings, engine, cortex)
+    mirror = None if cortex is None else Mirror(engine, settings.require_database_url(), cortex)
     work = AgentWork(engine, listener, a2a)
     activities = node_activities(recorder, loop, http, gate, work, memories, adapters=adapters, llm=llm)
     presence = Presence(engine, client, leasing, settings.agent_places)
@@ -124,6 +128,7 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
         listener.listen(),
         presence.watch_for_ever(),
         memories.look_after_for_ever(),
+        *([] if mirror is None else [mirror.tell_for_ever()]),
         publisher.publish_for_ever(),
     )
     running = Worker(
@@ -170,7 +175,8 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
         await llm.close()
         await a2a.close()
         await launcher.enforcer.close()
-        await memories.close()
+        if cortex is not None:
+            await cortex.close()
         await publishing.dispose()
         await engine.dispose()
 

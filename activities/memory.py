@@ -46,12 +46,8 @@ class Memories:
         self._beside = True
 
     @classmethod
-    def of(cls, settings: Settings, engine: AsyncEngine) -> Self:
+    def of(cls, settings: Settings, engine: AsyncEngine, cortex: Cortex | None) -> Self:
         """Return what a worker with these settings has."""
-        cortex = None
-        if settings.cortex_url:
-            about = (settings.cortex_token, settings.cortex_workspace, settings.cortex_timeout_seconds)
-            cortex = Cortex(settings.cortex_url, *about)
         repositories = Path(settings.repositories_dir) if settings.repositories_dir else None
         found = cls(engine, Sessions(engine, Worktrees(repositories, settings.home / "sessions"), cortex), cortex)
         found._beside = repositories is not None or cortex is not None
@@ -61,11 +57,6 @@ class Memories:
         """Close the sessions that killed workers left, until cancelled; where there can be none, nothing is done."""
         if self._beside:
             await self._sessions.sweep_for_ever()
-
-    async def close(self) -> None:
-        """Close the connections."""
-        if self._cortex is not None:
-            await self._cortex.close()
 
     def around(self, task: NodeTask, handler: Handler) -> Handler:
         """Return ``handler`` with what the node's field ``memory`` gives; without that field itself."""

@@ -243,7 +243,7 @@ class Sessions:
             if error.away:
                 logger.warning("the session of node %s is to be merged later: %s", row.node_id, error)
                 return {"merged": False, "reason": str(error)}
-            report = {"merged": False, "status": error.status, **error.details}
+            report = {**error.details, "merged": False, "status": error.status}
             await self._closed(row, report)
             raise ToolError(str(error), details={"conflict": report}) from None
         told = {"changes_merged": "changesMerged", "conflicts_resolved": "conflictsResolved", "new_version": "version"}

@@ -16,10 +16,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
+
+from dalang.canonical import find_unsafe
+from dalang.settings import Settings
 
 ATTEMPTS = 3
 PAUSE_SECONDS = 0.2
@@ -57,6 +60,14 @@ class Cortex:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         # Not through the proxies of the environment: a memory is near, and sees inputs.
         self._client = httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout, trust_env=False)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self | None:
+        """Return the Cortex that the settings name."""
+        if not settings.cortex_url:
+            return None
+        timeout = settings.cortex_timeout_seconds
+        return cls(settings.cortex_url, settings.cortex_token, settings.cortex_workspace, timeout)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -201,7 +212,9 @@ def _envelope(content: bytes) -> Mapping[str, Any]:
         found = json.loads(content) if content else {}
     except ValueError:
         return {"success": False, "error": "the answer is no JSON"}
-    return found if isinstance(found, dict) else {"success": False, "error": "the answer is no object"}
+    if not isinstance(found, dict) or find_unsafe(found) is not None:
+        return {"success": False, "error": "the answer is no object, or holds what cannot be stored"}
+    return found
 
 
 def _text(data: Mapping[str, Any], *names: str) -> str:

@@ -57,6 +57,7 @@ PRIVILEGES = {
     "circuit_breakers": "SELECT, INSERT, UPDATE, DELETE",
     "episodes": "SELECT, INSERT, UPDATE, DELETE",
     "episode_cursors": "SELECT, INSERT, UPDATE",
+    "cortex_tasks": "SELECT, INSERT, UPDATE",
     "memory_sessions": "SELECT, INSERT, UPDATE, DELETE",
     "external_events": "SELECT, INSERT, UPDATE, DELETE",
     "event_waits": "SELECT, INSERT, UPDATE, DELETE",

@@ -19,8 +19,12 @@ runpy.run_path(str(ROOT / "examples" / "session_nodes.py"))
 
 @node("m-tell", endpoint="")
 async def tell(ctx: NodeContext, **inputs: Any) -> dict[str, Any]:
-    """Tell what was given."""
-    return {"memory": ctx.memory.wire()}
+    """Tell what was given; not what others told of what they were given."""
+    told = ctx.memory.wire()
+    for one in told["episodes"]:
+        if "memory" in (one.get("outputs") or {}):
+            del one["outputs"]
+    return {"memory": told}
 
 
 @node("m-write", endpoint="")
