@@ -46,6 +46,10 @@ def _check_type(draft: Draft, registered: frozenset[str] | None, problems: Probl
         problems.error("UNKNOWN_NODE_TYPE", steps, message)
     elif planner.type == "http" and "url" not in planner.inputs:
         problems.error("MISSING_INPUT", ("planner", "inputs"), "An http planner needs the input `url`.")
+    elif planner.type == "mcp":
+        for name in ("server", "tool"):
+            if name not in planner.inputs:
+                problems.error("MISSING_INPUT", ("planner", "inputs"), f"An mcp planner needs the input `{name}`.")
     elif planner.type == "llm":
         # A planner's inputs are taken as they are, so nothing in them is an expression.
         check_llm_inputs(planner.inputs, ("planner", "inputs"), registered, problems, None, lambda value: False)

@@ -90,6 +90,12 @@ def _check_compensation(
     elif kind in ("http", "a2a") and "url" not in (node_inputs(node) if undo.inputs is None else undo.inputs):
         message = f"An {kind} compensation needs the input `url`."
         problems.error("MISSING_INPUT", (*steps, "inputs"), message, node.id)
+    elif kind == "mcp":
+        given = node_inputs(node) if undo.inputs is None else undo.inputs
+        for name in ("server", "tool"):
+            if name not in given:
+                message = f"An mcp compensation needs the input `{name}`."
+                problems.error("MISSING_INPUT", (*steps, "inputs"), message, node.id)
 
 
 def node_inputs(node: NodeAt) -> dict[str, object]:

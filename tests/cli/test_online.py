@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from mcp import Client, StdioServerParameters
 
 from dalang.stack.supervisor import Stack
 from tests.cli.conftest import Dalang
@@ -319,6 +320,36 @@ def on_a_terminal(*arguments: object, **environment: str) -> str:
         written += read
     os.waitpid(pid, 0)
     return written.decode()
+
+
+async def test_a_model_starts_a_run_and_watches_it(here: Stack) -> None:
+    """By `dalang mcp`, with the token of the stack's folder; while the tool waits it tells how far the run is."""
+    plan = {"name": "from-a-model", "nodes": [{"nodeId": "a", "type": "sleep", "inputs": {"duration": "700ms"}}]}
+    told: list[str] = []
+
+    async def progress(done: float, total: float | None, message: str | None) -> None:
+        told.append(message or "")
+
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    server = StdioServerParameters(command=sys.executable, args=["-m", "dalang.cli", "mcp"], env=environment)
+    key: Any = {"dalang/idempotencyKey": "of-a-model"}
+    async with Client(server, cache=None) as client:
+        started = await client.call_tool("start_run", {"plan": plan}, meta=key)
+        run = started.structured_content["runId"]
+        again = await client.call_tool("start_run", {"plan": plan}, meta=key)
+        assert again.structured_content["runId"] == run
+        seen = await client.call_tool("get_run", {"runId": run, "waitSeconds": 40}, progress_callback=progress)
+    assert seen.structured_content["run"]["status"] == "COMPLETED"
+    assert any("RUNNING" in one for one in told), told
+
+
+def test_without_the_library_for_models(dalang: Dalang, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what to install."""
+    monkeypatch.setitem(sys.modules, "mcp.server.context", None)
+    monkeypatch.delitem(sys.modules, "dalang.mcp_server.serving", raising=False)
+    found = dalang("mcp")
+    assert found.code == 1
+    assert "pip install 'dalang[mcp]'" in found.err
 
 
 def test_a_terminal_gets_a_live_picture(write: Write) -> None:

@@ -190,6 +190,17 @@ def test_wrong_inputs_refuse_the_plan(inputs: dict[str, Any]) -> None:
     assert problems(**inputs) == [(f"/nodes/0/inputs/{next(iter(inputs))}", "BAD_INPUT")]
 
 
+def test_undos_and_planners_name_server_and_tool() -> None:
+    """An undo without inputs of its own has those of its node."""
+    node = {"nodeId": "a", "type": "mcp", "inputs": {"server": "s", "tool": "t"}, "compensation": {"type": "mcp"}}
+    plan: dict[str, Any] = {"name": "p", "nodes": [node]}
+    assert validate(plan).problems == ()
+    node["compensation"] = {"type": "mcp", "inputs": {"server": "s"}}
+    plan["planner"] = {"type": "mcp", "inputs": {"tool": "t"}}
+    found = [(one.pointer, one.code) for one in validate(plan).problems if one.severity == "error"]
+    assert found == [("/nodes/0/compensation/inputs", "MISSING_INPUT"), ("/planner/inputs", "MISSING_INPUT")]
+
+
 def test_inputs_that_are_right_or_not_known_yet() -> None:
     """What an expression brings is looked at when it is there."""
     assert problems() == []

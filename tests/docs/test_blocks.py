@@ -162,7 +162,7 @@ async def test_what_the_documentation_says_to_type_works(monkeypatch: pytest.Mon
     for path in documents():
         _write_files(path, modules)
     # This checkout before one that may be installed, too.
-    monkeypatch.setenv("PYTHONPATH", f"{modules}{os.pathsep}{ROOT}")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (modules, modules / "examples", ROOT))))
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     settings = on_free_ports(
         Settings(

@@ -51,7 +51,8 @@ WAITING = {
     "secret.yaml",
     "session.yaml",
 }
-"""They wait for somebody, or need him: each has a test of its own, here, or in a file for people or agents."""
+"""They wait for somebody, or need him: each has a test of its own, here, or in a file for people or agents,
+or its page runs it."""
 
 POOL = {"tenant_id": "", "rate": None, "burst": None, "description": "", "updated_by": "test"}
 SPAN = ("NODE_STARTED", "NODE_COMPLETED")

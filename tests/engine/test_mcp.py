@@ -46,7 +46,11 @@ def servers_file(folder: Path, **more: Any) -> dict[str, Any]:
 def node(tmp_path: Path) -> Callable[..., Any]:
     """``await node(tool, arguments)`` calls a tool as a node does; its context is ``node.ctx``."""
     path = tmp_path / "servers.yaml"
-    path.write_text(json.dumps(servers_file(tmp_path, gone={"command": "no-such-program"})))
+    path.write_text(
+        json.dumps(
+            servers_file(tmp_path, gone={"command": "no-such-program"}, mute={"command": "sleep", "args": ["99"]})
+        )
+    )
     handler = Mcp(NamedServers(path))
 
     async def call(tool: str, arguments: dict[str, Any] | None = None, **inputs: Any) -> dict[str, Any]:
@@ -115,6 +119,15 @@ async def test_a_program_that_is_not_there(node: Any) -> None:
     with pytest.raises(NodeFailure, match="there is no no-such-program") as caught:
         await node("x", server="gone")
     assert (caught.value.type, caught.value.retryable) == ("NETWORK_ERROR", True)
+
+
+async def test_a_program_that_never_says_a_word(node: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not waited for longer than for any that starts, and ended."""
+    monkeypatch.setattr("dalang.activities.mcp.session.CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr("mcp.client.stdio.PROCESS_TERMINATION_TIMEOUT", 0.1)
+    with pytest.raises(NodeFailure, match=r"said nothing for 0.3 s \(connecting\)") as caught:
+        await node("x", server="mute")
+    assert (caught.value.type, caught.value.no_effect) == ("TIMEOUT", True)
 
 
 async def test_progress_is_told_and_keeps_the_patience(node: Any) -> None:
