@@ -73,9 +73,10 @@ async def test_an_agent_that_falls_silent_is_followed_by_another(
     """With the same key; the late answer of the first is refused."""
     await register(shared_engine, "sue", capabilities={"p-silent": 1}, heartbeat_seconds=2)
     await register(shared_engine, "tom", capabilities={"p-silent": 0.5}, heartbeat_seconds=60)
-    started = await start(shared_engine, wants("n", "p-silent"))
     sue, tom = Client(http, "sue"), Client(http, "tom")
-    first = await sue.poll()
+    asks = asyncio.create_task(sue.poll())  # who asks is there, however slow the machine is
+    started = await start(shared_engine, wants("n", "p-silent"))
+    first = await asks
     second = await tom.poll()
     assert second["nodeTask"]["key"] == first["nodeTask"]["key"]
     assert await sue.tell(first, "complete", outputs={"by": "sue"}) == 409
@@ -145,12 +146,6 @@ async def test_a_local_agent_is_the_function_of_its_name(shared_engine: Engine) 
     assert outputs(end, "a") == {"by": "t-coder"}
     assert outputs(end, "b") == {"x": 1}
     assert agents_of(end, "a") == agents_of(end, "b") == ["c1"]
-
-
-async def test_an_agent_of_a_later_kind_is_refused(shared_engine: Engine) -> None:
-    await register(shared_engine, "remote", "a2a", capabilities={"l-a2a": 1})
-    end = await (await start(shared_engine, wants("a", "l-a2a"))).end()
-    assert "needs a later version of Dalang" in end["run"]["error"]["message"]
 
 
 async def test_a_drained_agent_ends_what_it_has_and_gets_nothing_new(
