@@ -67,9 +67,6 @@ class _Handler(Model):  # type: ignore[misc,valid-type]
         self.peer.keys.append(key)
         asked = self.peer.asked.setdefault(model, [])
         asked.append(request)
-        if self.path.endswith("/responses"):
-            self.send(200, _response(model))
-            return
         if name.endswith("-once"):  # misbehaves the first time only
             name = name.removesuffix("-once") if len(asked) == 1 else "good"
         if model.endswith("@away") and len(asked) == 3:
@@ -78,6 +75,9 @@ class _Handler(Model):  # type: ignore[misc,valid-type]
             status, error, headers = ERRORS[name]
             error = {"type": "error", **error, "message": error["message"].replace("KEY", key)}
             self.send(status, {"error": error}, headers)
+            return
+        if self.path.endswith("/responses"):
+            self.send(200, _response(name, request))
             return
         behave = getattr(self, "be_" + name.replace("-", "_"), None)
         if behave is not None:
@@ -182,6 +182,13 @@ class _Handler(Model):  # type: ignore[misc,valid-type]
         else:
             self.send(200, self.completion(request, _SERVER["answer"](request)))
 
+    def be_redrawing(self, request: dict[str, Any], number: int) -> None:
+        """Answer with a whole plan, and with an empty patch, which is none."""
+        prompt = next(one["content"] for one in request["messages"] if one["role"] == "user")
+        plan = json.loads(prompt.split("## The plan\n")[1].split("\n\n")[0])
+        plan["nodes"][-1]["inputs"] = {"note": "judged"}
+        self.structured(request, {"reason": "once more", "patch": {}, "plan": plan})
+
     def text(self, request: dict[str, Any], text: str) -> None:
         self.send(200, self.completion(request, {"content": text}))
 
@@ -192,16 +199,34 @@ class _Handler(Model):  # type: ignore[misc,valid-type]
         """Say nothing."""
 
 
-def _response(model: str) -> dict[str, Any]:
-    """Return an answer of OpenAI's Responses API."""
-    text = {"type": "output_text", "text": "from the Responses API", "annotations": []}
+def _response(name: str, request: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer of OpenAI's Responses API; the model's name says what is wrong with it."""
+    content: dict[str, Any] = {"type": "output_text", "text": "from the Responses API", "annotations": []}
+    more: dict[str, Any] = {"status": "completed"}
+    if name == "refusal":
+        content = {"type": "refusal", "refusal": "I will not do that."}
+    elif name in ("cut-short", "half-filtered"):
+        reason = "max_output_tokens" if name == "cut-short" else "content_filter"
+        more = {"status": "incomplete", "incomplete_details": {"reason": reason}}
+    elif name == "failed":
+        more = {"status": "failed", "error": {"code": "server_error", "message": "Something broke."}}
+    output: dict[str, Any] = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed"}
+    output["content"] = [content]
+    if any(tool["name"] == ANSWER_TOOL for tool in request.get("tools", ())):
+        output = {
+            "type": "function_call",
+            "id": "fc_1",
+            "call_id": "call_1",
+            "name": ANSWER_TOOL,
+            "status": "completed",
+        }
+        output["arguments"] = '{"colour": "green"}'
     return {
         "id": "resp_1",
         "object": "response",
         "created_at": 1_795_000_000,
-        "status": "completed",
-        "model": model,
-        "output": [{"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [text]}],
+        "model": request["model"],
+        "output": [] if name == "failed" else [output],
         "parallel_tool_calls": True,
         "tool_choice": "auto",
         "tools": [],
@@ -212,6 +237,7 @@ def _response(model: str) -> dict[str, Any]:
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": 15,
         },
+        **more,
     }
 
 

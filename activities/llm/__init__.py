@@ -44,6 +44,8 @@ from dalang.wire import PLANNER, NodeTask
 
 INSTALL = "pip install 'dalang[llm]'"
 WHOSE = "What the model answers"
+CHANGES = ("patch", "plan")
+"""What a planner answers with: one of them."""
 
 Check = Callable[[dict[str, Any]], str | None]
 """What is wrong with an answer that fits the schema; None: nothing."""
@@ -51,13 +53,17 @@ Check = Callable[[dict[str, Any]], str | None]
 
 @dataclass(frozen=True)
 class Question:
-    """What a model is asked: ``check`` says what is wrong with an answer beyond its schema."""
+    """What a model is asked: ``check`` says what is wrong with an answer beyond its schema.
+
+    ``left_out`` are parts of an answer that are none if they are empty: models like to fill in whatever there is.
+    """
 
     system: str | None
     prompt: str
     schema: dict[str, Any] | None
     check: Check | None
     inputs: LlmInputs
+    left_out: tuple[str, ...] = ()
 
 
 def operators_models(settings: Settings) -> Callable[[], Models]:
@@ -93,7 +99,7 @@ class Llm:
         key = await _key(model, ctx.tenant_id, recorder.vault)
         toolbox = Toolbox(ctx, task, local, recorder, question.inputs.tool_errors)
         outputs: dict[str, Any] = await library.converse(ctx, question, model, key, toolbox, task["startToCloseMs"])
-        return outputs
+        return {name: value for name, value in outputs.items() if value or name not in question.left_out}
 
     async def _loaded(self) -> ModuleType:
         async with self._loading:
@@ -166,14 +172,15 @@ def _planner_question(ctx: NodeContext, inputs: LlmInputs, known: Registry) -> Q
     types = [*BUILT_IN_TYPES, *known.node_types]
 
     def check(answer: dict[str, Any]) -> str | None:
-        change = {name: answer[name] for name in ("patch", "plan") if answer.get(name)}
+        change = {name: answer[name] for name in CHANGES if answer.get(name)}
         if len(change) != 1:
             return "Answer with either a `patch` or a `plan`, and not an empty one."
         revision, problems = revise(plan, change, check_plan)
         return None if revision is not None else problem_text(problems)
 
     system = "\n\n".join(part for part in (PLANNER_SYSTEM, inputs.system) if part)
-    return Question(system, planner_prompt(ctx.inputs, inputs.prompt, types), dict(REVISION_SCHEMA), check, inputs)
+    prompt = planner_prompt(ctx.inputs, inputs.prompt, types)
+    return Question(system, prompt, dict(REVISION_SCHEMA), check, inputs, CHANGES)
 
 
 def _checked(schema: dict[str, Any]) -> dict[str, Any]:

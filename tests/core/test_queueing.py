@@ -80,7 +80,9 @@ def test_what_is_asked_for_is_what_counts_here() -> None:
 
 
 def test_default_sizes_are_those_of_the_seeds() -> None:
-    of = program({"nodeId": "a"}, {"nodeId": "b", "type": "agent", "handler": "x"}, {"nodeId": "c", "type": "noop"})
+    of = program(
+        {"nodeId": "a"}, {"nodeId": "b", "type": "llm", "inputs": {"prompt": "x"}}, {"nodeId": "c", "type": "noop"}
+    )
     steps = begun(of, "cpu", "memory", "*").due(1)
     assert [step.needs["amounts"] for step in steps if isinstance(step, Ask)] == [
         {"cpu": 1, "memory": 512},

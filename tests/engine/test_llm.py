@@ -139,6 +139,18 @@ async def test_a_model_judges_and_a_model_plans(shared_engine: Engine, model_pee
     assert "Be thorough." in told
 
 
+async def test_a_planner_may_answer_with_a_whole_plan(shared_engine: Engine) -> None:
+    """Parts of its answer that are empty are none."""
+    plan = {
+        "planner": {"type": "llm", "inputs": {"model": MODEL + "redrawing"}},
+        "nodes": [{**_ask("good", prompt="too short"), "evaluator": True}, {"nodeId": "publish", "type": "noop"}],
+        "edges": [{"sourceNodeId": "ask", "targetNodeId": "publish"}],
+    }
+    end = await (await shared_engine.start(plan)).end()
+    assert end["run"]["status"] == "COMPLETED", end["run"]["error_message"]
+    assert body_of(end, "NODE_COMPLETED", "publish")["outputs"]["note"] == "judged"
+
+
 async def test_a_planner_that_is_of_no_use(shared_engine: Engine) -> None:
     """It answers with text where a patch is wanted, again and again: the verdict fails the run."""
     plan = {

@@ -121,6 +121,29 @@ async def test_the_responses_api_of_openai(ask: Asking) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ("rate-limit", "RATE_LIMIT"),
+        ("too-long", "CONTEXT_LENGTH"),
+        ("error-500", "PROVIDER_ERROR"),
+        ("refusal", "REFUSAL"),
+        ("cut-short", "CUT_SHORT"),
+        ("half-filtered", "CONTENT_FILTER"),
+        ("failed", "PROVIDER_ERROR"),
+    ],
+)
+async def test_what_goes_wrong_in_the_responses_api(ask: Asking, model: str, reason: str) -> None:
+    """The reasons are the same."""
+    failure = await ask.failure(f"openai:{model}")
+    assert (failure.type, failure.details["reason"]) == ("LLM_ERROR", reason)
+
+
+async def test_a_schema_in_the_responses_api(ask: Asking) -> None:
+    """The answer is the arguments of a tool, too."""
+    assert (await ask("openai:gpt-5-mini", schema=COLOUR))["colour"] == "green"
+
+
 async def test_prices_of_the_operator(ask: Asking) -> None:
     """A million tokens cost what the file says."""
     usage = (await ask("priced"))["llm"]["usage"]
