@@ -31,6 +31,7 @@ from dalang.commands import (
     schedules,
     sending,
     services,
+    subscriptions,
     tasks,
     tokens,
 )
@@ -115,6 +116,7 @@ for _panel, _sources in _PANELS.items():
 assert rehearse.app is plans.app  # its command stands among those of plans
 app.add_typer(plans.app, name="plan", rich_help_panel=RUN)
 app.add_typer(run_checkpoints.app, name="checkpoints", rich_help_panel=DO)
+app.add_typer(subscriptions.app, name="subscriptions", rich_help_panel=LOOK)
 app.add_typer(schedules.app, name="schedules", rich_help_panel=RUN)
 app.add_typer(budgets.app, name="budget", rich_help_panel=DO)
 app.add_typer(tasks.app, name="tasks", rich_help_panel=DO)

@@ -76,6 +76,21 @@ NOT_RUN = {
     ("docs/operations.md", "dalang up --node-modules my_nodes", "runs until Ctrl-C"),
     ("docs/operations.md", "cp .env.example .env", "needs docker"),
     (
+        "docs/events.md",
+        "SECRET=whsec_... python examples/webhook_receiver.py 8599",
+        "receives until Ctrl-C; tests/publishing runs it on a free port",
+    ),
+    (
+        "docs/events.md",
+        "DALANG_KAFKA_URL='kafka://dalang:password@broker-1:9093,broker-2:9093?tls=true' dalang worker",
+        "needs a broker; tests/publishing runs one",
+    ),
+    (
+        "docs/events.md",
+        "nats stream add DALANG --subjects 'dalang.events.>' --defaults",
+        "needs a server; tests/publishing runs one",
+    ),
+    (
         "docs/llm.md",
         "python examples/model_server.py &",
         "starts a stack of its own; tests/docs/test_llm_examples.py runs the plans",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import Awaitable, Callable
 
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
@@ -10,7 +12,8 @@ from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 from dalang.store.dead_letters import list_dead_letters, redeliver
 from dalang.store.engine import transaction
 from dalang.store.subscriptions import pause_subscription, resume_subscription
-from tests.harness import PATIENCE
+from dalang.webhook_signatures import new_secret
+from tests.harness import PATIENCE, ROOT
 from tests.publishing.kit import SOURCE, Site, numbers
 from tests.publishing.receiver import Received, Receiver, status
 
@@ -38,6 +41,38 @@ async def test_every_event_comes_once_in_order_and_signed(site: Site, receiving:
     assert data["planName"] == "deploy"
     found = await site.again(subscription)
     assert (found.delivered, found.failures, found.last_error) == (6, 0, None)
+
+
+async def test_the_example_receives(site: Site) -> None:
+    """examples/webhook_receiver.py prints each event once, and takes nothing that is not signed."""
+    command = [sys.executable, str(ROOT / "examples/webhook_receiver.py"), "0"]
+    process = await asyncio.create_subprocess_exec(
+        *command, env={**os.environ, "SECRET": site.secret}, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        url = (await process.stdout.readline()).decode().split()[-1]
+        subscription = await site.subscribe(url)
+        async with site.publishing():
+            run, head = await site.run(2)
+            lines = [(await process.stdout.readline()).decode().split() for _ in range(2)]
+            await site.world.rows_changed("UPDATE event_publications SET sent_seq = 0, due_at = now()")
+            await site.settled(subscription)
+            site.secret = new_secret()
+            stranger = await site.subscribe(url, name="stranger", max_attempts=1)
+            await site.more(run, 1, head)
+            async with asyncio.timeout(PATIENCE):
+                while (found := await site.again(stranger)).failures == 0:
+                    await asyncio.sleep(0.02)
+            last = (await process.stdout.readline()).decode().split()
+    finally:
+        process.kill()
+        await process.wait()
+    assert [line[1:] for line in (*lines, last)] == [
+        ["PLAN_STARTED", f"runs/{run.run_id}"],
+        *[["NODE_STARTED", f"runs/{run.run_id}/nodes/a"]] * 2,
+    ]
+    assert found.last_error == "HTTP 401"
 
 
 async def test_a_failure_holds_up_its_run_and_no_other(site: Site, receiving: Receiving) -> None:
