@@ -37,6 +37,7 @@ from dalang.activities.scheduled_run import ScheduledRuns
 from dalang.activities.secrets import Vault, mask_output
 from dalang.activities.undoing import UndoSeeds
 from dalang.activities.wasm import Bounds, Wasm
+from dalang.artifacts import Artifacts
 from dalang.breakers import Breakers
 from dalang.cortex import Cortex
 from dalang.errors import DalangError
@@ -93,7 +94,8 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
     loop, http = HandlerLoop(settings.max_concurrent_activities), Http()
     revisions, undo_seeds = Revisions(engine), UndoSeeds(engine)
     breakers = Breakers(engine, settings.require_database_url(), settings.breaker_thresholds)
-    recorder = StoreRecorder(engine, identity, settings.public_url, launcher.enforcer, Vault.of(settings))
+    artifacts = Artifacts.of(engine, settings)
+    recorder = StoreRecorder(engine, identity, settings.public_url, launcher.enforcer, Vault.of(settings), artifacts)
     listener = Listener(settings.require_database_url(), [CHANGED])
     gate = breakers if settings.breaker_failure_threshold else None
     wasm = Wasm(Bounds(settings.wasm_dir, settings.wasm_fuel, settings.wasm_memory_mb, settings.wasm_seconds))

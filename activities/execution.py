@@ -21,12 +21,14 @@ from typing import Any
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
+from dalang.activities.artifacts import WorkerArtifacts
 from dalang.activities.callbacks import hidden
 from dalang.activities.checkpoints import Checkpoints, used_before
 from dalang.activities.failures import classify, completed, to_temporal
 from dalang.activities.questions import question_of
 from dalang.activities.questions import to_temporal as question_to_temporal
 from dalang.activities.secrets import Vault, reveal
+from dalang.artifacts import Artifacts
 from dalang.canonical import compact_json, find_unsafe, safe_text
 from dalang.nodes import Answer, AskPerson, InvalidInput, NodeContext, NodeFailure, Undoes
 from dalang.wire import DEFERRED, INLINE_BODY_BYTES, Checkpoint, NodeResult, NodeStop, NodeTask, attempt_number
@@ -65,13 +67,15 @@ class Deferred(Exception):
 class Recorder:
     """Where the wrapper leaves what the workflow does not carry: failed attempts, large bodies, checkpoints.
 
-    ``worker`` is the identity of the process, which results and attempts name; ``vault`` has the secrets of nodes.
+    ``worker`` is the identity of the process, which results and attempts name; ``vault`` has the secrets of nodes,
+    ``artifacts`` their files.
 
     The base keeps nothing; ``projection.StoreRecorder`` keeps them in Postgres.
     """
 
-    def __init__(self, worker: str = "", vault: Vault | None = None) -> None:
+    def __init__(self, worker: str = "", vault: Vault | None = None, artifacts: Artifacts | None = None) -> None:
         self.worker = worker
+        self.artifacts = artifacts
         self.vault = vault or Vault()
 
     async def permit(self, task: NodeTask, attempt: int) -> dict[str, Any] | None:
@@ -226,6 +230,8 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
         if task.get("callback"):
             ctx.callback_url = await recorder.callback_url(task, number)
         await reveal(ctx, task, recorder.vault)
+        if recorder.artifacts is not None:
+            ctx.artifacts = WorkerArtifacts(recorder.artifacts, task, recorder.worker)
         outputs = ctx._mask(hidden(await _within_deadline(task, ctx, handler), ctx.callback_url))
         result: NodeResult = {"outputs": outputs, "attempt": number, "worker": recorder.worker}
         if permitted is not None:

@@ -1,27 +1,32 @@
 """Node type ``http``: one request to a service.
 
 Inputs: ``method`` (GET), ``url``, ``query``, ``headers``, ``body`` (an object or list is sent as JSON, a text as it
-is), ``expectedStatuses`` (default: 200 to 299; numbers, or classes such as "2xx"), ``parse`` (auto, json, text, none),
-``timeout``. Outputs: ``status``, ``responseHeaders`` (lower-case names) and ``response``, what was answered; they are
-named so that they do not become headers and body of the next request when one ``http`` node follows another. The
-request carries the node's idempotency key in ``Idempotency-Key``, so that a service that honours it does the work once
-however often it is asked. With the field ``callback`` it also carries the callback URL, in ``Dalang-Callback-Url`` and
-wherever the inputs say ``{{callbackUrl}}``.
+is, a reference to an artifact as its content), ``expectedStatuses`` (default: 200 to 299; numbers, or classes such as
+"2xx"), ``parse`` (auto, json, text, none, artifact), ``timeout``. Outputs: ``status``, ``responseHeaders``
+(lower-case names) and ``response``, what was answered; they are named so that they do not become headers and body of
+the next request when one ``http`` node follows another. The request carries the node's idempotency key in
+``Idempotency-Key``, so that a service that honours it does the work once however often it is asked. With the field
+``callback`` it also carries the callback URL, in ``Dalang-Callback-Url`` and wherever the inputs say
+``{{callbackUrl}}``.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import AsyncIterator, Mapping
+from typing import IO, Any, Literal
 
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from dalang.activities.artifacts import WorkerArtifacts
 from dalang.activities.callbacks import HEADER, filled_in
 from dalang.activities.egress import EgressRefused, http_client
 from dalang.activities.http_failures import status_failure
+from dalang.artifact_files import CHUNK_BYTES
+from dalang.artifact_references import is_reference
 from dalang.durations import Duration
 from dalang.nodes import InvalidInput, NetworkError, NodeContext, TimedOut, ToolError
 
@@ -40,7 +45,7 @@ class HttpRequest(BaseModel):
     headers: dict[str, str] = Field(default_factory=dict)
     body: Any = None
     expected_statuses: list[int | str] | None = None
-    parse: Literal["auto", "json", "text", "none"] = "auto"
+    parse: Literal["auto", "json", "text", "none", "artifact"] = "auto"
     timeout: Duration | None = None
 
 
@@ -96,7 +101,11 @@ class Http:
         if ctx.callback_url is not None:
             headers.setdefault(HEADER, ctx.callback_url)
         body: dict[str, Any] = {}
-        if isinstance(request.body, str):
+        if is_reference(request.body):
+            file = await ctx.artifacts.open_async(request.body)
+            headers = {"Content-Length": str(file.seek(0, 2)), **headers}
+            body["content"] = _content(file)
+        elif isinstance(request.body, str):
             body["content"] = request.body.encode()
         elif request.body is not None:
             body["json"] = request.body
@@ -110,6 +119,8 @@ class Http:
                 timeout=httpx.Timeout(timeout, connect=min(10.0, timeout or 10.0)),
                 **body,
             ) as response:
+                if request.parse == "artifact" and _expected(response.status_code, request.expected_statuses):
+                    return response, (await _kept(response, ctx)).encode()
                 content = bytearray()
                 async for chunk in response.aiter_bytes():
                     content += chunk
@@ -144,9 +155,26 @@ def _unexpected(response: httpx.Response, outputs: Mapping[str, Any]) -> Excepti
     return status_failure(response, message, details)
 
 
+async def _content(file: IO[bytes]) -> AsyncIterator[bytes]:
+    with file:
+        await asyncio.to_thread(file.seek, 0)
+        while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+            yield chunk
+
+
+async def _kept(response: httpx.Response, ctx: NodeContext) -> str:
+    """Keep an answer as an artifact, however large one may be, and return the reference to it."""
+    if not isinstance(ctx.artifacts, WorkerArtifacts):
+        return await ctx.artifacts.put_async(await response.aread())
+    name = response.url.path.rpartition("/")[2]
+    return await ctx.artifacts.put_chunks(response.aiter_bytes(), response.headers.get("content-type"), name)
+
+
 def _parse(how: str, response: httpx.Response, content: bytes) -> Any:
     if how == "none" or not content:
         return None
+    if how == "artifact" and is_reference(content.decode("latin-1")):
+        return content.decode("latin-1")
     kind = response.headers.get("content-type", "")
     if how == "json" or (how == "auto" and ("json" in kind.split(";")[0])):
         try:

@@ -18,6 +18,7 @@ from dalang.activities.execution import Recorder
 from dalang.activities.patience import beating, patiently
 from dalang.activities.policy import permit
 from dalang.activities.secrets import Vault
+from dalang.artifacts import Artifacts
 from dalang.enforcement import Enforcer
 from dalang.errors import NotFound
 from dalang.store.callbacks import Asked, create_callback, new_token
@@ -72,8 +73,9 @@ class StoreRecorder(Recorder):
         public_url: str = "",
         enforcer: Enforcer | None = None,
         vault: Vault | None = None,
+        artifacts: Artifacts | None = None,
     ) -> None:
-        super().__init__(worker, vault)
+        super().__init__(worker, vault, artifacts)
         self._engine = engine
         self._public_url = public_url
         self._enforcer = enforcer

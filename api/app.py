@@ -13,6 +13,7 @@ from pydantic.json_schema import models_json_schema
 from dalang import __version__
 from dalang.api import (
     agents,
+    artifacts,
     assignments,
     breakers,
     budgets,
@@ -72,6 +73,7 @@ _TAGS = [
     {"name": "circuit breakers", "description": "Who is not called for a while, since it fails."},
     {"name": "episodes", "description": "What was done before, and how it ended."},
     {"name": "runtime hub", "description": "Wayang's contract: single tasks for the workers of this Dalang."},
+    {"name": "artifacts", "description": "Files that inputs and outputs refer to."},
     {"name": "health", "description": "For load balancers and Prometheus."},
 ]
 _DESCRIPTION = (
@@ -141,6 +143,7 @@ def create_app(settings: Settings) -> FastAPI:
         terminations,
         events,
         episodes,
+        artifacts,
         budgets,
         decisions,
         queue,

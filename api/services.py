@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from dalang.api.auth import Tokens
 from dalang.api.feed import EventFeed
 from dalang.api.middleware import Metrics
+from dalang.artifacts import Artifacts
 from dalang.controls import Controls
 from dalang.deliveries import Deliveries
 from dalang.launch import Launcher, TemporalLink
@@ -44,6 +45,7 @@ class Services:
         self.reaper = Reaper(self.temporal, self.engine, self.launcher, settings.temporal_namespace)
         self.deliveries = Deliveries(self.temporal, self.engine, settings.require_database_url())
         self.leasing = Leasing(self.engine)
+        self.artifacts = Artifacts.of(self.engine, settings)
         self.tokens = Tokens(self.engine)
         self.indexes = PlanIndexes()
         self.listener = Listener(settings.require_database_url(), [CHANNEL, ASSIGNED])

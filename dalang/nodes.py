@@ -28,6 +28,7 @@ from typing import Any, TypeVar, overload
 from dalang.canonical import compact_json, find_unsafe
 from dalang.errors import ErrorType, SuggestedAction
 from dalang.masking import Mask
+from dalang.node_artifacts import NodeArtifacts
 from dalang.node_memory import Memory as Memory
 from dalang.node_memory import Session as Session
 from dalang.usage import added, usage_of
@@ -220,6 +221,8 @@ class NodeContext:
     answer: Answer | None = None
     """To the last question that the handler asked a person (:class:`AskPerson`)."""
     memory: Memory = field(default_factory=Memory)
+    artifacts: NodeArtifacts = field(default_factory=NodeArtifacts, repr=False)
+    """Files of the tenant, which inputs and outputs refer to: ``put``, ``open``."""
     _mask: Mask = field(default_factory=Mask, repr=False)
     """Takes secrets out of what leaves the handler."""
     _stop: threading.Event = field(default_factory=threading.Event)

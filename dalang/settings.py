@@ -150,6 +150,13 @@ class Settings(BaseModel):
         description="Tenants that may use the secrets in the environment, `DALANG_SECRET_<NAME>`; `*`: all.",
     )
 
+    artifacts: str = Field(
+        default="",
+        description="Where files are kept that inputs and outputs refer to (`docs/artifacts.md`): a folder, or "
+        "`s3://bucket/prefix?region=...`. Workers and API servers need the same. Default: `<home>/artifacts`.",
+    )
+    artifact_max_bytes: int = Field(default=1024**3, ge=1024, description="Largest artifact, in bytes.")
+
     node_modules: tuple[str, ...] = Field(
         default=(), description="Python modules, separated by commas, that register node types with `@node`."
     )

@@ -12,6 +12,7 @@ import typer
 from dalang import __version__
 from dalang.commands import (
     agents,
+    artifacts,
     audit,
     breakers,
     budgets,
@@ -118,6 +119,7 @@ app.add_typer(plans.app, name="plan", rich_help_panel=RUN)
 app.add_typer(run_checkpoints.app, name="checkpoints", rich_help_panel=DO)
 app.add_typer(subscriptions.app, name="subscriptions", rich_help_panel=LOOK)
 app.add_typer(schedules.app, name="schedules", rich_help_panel=RUN)
+app.add_typer(artifacts.app, name="artifacts", rich_help_panel=DO)
 app.add_typer(budgets.app, name="budget", rich_help_panel=DO)
 app.add_typer(tasks.app, name="tasks", rich_help_panel=DO)
 app.add_typer(agents.app, name="agents", rich_help_panel=SERVE)

@@ -18,6 +18,8 @@ PAGE = 200
 MAX_SEARCHED = 5_000
 """So many of the newest runs are looked through for a run id's beginning."""
 LATEST = "latest"
+TRANSFER = httpx.Timeout(300.0, connect=5.0)
+"""Between two pieces of a file."""
 ATTEMPTS = 4
 """Reads are repeated while the API is busy or restarting; nothing that changes something is, but for its own key."""
 
@@ -58,6 +60,28 @@ class ApiClient:
         """Send a document as it is; return the status and the JSON of the answer."""
         answer = self.request("POST", path, content=body, headers={"Content-Type": media_type})
         return answer.status_code, answer.json()
+
+    def upload(self, path: str, file: Path, media_type: str, **query: Any) -> Any:
+        """Send a file as it is; return the JSON of the answer."""
+        with file.open("rb") as content:
+            headers = {"Content-Type": media_type, "Content-Length": str(file.stat().st_size)}
+            options = {"content": content, "headers": headers, "params": _query(query), "timeout": TRANSFER}
+            return self.request("POST", path, **options).json()
+
+    def download(self, path: str) -> Iterator[bytes]:
+        """Go through what ``GET`` answers, however much it is.
+
+        Raises:
+            CommandFailure: there is no answer, it is no success, or it breaks off.
+        """
+        try:
+            with self._http.stream("GET", PREFIX + path, timeout=TRANSFER) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise self.refused(answer)
+                yield from answer.iter_bytes()
+        except httpx.TransportError as error:
+            raise self.unreachable(error) from None
 
     def pages(self, path: str, *, limit: int, **query: Any) -> dict[str, Any]:
         """Return up to ``limit`` items as ``{items, next}``, read page by page."""

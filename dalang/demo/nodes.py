@@ -68,3 +68,18 @@ async def demo_import(ctx: NodeContext, rows: int, batch: int = 10, seconds: flo
         ctx.progress(f"{done} of {rows} rows", done / rows)
         await ctx.checkpoint({"done": done})
     return {"rows": rows, "here": rows - begun}
+
+
+@node("demo-measure")
+def demo_measure(ctx: NodeContext, days: int = 365) -> dict[str, Any]:
+    """Write a table of measurements to a file: outputs are for numbers, files for what is large."""
+    rows = "".join(f"{day},{(day * 37) % 101}\n" for day in range(1, days + 1))
+    return {"table": ctx.artifacts.put(f"day,value\n{rows}", media_type="text/csv", name="measured.csv"), "rows": days}
+
+
+@node("demo-summarize")
+async def demo_summarize(ctx: NodeContext, table: str) -> dict[str, Any]:
+    """Read such a table, and tell what is in it."""
+    with await ctx.artifacts.open_async(table) as file:
+        values = [int(line.partition(b",")[2]) for line in list(file)[1:]]
+    return {"rows": len(values), "largest": max(values), "mean": round(sum(values) / len(values), 2)}

@@ -34,6 +34,7 @@ PRIVILEGES = {
     "run_revisions": "SELECT, INSERT, UPDATE, DELETE",
     "tenant_budgets": "SELECT, INSERT, UPDATE, DELETE",
     "tenant_usage": "SELECT, INSERT, UPDATE",
+    "artifacts": "SELECT, INSERT, UPDATE, DELETE",
     "human_tasks": "SELECT, INSERT, UPDATE, DELETE",
     "a2a_tasks": "SELECT, INSERT, UPDATE (answered)",
     "a2a_messages": "SELECT, INSERT, DELETE",

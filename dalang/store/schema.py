@@ -5,6 +5,7 @@ from __future__ import annotations
 from dalang.store import (
     a2a_tables,
     admission_tables,
+    artifact_tables,
     assignment_tables,
     breaker_tables,
     budget_tables,
@@ -21,6 +22,7 @@ from dalang.store.columns import metadata
 __all__ = [
     "a2a_tables",
     "admission_tables",
+    "artifact_tables",
     "assignment_tables",
     "breaker_tables",
     "budget_tables",

@@ -27,7 +27,7 @@ from dalang.validation.waits import EVENT_INPUTS, TIMER_INPUTS, check_callback, 
 from dalang.wait_inputs import MAX_WAIT_MS
 
 HTTP_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-HTTP_PARSE = ("auto", "json", "text", "none")
+HTTP_PARSE = ("auto", "json", "text", "none", "artifact")
 
 _STATUS = re.compile(r"[1-5](?:\d\d|xx)")
 

@@ -107,6 +107,21 @@ async def test_what_goes_wrong_has_its_type_and_the_right_number_of_attempts(
     assert len({one["key"] for one in seen}) == 1
 
 
+async def test_files_are_kept_and_sent(shared_engine: Engine, service: ThreadingHTTPServer) -> None:
+    """The answer of one request is the body of another, and travels as a reference."""
+    url = f"http://127.0.0.1:{service.server_port}/echo"
+    fetch = {"url": url, "method": "POST", "body": "x" * 3_000_000, "parse": "artifact"}
+    send = {"url": url, "method": "PUT", "body": "${nodes.fetch.outputs.response}"}
+    nodes = [{"nodeId": "fetch", "type": "http", "inputs": fetch}, {"nodeId": "send", "type": "http", "inputs": send}]
+    edges = [{"sourceNodeId": "fetch", "targetNodeId": "send", "mapping": {"status": "s"}}]
+    end = await (await shared_engine.start({"nodes": nodes, "edges": edges})).end()
+    reference = body_of(end, "NODE_COMPLETED", "fetch")["outputs"]["response"]
+    assert reference.startswith("artifact://sha256/")
+    seen: list[dict[str, Any]] = service.seen  # type: ignore[attr-defined]
+    sent = json.loads(seen[1]["body"])
+    assert (sent["method"], sent["body"]) == ("POST", "x" * 3_000_000)
+
+
 @pytest.mark.parametrize("expected", [[404], ["404"], ["4xx"]])
 async def test_an_expected_status_is_a_success(
     shared_engine: Engine, service: ThreadingHTTPServer, expected: list[Any]
