@@ -88,7 +88,7 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
     leasing = Leasing(engine, settings.payload_threshold_bytes)
     admissions = Admissions(leasing)
     teller = Teller(engine, settings.require_database_url(), client, leasing)
-    a2a = A2A()
+    a2a = A2A(Vault.of(settings))
     mcp = Mcp(NamedServers(Path(settings.mcp_servers_file) if settings.mcp_servers_file else None), Vault.of(settings))
     llm = Llm(operators_models(settings))
     loop, http = HandlerLoop(settings.max_concurrent_activities), Http()

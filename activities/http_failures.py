@@ -1,8 +1,8 @@
-"""What a failed request to somebody else's service means, for every adapter that sends one."""
+"""What a failed request to somebody else's service means, and how much it may answer: for adapters that send some."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -76,3 +76,22 @@ def _retry_after(response: httpx.Response) -> float | None:
     except ValueError:
         return None
     return max((until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)).total_seconds(), 0.0)
+
+
+class Bounded(httpx.AsyncByteStream):
+    """A response of at most so many bytes: nobody else's program fills this process."""
+
+    def __init__(self, inner: Any, limit: int) -> None:
+        self._inner = inner
+        self._left = limit
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._inner:
+            self._left -= len(chunk)
+            if self._left < 0:
+                raise ToolError("the peer answers more than this worker reads")
+            yield chunk
+
+    async def aclose(self) -> None:
+        """Close what it reads from."""
+        await self._inner.aclose()

@@ -53,6 +53,11 @@ class A2AEndpoint(RequestModel):
     protocol: Literal["a2a", "wayang"] = Field("a2a", description="wayang: by the router's POST /a2a/send.")
     target: Name | None = Field(None, description="Of protocol wayang: which of the router's agents it is.")
     skill: Name | None = Field(None, description="Which of its skills is meant, if it has several.")
+    headers: Annotated[dict[Name, Text], Field(max_length=20)] = Field(
+        default_factory=dict,
+        description="Of every request to it; credentials as references to secrets of the node's tenant. Only operators "
+        "give any.",
+    )
     mode: Literal["auto", "stream", "poll", "wait"] = Field(
         "auto", description="How its tasks are followed; auto: by stream if its card offers that, else by polling."
     )

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from dalang.api.agent_schemas import (
     AGENT_ID,
     RESERVED_IDS,
+    A2AEndpoint,
     AgentItem,
     AgentPage,
     AgentQuery,
@@ -99,6 +100,10 @@ def _check(who: Principal, agent_id: str, body: RegisterAgentRequest, it: Servic
     if (body.shared or queue is not None) and "admin" not in who.roles:
         what = "An agent that works for all tenants" if body.shared else "An agent on a task queue, which all share,"
         raise Forbidden(f"{what} is registered by somebody with the role admin.")
+    if isinstance(body.endpoint, A2AEndpoint) and body.endpoint.headers and not {"operator", "admin"} & set(who.roles):
+        raise Forbidden(
+            "The headers of an agent's endpoint may name secrets; they are given by an operator or an admin."
+        )
     if agent_id in RESERVED_IDS:
         raise InvalidDocument([Problem(pointer="", code="BAD_VALUE", message=f"No agent is called {agent_id}.")], "id")
     if queue == it.settings.task_queue:

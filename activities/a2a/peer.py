@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping
 from typing import Any
 
 import httpx
@@ -195,22 +195,3 @@ class Peer:
         if isinstance(error, a2a_errors.InternalError):
             return ToolError(f"agent {self.name} failed: {words}", retryable=True, details=details)
         return ToolError(f"agent {self.name} answered what is not A2A: {words}", details=details)
-
-
-class Bounded(httpx.AsyncByteStream):
-    """A response of at most so many bytes: nobody else's program fills this process."""
-
-    def __init__(self, inner: Any, limit: int) -> None:
-        self._inner = inner
-        self._left = limit
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._inner:
-            self._left -= len(chunk)
-            if self._left < 0:
-                raise ToolError("the agent answers more than this worker reads")
-            yield chunk
-
-    async def aclose(self) -> None:
-        """Close what it reads from."""
-        await self._inner.aclose()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import importlib
 import logging
 from collections.abc import AsyncGenerator, Mapping
@@ -35,6 +36,8 @@ from dalang.activities.a2a.meaning import (
     words_of,
 )
 from dalang.activities.egress import http_client
+from dalang.activities.http_failures import Bounded
+from dalang.activities.secrets import Vault, reveal_configured
 from dalang.nodes import InvalidInput, NetworkError, NodeContext, NodeFailure, TimedOut, ToolError
 
 if TYPE_CHECKING:
@@ -58,7 +61,8 @@ JSON = dict[str, Any]
 class A2A:
     """Calls agents, through one pooled client and with one store of agent cards. One per worker process."""
 
-    def __init__(self) -> None:
+    def __init__(self, vault: Vault | None = None) -> None:
+        self._vault = vault or Vault()
         self._client = http_client(
             follow_redirects=False,
             timeout=httpx.Timeout(None, connect=10.0),
@@ -75,8 +79,9 @@ class A2A:
         return await self._do(ctx, call_of(ctx.inputs))
 
     async def for_agent(self, ctx: NodeContext, endpoint: Mapping[str, Any]) -> Any:
-        """Do a node of type ``agent`` with an agent of the registry."""
-        return await self._do(ctx, call_of_agent(endpoint, ctx.inputs))
+        """Do a node of type ``agent`` with an agent of the registry; secrets that it names are those of the tenant."""
+        known = await reveal_configured(ctx, endpoint, self._vault) if "headers" in endpoint else endpoint
+        return await self._do(ctx, call_of_agent(known, ctx.inputs))
 
     async def _do(self, ctx: NodeContext, call: Call) -> Any:
         if call.protocol == "wayang":
@@ -103,8 +108,6 @@ class A2A:
 
 
 async def _bound(response: httpx.Response) -> None:
-    from dalang.activities.a2a.peer import Bounded
-
     response.stream = Bounded(response.stream, MAX_RESPONSE_BYTES)
 
 
@@ -121,7 +124,9 @@ class Work:
         self._call = call
         self._peer = peer
         left = ctx.restored if isinstance(ctx.restored, dict) else {}
-        self._left: JSON = dict(left) if left.get("agent") == call.url else {"agent": call.url}
+        # By a digest: an address may hold a secret, and checkpoints are stored.
+        self._agent = hashlib.sha256(call.url.encode()).hexdigest()[:16]
+        self._left: JSON = dict(left) if left.get("agent") == self._agent else {"agent": self._agent}
         self._context = context_id(ctx)
         self._pause = FIRST_POLL
 
@@ -333,7 +338,7 @@ class Work:
 
     def _begin_anew(self) -> None:
         """What comes next is another task."""
-        self._left = {"agent": self._call.url, "tries": self._left.get("tries", 0) + 1}
+        self._left = {"agent": self._agent, "tries": self._left.get("tries", 0) + 1}
         self._keep()
 
     async def give_up(self) -> None:

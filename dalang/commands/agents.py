@@ -107,6 +107,10 @@ def register(
     protocol: Annotated[str | None, typer.Option("--protocol", help="Of kind a2a: a2a, or wayang.")] = None,
     target: Annotated[str | None, typer.Option("--target", help="Its id with Wayang's router.")] = None,
     skill: Annotated[str | None, typer.Option("--skill", help="Which of its skills is meant.")] = None,
+    header: Annotated[
+        list[str] | None,
+        typer.Option("--header", metavar="NAME=VALUE", help="Of requests to it: 'Bearer {{secret://NAME}}'."),
+    ] = None,
     heartbeat: Annotated[
         int | None, typer.Option("--heartbeat", metavar="SECONDS", help="Offline after so long a silence.")
     ] = None,
@@ -121,6 +125,7 @@ def register(
         "protocol": protocol,
         "target": target,
         "skill": skill,
+        "headers": dict(_label(one) for one in header) if header else None,
     }
     given = {
         "kind": str(kind),

@@ -140,6 +140,8 @@ async def test_a_token_of_an_agent_may_do_an_agents_work_only(app: FastAPI, api:
         plain, _ = await create_token(conn, "acme", "ada", ["agent"])
     headers = {"Authorization": f"Bearer {plain}"}
     made = await api("PUT", f"{AGENTS}/ada", as_=None, headers=headers, json={})
+    a2a = {"kind": "a2a", "endpoint": {"url": "http://a.example", "headers": {"A": "secret://b"}}}
+    problem(await api("PUT", f"{AGENTS}/bob", as_=None, headers=headers, json=a2a), 403)
     assert made.json()["registeredBy"] == "ada"
     assert (await api("POST", f"{AGENTS}/ada/heartbeat", as_=None, headers=headers)).status_code == 200
     for method, path in (("GET", "/orchestrator/runs"), ("POST", f"{AGENTS}/ada/drain"), ("GET", AGENTS)):

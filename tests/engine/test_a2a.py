@@ -83,25 +83,25 @@ async def _answer(started: Started, **decision: Any) -> dict[str, Any]:
     return body_of(await started.stored(), "HITL_TASK_CREATED")
 
 
-@pytest.mark.parametrize("way", WAYS)
-async def test_a_task_is_sent_followed_and_put_out(shared_engine: Engine, doer: Doer, way: str) -> None:
+async def test_a_task_is_sent_followed_and_put_out(shared_engine: Engine, doer: Doer) -> None:
     """By stream, by polling, with an agent of protocol 0.3: data merges, whole numbers are whole, files are told."""
-    end = await _done(shared_engine, _node(doer, way, inputs={"do": "add", "a": 1, "b": 2, "seconds": 0.1}))
-    outputs = body_of(end, "NODE_COMPLETED")["outputs"]
-    about = outputs.pop("a2a")
-    assert outputs == {
-        "sum": 3,
-        "half": 0.5,
-        "text": "added",
-        "files": [
-            {"name": "sum.txt", "mediaType": "text/plain", "url": "https://files.example/sum.txt"},
-            {"mediaType": "text/plain", "base64": "Mw=="},
-        ],
-    }
-    assert isinstance(outputs["sum"], int)
-    (sent,) = await doer.seen(about["contextId"])
-    assert (about["agent"], sent["task"]) == (f"doer ({way})", about["taskId"])
-    assert sent["message"]["parts"] == [{"data": {"do": "add", "a": 1.0, "b": 2.0, "seconds": 0.1}}]
+    nodes = [_node(doer, way, inputs={"do": "add", "a": 1, "b": 2, "seconds": 0.1}) for way in WAYS]
+    for way, end in zip(WAYS, await asyncio.gather(*(_done(shared_engine, node) for node in nodes)), strict=True):
+        outputs = body_of(end, "NODE_COMPLETED")["outputs"]
+        about = outputs.pop("a2a")
+        assert outputs == {
+            "sum": 3,
+            "half": 0.5,
+            "text": "added",
+            "files": [
+                {"name": "sum.txt", "mediaType": "text/plain", "url": "https://files.example/sum.txt"},
+                {"mediaType": "text/plain", "base64": "Mw=="},
+            ],
+        }
+        assert isinstance(outputs["sum"], int)
+        (sent,) = await doer.seen(about["contextId"])
+        assert (about["agent"], sent["task"]) == (f"doer ({way})", about["taskId"])
+        assert sent["message"]["parts"] == [{"data": {"do": "add", "a": 1.0, "b": 2.0, "seconds": 0.1}}]
 
 
 async def test_an_agent_may_answer_at_once_and_wait_is_one_request(shared_engine: Engine, doer: Doer) -> None:
@@ -188,21 +188,18 @@ async def test_what_is_at_work_is_found_again(shared_engine: Engine, doer: Doer)
     assert len(await doer.seen(outputs["a2a"]["contextId"])) == 1
 
 
-async def test_an_agent_that_has_forgotten_its_task_is_asked_again(shared_engine: Engine) -> None:
+async def test_an_agent_that_has_forgotten_its_task_is_asked_again(shared_engine: Engine, doer: Doer) -> None:
     """It died in the middle and came back without memory: the same message again, under the same id."""
-    doer = Doer(free_port())
-    await doer.start()
-    started = await shared_engine.start({"nodes": [_node(doer, inputs={"seconds": 2, "a": 1, "b": 1})]})
+    known = len(await doer.seen())
+    started = await shared_engine.start({"nodes": [_node(doer, inputs={"seconds": 1, "a": 1, "b": 1})]})
     async with asyncio.timeout(PATIENCE):
-        while not (before := await doer.seen()):
+        while len(before := await doer.seen()) == known:
             await asyncio.sleep(0.03)
     await doer.kill()
     await doer.start()
     end = await started.end()
-    after = await doer.seen()
-    await doer.kill()
     assert body_of(end, "NODE_COMPLETED")["outputs"]["sum"] == 2
-    assert [one["message"]["messageId"] for one in after] == [before[0]["message"]["messageId"]]
+    assert [one["message"]["messageId"] for one in await doer.seen()] == [before[-1]["message"]["messageId"]]
 
 
 async def test_an_undo_cancels_what_waits_for_an_answer(shared_engine: Engine, doer: Doer) -> None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dalang.activities.a2a import A2A
+from dalang.activities.egress import enforcing
+from dalang.activities.secrets import Vault
+from dalang.egress import Egress
+from dalang.nodes import InvalidInput, NodeContext, ToolError
 from tests.engine.kit import Engine, body_of
 
 FAST = {"maxAttempts": 3, "initialDelayMs": 10}
@@ -128,7 +136,7 @@ class Misbehaving(BaseHTTPRequestHandler):
 
     def route(self, request: dict[str, Any]) -> None:
         """Wayang's router."""
-        self.sent.append({"kind": "router", **request})
+        self.sent.append({"kind": "router", "authorization": self.headers["authorization"], **request})
         target, message = request["targetAgentId"], request["messageId"]
         answers: dict[str, Any] = {
             "writer": {"messageId": message, "success": True, "result": {"text": request["payload"]["topic"]}},
@@ -236,14 +244,15 @@ async def test_a_stream_that_breaks_is_followed_by_asking(shared_engine: Engine,
     assert service.counts["broken SendStreamingMessage"] == 1
 
 
-@pytest.mark.parametrize("kind", [*RUBBISH, *CARDS, "other", "closed"])
-async def test_rubbish_fails_the_node_and_nothing_else(shared_engine: Engine, service: Service, kind: str) -> None:
+async def test_rubbish_fails_the_node_and_nothing_else(shared_engine: Engine, service: Service) -> None:
     """With a typed error that says who answered it, in one attempt: the same agent would say the same again."""
-    end = await _call(shared_engine, service, kind)
-    error = body_of(end, "NODE_FAILED")["error"]
-    kinds = {"closed": "POLICY_VIOLATION", "card-empty": "VALIDATION_ERROR"}
-    assert error["type"] == kinds.get(kind, "TOOL_ERROR"), error
-    assert end["nodes"]["call"]["attempt"] == 1
+    kinds = (*RUBBISH, *CARDS, "other", "closed")
+    ends = await asyncio.gather(*(_call(shared_engine, service, kind) for kind in kinds))
+    for kind, end in zip(kinds, ends, strict=True):
+        error = body_of(end, "NODE_FAILED")["error"]
+        wanted = {"closed": "POLICY_VIOLATION", "card-empty": "VALIDATION_ERROR"}.get(kind, "TOOL_ERROR")
+        assert error["type"] == wanted, (kind, error)
+        assert end["nodes"]["call"]["attempt"] == 1, kind
 
 
 async def test_wayangs_router_delegates(shared_engine: Engine, service: Service) -> None:
@@ -253,14 +262,61 @@ async def test_wayangs_router_delegates(shared_engine: Engine, service: Service)
     assert body_of(end, "NODE_COMPLETED")["outputs"] == {"text": "puppets"}
     first, second = service.sent
     assert first == second
-    assert set(first) == {"kind", "messageId", "runId", "sourceAgentId", "targetAgentId", "payload"}
+    assert set(first) - {"kind", "authorization"} == {"messageId", "runId", "sourceAgentId", "targetAgentId", "payload"}
     assert first["runId"] == str(end["run"]["run_id"])
 
 
-@pytest.mark.parametrize("target", ["fails", "rubbish", "mixed-up", "html"])
-async def test_what_wayangs_router_answers_wrongly(shared_engine: Engine, service: Service, target: str) -> None:
+async def test_what_wayangs_router_answers_wrongly(shared_engine: Engine, service: Service) -> None:
     """TOOL_ERROR, with the agent's words where it has some."""
-    asked = {"protocol": "wayang", "target": target, "message": {"topic": "puppets"}}
-    error = body_of(await _call(shared_engine, service, "router", **asked), "NODE_FAILED")["error"]
-    assert error["type"] == "TOOL_ERROR"
-    assert ("no ink" in error["message"]) == (target == "fails")
+    targets = ("fails", "rubbish", "mixed-up", "html")
+    asked = {"protocol": "wayang", "message": {"topic": "puppets"}}
+    ends = await asyncio.gather(*(_call(shared_engine, service, "router", target=one, **asked) for one in targets))
+    for target, end in zip(targets, ends, strict=True):
+        error = body_of(end, "NODE_FAILED")["error"]
+        assert error["type"] == "TOOL_ERROR"
+        assert ("no ink" in error["message"]) == (target == "fails")
+
+
+@pytest.fixture
+async def adapter(tmp_path: Path) -> AsyncIterator[A2A]:
+    """The adapter without a worker around it, with a secret of the tenant's."""
+    (tmp_path / "acme").mkdir()
+    (tmp_path / "acme" / "key").write_text("s3cr3t")
+    with enforcing(Egress.of(("127.0.0.1",), (), "")):
+        one = A2A(Vault(tmp_path))
+    yield one
+    await one.close()
+
+
+def _ctx(**inputs: Any) -> NodeContext:
+    return NodeContext("n", "n", "a2a", "r", "acme", inputs, "r:n:0:0")
+
+
+async def test_headers_of_a_registered_agent_may_be_secrets_of_the_tenant(adapter: A2A, service: Service) -> None:
+    """The registry has the reference, the agent gets the value."""
+    endpoint = {"url": f"{service.address}/router", "protocol": "wayang", "target": "writer"}
+    headers = {"authorization": "Bearer {{secret://key}}"}
+    await adapter.for_agent(_ctx(topic="x"), {**endpoint, "headers": headers})
+    assert service.sent[0]["authorization"] == "Bearer s3cr3t"
+    with pytest.raises(InvalidInput, match="no secret"):
+        await adapter.for_agent(_ctx(), {**endpoint, "headers": {"a": "secret://other"}})
+
+
+async def test_without_the_extra_it_is_said_what_to_install(
+    adapter: A2A, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wayang's router needs none."""
+    monkeypatch.setitem(sys.modules, "dalang.activities.a2a.peer", None)
+    with pytest.raises(InvalidInput, match=r"dalang\[a2a\]"):
+        await adapter(_ctx(url=f"{service.address}/late"))
+    url = f"{service.address}/router"
+    assert await adapter(_ctx(url=url, protocol="wayang", target="writer", topic="x")) == {"text": "x"}
+
+
+async def test_an_agent_that_never_stops_talking_is_not_heard_out(
+    adapter: A2A, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No answer fills a worker's memory."""
+    monkeypatch.setattr("dalang.activities.a2a.work.MAX_RESPONSE_BYTES", 10)
+    with pytest.raises(ToolError, match="more than this worker reads"):
+        await adapter(_ctx(url=f"{service.address}/late"))
