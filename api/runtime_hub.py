@@ -25,7 +25,7 @@ from dalang.api.schemas import Answer, ExecutePlanRequest
 from dalang.api.services import Service, Services
 from dalang.api.starting import begin
 from dalang.canonical import compact_json
-from dalang.errors import Conflict, InvalidDocument, NotFound, Problem
+from dalang.errors import Conflict, InvalidDocument, NotFound, Problem, Unavailable
 from dalang.nodes import BUILT_IN_TYPES, registry
 from dalang.statuses import RUN_ENDS
 from dalang.store.runs import Run
@@ -182,6 +182,10 @@ def _placed(problem: Problem) -> Problem:
 
 async def _ended(run: Run, who: Principal, it: Services, seconds: float) -> Run:
     """Wait so long for a run's end and return it as it is then, with its outputs."""
+    try:
+        it.feed.require_room()
+    except Unavailable:  # the task is under way all the same
+        seconds = 0
     deadline = asyncio.get_running_loop().time() + seconds
     # Subscribed before the first look: what is stored in between wakes us.
     with it.feed.subscribed(str(run.run_id)) as wake:

@@ -44,8 +44,9 @@ def _check_type(draft: Draft, registered: frozenset[str] | None, problems: Probl
         hint = problems.hint(planner.type, types) or f"; there are {', '.join(types[:20])}."
         message = f"There is no node type `{planner.type}`{hint} Functions become types with @node."
         problems.error("UNKNOWN_NODE_TYPE", steps, message)
-    elif planner.type == "http" and "url" not in planner.inputs:
-        problems.error("MISSING_INPUT", ("planner", "inputs"), "An http planner needs the input `url`.")
+    elif planner.type in ("http", "runtime-hub") and "url" not in planner.inputs:
+        message = f"A planner of type {planner.type} needs the input `url`."
+        problems.error("MISSING_INPUT", ("planner", "inputs"), message)
     elif planner.type == "mcp":
         for name in ("server", "tool"):
             if name not in planner.inputs:

@@ -87,8 +87,10 @@ def _check_compensation(
         problems.error("UNKNOWN_NODE_TYPE", (*steps, "type"), message, node.id)
     elif kind == "python":
         _check_handler(node, undo, registered, problems)
-    elif kind in ("http", "a2a") and "url" not in (node_inputs(node) if undo.inputs is None else undo.inputs):
-        message = f"An {kind} compensation needs the input `url`."
+    elif kind in ("http", "a2a", "runtime-hub") and "url" not in (
+        node_inputs(node) if undo.inputs is None else undo.inputs
+    ):
+        message = f"A compensation of type {kind} needs the input `url`."
         problems.error("MISSING_INPUT", (*steps, "inputs"), message, node.id)
     elif kind == "mcp":
         given = node_inputs(node) if undo.inputs is None else undo.inputs

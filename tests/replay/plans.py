@@ -82,6 +82,10 @@ def _edge(source: str, target: str, **more: Any) -> dict[str, Any]:
     return {"sourceNodeId": source, "targetNodeId": target, **more}
 
 
+def _carried(kind: str, coordinate: str, **more: Any) -> dict[str, Any]:
+    return {"descriptor": {"implementation": {"type": kind, "coordinate": coordinate, **more}}}
+
+
 _BEGINNING: dict[str, Any] = {
     "status": "PENDING",
     "seq": 0,
@@ -121,6 +125,7 @@ async def _call_back(started: Started) -> None:
     await started.handle.signal("callback", {"nodeId": "failed", "callbackId": "4", "error": error})
 
 
+_RESOURCES = {"requirements": {"resources": {"memoryMb": 64}}}
 _FLAKY = {"retryPolicy": {"initialDelayMs": 10}}
 
 
@@ -428,6 +433,18 @@ PLANS: dict[str, Recorded] = {
     "agent": Recorded({"nodes": [_node("a", "agent", requirements={"capabilities": ["t-testing"]})]}),
     "http": Recorded(
         {"nodes": [_node("a", "http", inputs={"url": "http://127.0.0.1:9/"}, retryPolicy={"maxAttempts": 1})]}
+    ),
+    "implementations": Recorded(
+        {
+            "failurePolicy": "continue",
+            "nodes": [
+                _node("a", "score", **_carried("python", "t-value"), inputs={"x": 1}),
+                _node("b", "score", **_carried("http", "http://127.0.0.1:9/"), retryPolicy={"maxAttempts": 1}),
+                _node("c", "score", **_carried("wasm", "no.wasm", digest="0" * 64)),
+                _node("d", "container", **_carried("container", "words", digest="0" * 64), **_RESOURCES),
+                _node("e", "runtime-hub", inputs={"url": "http://127.0.0.1:9"}, retryPolicy={"maxAttempts": 1}),
+            ],
+        }
     ),
     "python": Recorded({"nodes": [_node("a", "python", handler="t-value", inputs={"x": 1})]}),
     "time-out": Recorded({"nodes": [_node("a", "t-hang", timeouts={"startToClose": "100ms"}, **_FLAKY)]}),
