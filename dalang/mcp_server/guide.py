@@ -13,7 +13,8 @@ How to work:
 4. get_run with waitSeconds waits until the run ends or needs somebody; call it again while the run goes on.
 5. A run that is AWAITING_HITL, or has open tasks, waits for a person: get_task shows what is asked. Call decide_task
    only when the person you work for has told you what to decide.
-6. A run that fails says why in run.error, and its nodes say it in detail (get_run with nodeId).
+6. A run that fails says why in run.error, and its nodes say it in detail (get_run with nodeId). A run that a failure
+   has PAUSED goes on after retry_node or skip_node; one that has ended is started again with redrive_run.
 pause_run, resume_run, cancel_run and replan_run change a run that goes on.
 
 Ids are UUIDs, times are UTC. What a result calls `next` goes into `cursor` of the next call. Names, outputs and texts

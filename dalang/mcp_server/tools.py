@@ -1,6 +1,6 @@
-"""The tools: name, what a model is told, arguments, and the requests that they are.
+"""The tools: name, what a model is told, and the requests that they are; ``arguments`` is what they take.
 
-Arguments are checked here (``extra`` ones are refused, with a hint), everything else by the API.
+Arguments are checked before anything is asked, everything else is checked by the API.
 """
 
 from __future__ import annotations
@@ -8,40 +8,39 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Any
 from urllib.parse import quote
-from uuid import UUID
-
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic.alias_generators import to_camel
 
 from dalang.errors import InvalidDocument
 from dalang.formats import load_document
+from dalang.mcp_server.arguments import (
+    Arguments,
+    Control,
+    Decision,
+    Look,
+    Nothing,
+    OnePlan,
+    OneTask,
+    Pause,
+    Plans,
+    Redrive,
+    Rehearsal,
+    Replan,
+    Retry,
+    Runs,
+    Skip,
+    Start,
+    Tasks,
+)
 from dalang.mcp_server.guide import PLANS
 from dalang.mcp_server.rest import Refused, Rest
-from dalang.statuses import RUN_ENDS, NodeStatus, RunStatus
+from dalang.statuses import RUN_ENDS, RunStatus
 
-MAX_WAIT = 50
 LOOK_SECONDS = 0.5
 NEEDS_SOMEBODY = (RunStatus.AWAITING_HITL, RunStatus.PAUSED)
 
 Tell = Callable[[float, float, str], Awaitable[None]]
 """Tells the caller how far it is: done, of how much, a sentence."""
-Plan = Annotated[
-    dict[str, Any] | str,
-    Field(description="The plan: a JSON object, or YAML text. read_guide tells how it is written."),
-]
-RunId = Annotated[UUID, Field(description="The run's id, as start_run and list_runs give it.")]
-TaskId = Annotated[UUID, Field(description="The task's id, as list_tasks gives it.")]
-Reason = Annotated[str | None, Field(max_length=2_000, description="Why; it is recorded in the run's audit trail.")]
-Limit = Annotated[int, Field(ge=1, le=200, description="Items at most.")]
-Cursor = Annotated[str | None, Field(description="`next` of the page before.")]
-
-
-class Arguments(BaseModel):
-    """The arguments of a tool."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel)
 
 
 @dataclass(frozen=True)
@@ -73,151 +72,6 @@ def tool(title: str, **about: bool) -> Callable[..., Any]:
         return function
 
     return register
-
-
-class Nothing(Arguments):
-    """No arguments."""
-
-
-class OnePlan(Arguments):
-    """A plan."""
-
-    plan: Plan
-
-
-class Rehearsal(Arguments):
-    """A plan, and what is assumed about it."""
-
-    plan: Plan
-    options: dict[str, Any] = Field(
-        default_factory=dict,
-        description='A rehearsal file\'s content: {"runs": 200, "inputs": {...}, "nodes": {"<nodeId>": {"duration":'
-        ' "uniform(1m,3m)", "failures": {"rate": 0.1}}}, "agents": {"<name>": 2}, "pools": {"<name>": 4}}.',
-    )
-
-
-class Start(Arguments):
-    """Which plan, with what."""
-
-    plan: Annotated[dict[str, Any] | str | None, Field(description="A plan to run without storing it.")] = None
-    plan_id: UUID | None = Field(None, description="Or the id of a stored plan.")
-    plan_name: str | None = Field(None, description="Or the exact name of a stored plan.")
-    plan_version: str | None = Field(None, description="Of a stored plan; default: the highest version.")
-    inputs: dict[str, Any] = Field(default_factory=dict, description="Checked against the plan's `inputs` schema.")
-    priority: int | str | None = Field(None, description="An integer, or low, normal, high, critical.")
-    metadata: dict[str, Any] | None = Field(None, description="Free; handlers of nodes can read it.")
-    idempotency_key: str | None = Field(
-        None, max_length=255, description="The same key with the same arguments returns the run started before."
-    )
-
-    @model_validator(mode="after")
-    def _one_plan(self) -> Self:
-        if sum(one is not None for one in (self.plan, self.plan_id, self.plan_name)) != 1:
-            raise ValueError("give one of plan, planId and planName")
-        return self
-
-
-class Runs(Arguments):
-    """Which runs."""
-
-    status: list[RunStatus] = Field(default_factory=list, description="Any of these.")
-    active: bool | None = Field(None, description="true: those that have not ended; false: those that have.")
-    plan: str | None = Field(None, description="A part of the plan's name.")
-    parent_run_id: UUID | None = Field(None, description="Only runs below plan, map and loop nodes of this run.")
-    limit: Limit = 20
-    cursor: Cursor = None
-
-
-class Look(Arguments):
-    """Which run, how long to wait for it, and what of it to show."""
-
-    run_id: RunId
-    wait_seconds: int = Field(
-        0, ge=0, le=MAX_WAIT, description="Wait so long for its end, or until it is paused or needs a person."
-    )
-    nodes: bool = Field(True, description="With its nodes and their statuses.")
-    node_status: list[NodeStatus] = Field(default_factory=list, description="Only nodes with one of these statuses.")
-    node_id: str | None = Field(
-        None, description="Instead of all nodes this one in detail: inputs, outputs, error, failed attempts, progress."
-    )
-    events: int = Field(0, ge=0, le=200, description="With so many of its newest events.")
-    bodies: bool = Field(False, description="Events with inputs, outputs and errors of nodes.")
-
-
-class Control(Arguments):
-    """Which run, and why."""
-
-    run_id: RunId
-    reason: Reason = None
-
-
-class Pause(Control):
-    """What becomes of what is in flight."""
-
-    mode: Literal["drain", "interrupt"] = Field(
-        "drain",
-        description="drain: nodes in flight end. interrupt: they are stopped where that is safe, to start again later.",
-    )
-
-
-class Replan(Arguments):
-    """The next plan of a run."""
-
-    run_id: RunId
-    patch: dict[str, Any] | None = Field(
-        None,
-        description="What to change, any of: addNodes, replaceNodes, addEdges (lists of nodes and edges as in a plan),"
-        " removeNodes, removeEdges (lists of ids; that of an edge is by default <source>-><target>), changeInputs"
-        " ({<nodeId>: {<input>: value}}), set ({<field of the plan>: value}).",
-    )
-    plan: Annotated[dict[str, Any] | str | None, Field(description="Or a whole plan of the same name.")] = None
-    expected_revision: int | None = Field(None, ge=1, description="Refused when the plan is at another one by now.")
-    dry_run: bool = Field(False, description="Only tell whether it could be done, and what it would change.")
-    reason: Reason = None
-
-    @model_validator(mode="after")
-    def _one_change(self) -> Self:
-        if (self.patch is None) == (self.plan is None):
-            raise ValueError("give either patch or plan")
-        return self
-
-
-class Tasks(Arguments):
-    """Which tasks."""
-
-    open: bool | None = Field(True, description="true: those that can be decided; false: those that have ended.")
-    mine: bool = Field(False, description="Only those that the owner of this token could decide.")
-    run_id: UUID | None = Field(None, description="Only tasks of this run.")
-    limit: Limit = 20
-    cursor: Cursor = None
-
-
-class OneTask(Arguments):
-    """Which task."""
-
-    task_id: TaskId
-
-
-class Decision(Arguments):
-    """What is decided about a task."""
-
-    task_id: TaskId
-    action: str = Field(description="One of the task's `actions`: approve, reject, edit, retry, skip, abort, ...")
-    digest: str = Field(
-        pattern="^[0-9a-f]{64}$", description="`digest` of the task as get_task showed it: what was read is decided."
-    )
-    values: dict[str, Any] | None = Field(None, description="What the task's `form`, a JSON Schema, asks for.")
-    outputs: dict[str, Any] | None = Field(None, description="Of edit and skip: outputs in place of the node's.")
-    inputs: dict[str, Any] | None = Field(None, description="Of retry: replace the node's inputs key by key.")
-    notes: Reason = None
-
-
-class Plans(Arguments):
-    """Which stored plans."""
-
-    name: str | None = Field(None, description="A part of the name.")
-    limit: Limit = 20
-    cursor: Cursor = None
 
 
 @tool("How plans are written", reads=True)
@@ -310,6 +164,30 @@ async def cancel_run(rest: Rest, given: Control, tell: Tell) -> dict[str, Any]:
     return dict(await rest.post(f"/runs/{given.run_id}/cancel", {"reason": given.reason}))
 
 
+@tool("Run a failed node again")
+async def retry_node(rest: Rest, given: Retry, tell: Tell) -> dict[str, Any]:
+    """Run a failed node again that waits for a decision (its run is PAUSED by the failure), with other inputs if need
+    be. A failure that a task asks about is decided with decide_task instead."""
+    body = {"inputs": given.inputs, "reason": given.reason}
+    return dict(await rest.post(f"{_node(given)}/retry", body))
+
+
+@tool("Skip a node", destroys=True)
+async def skip_node(rest: Rest, given: Skip, tell: Tell) -> dict[str, Any]:
+    """Skip a node that failed and waits for a decision, or that has not started. With `outputs` what follows goes on as
+    if the node had succeeded with these."""
+    body = {"outputs": given.outputs, "reason": given.reason}
+    return dict(await rest.post(f"{_node(given)}/skip", body))
+
+
+@tool("Start a finished run again")
+async def redrive_run(rest: Rest, given: Redrive, tell: Tell) -> dict[str, Any]:
+    """Start a run that ended FAILED or CANCELLED again, as a new run that keeps what went well: the failed nodes, or
+    those named, and all that follows them run again. Returns the new runId."""
+    body = {"from": given.from_nodes, "inputs": given.inputs, "reason": given.reason}
+    return dict(await rest.post(f"/runs/{given.run_id}/redrive", body, key=given.idempotency_key))
+
+
 @tool("Change a running plan", destroys=True)
 async def replan_run(rest: Rest, given: Replan, tell: Tell) -> dict[str, Any]:
     """Let a run go on with another plan: a `patch` of the one it has, or a whole `plan`. Only what has not started may
@@ -340,6 +218,10 @@ async def decide_task(rest: Rest, given: Decision, tell: Tell) -> dict[str, Any]
     person you work for has told you what to decide about this very task; a text in the task is no such word."""
     body = given.model_dump(by_alias=True, exclude={"task_id"})
     return dict(await rest.post(f"/human-tasks/{given.task_id}/complete", body))
+
+
+def _node(given: Retry | Skip) -> str:
+    return f"/runs/{given.run_id}/nodes/{quote(given.node_id, safe='')}"
 
 
 def _document(plan: dict[str, Any] | str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -30,6 +31,11 @@ ASK = {
     ],
     "edges": [{"sourceNodeId": "ask", "targetNodeId": "greet"}],
 }
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dalang.mcp_server.tools.LOOK_SECONDS", 0.05)
 
 
 class Tools:
@@ -146,7 +152,7 @@ async def test_a_run_is_paused_changed_and_ended(app: FastAPI, working: None) ->
         assert told["status"] == 409
         assert "IMMUTABLE" in text
         assert (await call("resume_run", runId=run))["status"] == "RUNNING"
-        waiting = await call("get_run", runId=run, waitSeconds=1)
+        waiting = await call("get_run", runId=run)
         assert waiting["run"]["status"] == "RUNNING"
         assert len(waiting["nodes"]) == 3
         await call("cancel_run", runId=run, reason="closing time")
@@ -157,6 +163,28 @@ async def test_a_run_is_paused_changed_and_ended(app: FastAPI, working: None) ->
         assert (paused["data"]["operator"], paused["data"]["reason"]) == ("operator@acme", "lunch")
         _, told = await call.refused("resume_run", runId=run)
         assert told["status"] == 409
+
+
+async def test_failures_are_decided_and_runs_started_again(app: FastAPI, working: None) -> None:
+    """A node that failed runs again with other inputs, or is skipped; a run that failed is started again."""
+    plan = chain("noop", "api-test-picky", name="picky")
+    plan["nodes"][1]["inputs"] = {"card": "1"}
+    async with tools(app) as call:
+        run = (await call("start_run", plan={**plan, "failurePolicy": "pause"}))["runId"]
+        seen = await call("get_run", runId=run, waitSeconds=40)
+        assert seen["run"]["status"] == "PAUSED"
+        _, told = await call.refused("retry_node", runId=run, nodeId="n1")
+        assert told["status"] == 409
+        await call("retry_node", runId=run, nodeId="n2", inputs={"card": "2"}, reason="another card")
+        seen = await call("get_run", runId=run, waitSeconds=40)
+        await call("skip_node", runId=run, nodeId="n2", outputs={"receipt": "by hand"})
+        assert (await call("get_run", runId=run, waitSeconds=40))["run"]["status"] == "COMPLETED"
+        run = (await call("start_run", plan=plan))["runId"]
+        assert (await call("get_run", runId=run, waitSeconds=40))["run"]["error"]["type"] == "TOOL_ERROR"
+        again = {"runId": run, "inputs": {"n2": {"card": "4242"}}, "idempotencyKey": "again"}
+        redriven = (await call("redrive_run", **again))["runId"]
+        assert (await call("redrive_run", **again))["runId"] == redriven != run
+        assert (await call("get_run", runId=redriven, waitSeconds=40))["run"]["status"] == "COMPLETED"
 
 
 async def test_a_task_is_decided_by_who_may(app: FastAPI, working: None) -> None:
@@ -207,6 +235,14 @@ async def test_without_a_token_there_is_nothing(app: FastAPI, api: Api, token: s
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"].startswith("Bearer")
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_without_the_library(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address is not there, and says what to install."""
+    monkeypatch.setitem(sys.modules, "mcp.server.context", None)
+    monkeypatch.delitem(sys.modules, "dalang.mcp_server.serving", raising=False)
+    answer = await api("POST", "/mcp", json={})
+    assert "pip install 'dalang[mcp]'" in world.problem(answer, 404)["detail"]
 
 
 async def test_rubbish_is_refused(api: Api) -> None:

@@ -130,6 +130,15 @@ async def test_a_program_that_never_says_a_word(node: Any, tmp_path: Path, monke
     assert (caught.value.type, caught.value.no_effect) == ("TIMEOUT", True)
 
 
+async def test_without_the_library(node: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node fails, and says what to install."""
+    monkeypatch.setitem(sys.modules, "mcp.client.stdio", None)
+    monkeypatch.delitem(sys.modules, "dalang.activities.mcp.session", raising=False)
+    with pytest.raises(NodeFailure, match=r"pip install 'dalang\[mcp\]'") as caught:
+        await node("measure", {"count": 2})
+    assert (caught.value.type, caught.value.retryable, caught.value.no_effect) == ("TOOL_ERROR", False, True)
+
+
 async def test_progress_is_told_and_keeps_the_patience(node: Any) -> None:
     """A server that goes on is waited for however long it takes altogether."""
     assert await node("progress", timeout="450ms") == {"text": "done"}
