@@ -29,7 +29,7 @@ from dalang.run import Run
 from dalang.statuses import ImpossibleMove, NodeStatus
 from dalang.validation import validate
 from dalang.wire import Checkpoint
-from tests.core.test_run_examples import edge, node, program
+from tests.core.driven import edge, node, program
 
 INTERRUPT = PauseRequested("op", "deploy", "interrupt")
 LEFT: Checkpoint = {"begun": 1, "attempt": 1, "number": 2, "at": 3, "size": 7, "state": {"n": 1}}

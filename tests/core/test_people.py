@@ -30,7 +30,7 @@ from dalang.events import (
 from dalang.human_task import OpenTask, task_id
 from dalang.run import Run
 from dalang.statuses import ImpossibleMove, UnacceptableContent
-from tests.core.test_run_examples import edge, node, program
+from tests.core.driven import edge, node, program
 
 HOUR = 3_600_000
 ABOUT = {"id": "7b0c7f04-3a39-4c87-a3f2-3b1c3f3a0a11", "createdBy": "sue"}

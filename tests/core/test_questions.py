@@ -28,7 +28,7 @@ from dalang.human_task import OpenTask, checked_question
 from dalang.run import Run
 from dalang.statuses import ImpossibleMove, NodeStatus, RunStatus, UnacceptableContent
 from dalang.wire import Checkpoint, Question
-from tests.core.test_run_examples import edge, node, program
+from tests.core.driven import edge, node, program
 
 ABOUT = {"id": "7b0c7f04-3a39-4c87-a3f2-3b1c3f3a0a11", "createdBy": "sue"}
 REGION: Question = {
