@@ -16,6 +16,7 @@ from dalang.durations import Duration, format_duration
 from dalang.event_filters import EventFilter
 from dalang.event_types import EventType
 from dalang.expressions import MAX_SOURCE, ExpressionError
+from dalang.secret_references import NAME, SCHEME
 from dalang.store.dead_letters import DeadLetter
 from dalang.store.subscriptions import KAFKA, NATS, WEBHOOK, Progress, Subscription, Wanted
 from dalang.webhook_signatures import secret_key
@@ -134,7 +135,11 @@ class CreateSubscriptionRequest(SubscriptionRequest):
     """Who is to be told of which events, from when on."""
 
     since: Time | None = Field(None, description="Also of what was recorded since then. Default: from now on.")
-    secret: str | None = Field(None, max_length=200, description="`whsec_...` to sign with. Default: a new one.")
+    secret: str | None = Field(
+        None,
+        max_length=200,
+        description="`whsec_...` to sign with, or `secret://name` for one that the workers know. Default: a new one.",
+    )
 
     @field_validator("since")
     @classmethod
@@ -146,9 +151,7 @@ class CreateSubscriptionRequest(SubscriptionRequest):
     @field_validator("secret")
     @classmethod
     def _secret(cls, secret: str | None) -> str | None:
-        if secret is not None:
-            secret_key(secret)
-        return secret
+        return None if secret is None else usable_secret(secret)
 
     @model_validator(mode="after")
     def _signed(self) -> Self:
@@ -172,9 +175,7 @@ class RotateRequest(RequestModel):
     @field_validator("secret")
     @classmethod
     def _secret(cls, secret: str | None) -> str | None:
-        if secret is not None:
-            secret_key(secret)
-        return secret
+        return None if secret is None else usable_secret(secret)
 
     @field_validator("keep")
     @classmethod
@@ -366,6 +367,20 @@ class CountResult(Answer):
     """How many."""
 
     count: int
+
+
+def usable_secret(secret: str) -> str:
+    """Return what a webhook is signed with: a secret, or a reference to one that the workers know.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if secret.startswith(SCHEME):
+        if NAME.fullmatch(secret.removeprefix(SCHEME)) is None:
+            raise ValueError(f"a reference is {SCHEME} and the name of a secret")
+    else:
+        secret_key(secret)
+    return secret
 
 
 def web_address(url: str) -> str:

@@ -276,7 +276,13 @@ class _Turn:
         until = time.monotonic() + self.publisher._claim_seconds
         async with transaction(self.engine, None) as conn:
             args = (event.epoch, event.seq, event.recorded_at, self.publisher._claim_seconds)
-            self.is_mine = await publications.told(conn, self.own, *args)
+            active = await publications.told(conn, self.own, *args)
+        return self._moved(event, active, until)
+
+    def _moved(self, event: Happened, active: bool | None, until: float) -> bool:
+        """Take in what came of moving on; False: the claim is lost."""
+        self.is_mine = active is not None
+        self.is_over = self.is_over or not active
         self.position, self.until, self.attempts = (event.epoch, event.seq), until, 0
         return self.is_mine
 
@@ -297,11 +303,16 @@ class _Turn:
                 self.is_mine = False
                 await publications.failed(conn, self.own, self._delay(failure))
                 return False
-            if await bury(conn, self.own, event, self.attempts, failure.reason) >= MAX_DEAD_LETTERS:
+            until = time.monotonic() + self.publisher._claim_seconds
+            args = (event.epoch, event.seq, event.recorded_at, self.publisher._claim_seconds)
+            active = await publications.told(conn, self.own, *args)
+            if active is not None and (
+                await bury(conn, self.own, event, self.attempts, failure.reason) >= MAX_DEAD_LETTERS
+            ):
                 reason = f"It has {MAX_DEAD_LETTERS:,} dead letters."
                 await pause_subscription(conn, it.subscription_id, PUBLISHER, reason)
-                self.is_over = True
-        return await self._move(event)
+                active = False
+        return self._moved(event, active, until)
 
     async def _count(self, conn: AsyncConnection, error: str | None = None, event: Happened | None = None) -> None:
         """Count what was told, and what went wrong; the subscription's row is locked before any other."""

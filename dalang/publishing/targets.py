@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from dalang.activities.egress import http_client
+from dalang.activities.secrets import Vault
 from dalang.publishing.kafka import Kafka
 from dalang.publishing.nats import Nats
 from dalang.publishing.target import MissingTarget, Target
@@ -22,7 +23,7 @@ def targets(settings: Settings) -> dict[str, Target]:
     Raises:
         SettingsError: an address of a broker cannot be read.
     """
-    made: dict[str, Target] = {WEBHOOK: Webhooks(http_client)}
+    made: dict[str, Target] = {WEBHOOK: Webhooks(http_client, reveal=Vault.of(settings).value)}
     made[KAFKA] = _broker("KAFKA_URL", settings.kafka_url, "aiokafka", KAFKA, lambda url: Kafka(*kafka_options(url)))
     made[NATS] = _broker("NATS_URL", settings.nats_url, "nats", NATS, lambda url: Nats(*nats_options(url)))
     return made

@@ -21,21 +21,26 @@ from dalang import __version__
 from dalang.activities.egress import EgressRefused, refusal_within
 from dalang.cloud_events import MEDIA_TYPE, CloudEvent, encode
 from dalang.publishing.target import Failure, Sent
+from dalang.secret_references import SCHEME
 from dalang.store.subscriptions import Subscription, valid_secrets
 from dalang.webhook_signatures import signed_headers
 
 SECONDS = 10.0
+Reveal = Callable[[str, str], str | None]
 MAX_ANSWER_BYTES = 16 * 1024
 MAX_RETRY_AFTER_SECONDS = 86_400.0
 
 
 class Webhooks:
-    """Calls receivers; ``seconds`` is how long one may take to answer."""
+    """Calls receivers; ``seconds`` is how long one may take to answer, ``reveal`` knows a tenant's secrets by name."""
 
     at_once = 1
 
-    def __init__(self, client: Callable[[], httpx.AsyncClient], seconds: float = SECONDS) -> None:
+    def __init__(
+        self, client: Callable[[], httpx.AsyncClient], seconds: float = SECONDS, reveal: Reveal = lambda *_: None
+    ) -> None:
         self._make = client
+        self._reveal = reveal
         self._made: httpx.AsyncClient | None = None
         self._seconds = seconds
 
@@ -52,12 +57,15 @@ class Webhooks:
     async def _post(self, subscription: Subscription, event: CloudEvent) -> Failure | None:
         body = encode(event)
         now = datetime.now(UTC)
-        valid = [one["secret"] for one in valid_secrets(subscription.secrets, now)]
-        headers = {
-            "Content-Type": f"{MEDIA_TYPE}; charset=utf-8",
-            "User-Agent": f"Dalang/{__version__}",
-            **signed_headers(valid, event["id"], int(now.timestamp()), body),
-        }
+        try:
+            valid = [self._secret(subscription, one["secret"]) for one in valid_secrets(subscription.secrets, now)]
+            headers = {
+                "Content-Type": f"{MEDIA_TYPE}; charset=utf-8",
+                "User-Agent": f"Dalang/{__version__}",
+                **signed_headers(valid, event["id"], int(now.timestamp()), body),
+            }
+        except ValueError as error:
+            return Failure(f"it cannot be signed: {error}")
         try:
             async with (
                 asyncio.timeout(self._seconds),
@@ -72,6 +80,16 @@ class Webhooks:
             refused = refusal_within(error)
             return Failure(f"no answer: {type(error).__name__}" if refused is None else str(refused)[:300])
         return _failure(answer)
+
+    def _secret(self, subscription: Subscription, secret: str) -> str:
+        """Return what to sign with: the secret, or what it refers to."""
+        if not secret.startswith(SCHEME):
+            return secret
+        name = secret.removeprefix(SCHEME)
+        value = self._reveal(subscription.tenant_id, name)
+        if value is None:
+            raise ValueError(f"there is no secret {name!r}")
+        return value.strip()
 
     def _client(self) -> httpx.AsyncClient:
         if self._made is None:

@@ -14,6 +14,7 @@ Theory of operation. ``run_events`` is the outbox. Two steps lie between it and 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -28,6 +29,9 @@ from dalang.store.subscriptions import COLUMNS, Subscription, subscription_of
 
 MARKED_AT_ONCE = 2_000
 """Events that one transaction marks at most."""
+
+
+logger = logging.getLogger("dalang.publishing")
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,11 @@ async def mark(conn: AsyncConnection, limit: int = MARKED_AT_ONCE) -> Marked:
     row = (await conn.execute(_FEED)).first()
     if row is None:
         return Marked(0, 0, False)
+    if row.is_foreign:
+        logger.warning("the database came from another PostgreSQL: all runs are looked through for what was not told")
+        await conn.execute(_MARK_ALL)
+        await conn.execute(_BEGIN_HERE)
+        return Marked(0, 0, True)
     found = (await conn.execute(_MARK, {"after": row.transaction_id, "position": row.position, "limit": limit})).one()
     if found.events:
         await conn.execute(_MOVE, {"transaction_id": found.transaction_id, "position": found.position})
@@ -116,10 +125,15 @@ async def next_events(conn: AsyncConnection, own: Claim, types: Sequence[str], l
 
 async def told(
     conn: AsyncConnection, own: Claim, epoch: int, seq: int, waiting_since: datetime, seconds: float
-) -> bool:
-    """Note that all up to this event were told, and prolong the claim; False: it is lost."""
+) -> bool | None:
+    """Note that all up to this event were told, and prolong the claim.
+
+    None: it is lost, and nothing was noted. False: the subscription was paused meanwhile.
+    """
     values = {"epoch": epoch, "seq": seq, "waiting_since": waiting_since, "seconds": seconds}
-    return await _moved(conn, _TOLD, own, **values)
+    key = {"subscription": own.subscription_id, "run": own.run_id, "claim": own.claim}
+    found = (await conn.execute(_TOLD, {**key, **values})).first()
+    return None if found is None else bool(found.active)
 
 
 async def failed(conn: AsyncConnection, own: Claim, delay: timedelta) -> bool:
@@ -162,7 +176,25 @@ def happened(row: RowMapping) -> Happened:
 
 
 _WANTED = text("SELECT EXISTS (SELECT 1 FROM event_subscriptions)")
-_FEED = text("SELECT transaction_id::text AS transaction_id, position FROM event_feed FOR UPDATE SKIP LOCKED")
+_FEED = text(
+    """
+    SELECT transaction_id::text AS transaction_id, position,
+      transaction_id > pg_snapshot_xmax(pg_current_snapshot()) AS is_foreign
+    FROM event_feed FOR UPDATE SKIP LOCKED
+    """
+)
+_MARK_ALL = text(
+    """
+    INSERT INTO event_publications AS p (subscription_id, run_id, tenant_id, since, due_at, waiting_since)
+    SELECT s.subscription_id, r.run_id, r.tenant_id, s.since, now(), now()
+    FROM event_subscriptions s JOIN execution_runs r ON r.tenant_id = s.tenant_id OR s.all_tenants
+    WHERE r.last_updated_at >= s.since AND r.head_seq > 0
+      AND (s.plans = '{}' OR r.plan_name = ANY (s.plans) OR r.plan_id::text = ANY (s.plans))
+    ORDER BY 1, 2
+    ON CONFLICT (subscription_id, run_id) DO UPDATE SET marked = p.marked + 1, due_at = coalesce(p.due_at, now())
+    """
+)
+_BEGIN_HERE = text("UPDATE event_feed SET transaction_id = pg_snapshot_xmin(pg_current_snapshot()), position = 0")
 _MARK = text(
     """
     WITH batch AS MATERIALIZED (
@@ -197,6 +229,7 @@ _OPEN = text(
     """
     SELECT EXISTS (
       SELECT 1 FROM event_feed f JOIN run_events e ON (e.transaction_id, e.position) > (f.transaction_id, f.position)
+        AND e.transaction_id < pg_snapshot_xmax(pg_current_snapshot())
     )
     """
 )
@@ -250,6 +283,7 @@ _TOLD = text(
     f"""
     UPDATE event_publications SET sent_epoch = :epoch, sent_seq = :seq, attempts = 0, failing_since = NULL,
       waiting_since = :waiting_since, claimed_until = now() + make_interval(secs => :seconds) {_OWN}
+    RETURNING (SELECT paused_at IS NULL FROM event_subscriptions s WHERE s.subscription_id = :subscription) AS active
     """  # noqa: S608 - constants of this file
 )
 _FAILED = text(

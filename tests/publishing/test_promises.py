@@ -232,6 +232,49 @@ async def test_without_a_subscription_nothing_is_read(site: Site) -> None:
     assert await site.world.rows("SELECT count(*) FROM event_publications") == [(0,)]
 
 
+async def test_a_pause_stops_a_publisher_at_its_next_event(site: Site, receiving: Receiving) -> None:
+    """Also one that has much more of the run to tell."""
+    subscription: Subscription | None = None
+
+    async def answer(request: Received) -> bytes:
+        if request.number[2] == 3:
+            assert subscription is not None
+            async with transaction(site.engine, None) as conn:
+                await pause_subscription(conn, subscription.subscription_id, "test", None)
+        return status(204)
+
+    receiver = await receiving(answer)
+    subscription = await site.subscribe(receiver.url)
+    async with site.publishing():
+        run, _ = await site.run(20)
+        async with asyncio.timeout(PATIENCE):
+            while await site.world.rows("SELECT 1 FROM event_publications WHERE sent_seq = 0 OR claim IS NOT NULL"):
+                await asyncio.sleep(0.02)
+            await receiver.until(3)
+            while await site.world.rows("SELECT 1 FROM event_publications WHERE claim IS NOT NULL"):
+                await asyncio.sleep(0.02)
+    assert numbers(receiver.got, run) == [1, 2, 3]
+
+
+async def test_a_database_from_another_postgresql_is_looked_through(site: Site, receiving: Receiving) -> None:
+    """Numbers of transactions begin anew there: by them alone, the feed would wait for years."""
+    receiver = await receiving()
+    subscription = await site.subscribe(receiver.url)
+    async with site.publishing():
+        run, head = await site.run(2)
+        await receiver.until(2)
+        await site.settled(subscription)
+    await site.world.rows_changed("UPDATE event_feed SET transaction_id = '9000000000000000'")
+    head = await site.more(run, 2, head)
+    other, _ = await site.run(1)
+    async with site.publishing():
+        await receiver.until(5)
+        await site.more(run, 1, head)
+        await receiver.until(6)
+    assert numbers(receiver.got, run) == [1, 2, 3, 4, 5]
+    assert numbers(receiver.got, other) == [1]
+
+
 async def test_whoever_lost_a_claim_moves_nothing(site: Site) -> None:
     """A publisher that slept through its claim finds that another one goes on, and so does one that is replayed."""
     subscription = await site.subscribe("http://127.0.0.1:9/")
@@ -247,14 +290,14 @@ async def test_whoever_lost_a_claim_moves_nothing(site: Site) -> None:
     async with transaction(site.engine, None) as conn:
         (second,) = await claim(conn, subscription.subscription_id, 5, 30)
     async with transaction(site.engine, None) as conn:
-        assert not await told(conn, first, 0, 4, now, 30)
+        assert await told(conn, first, 0, 4, now, 30) is None
         assert not await release(conn, first, done=True)
         assert await told(conn, second, 0, 2, now, 30)
         assert [one.seq for one in await next_events(conn, replace(second, seq=2), (), 10)] == [3, 4]
     async with transaction(site.engine, None) as conn:
         await replay(conn, subscription, run.tenant_id, run.run_id)
     async with transaction(site.engine, None) as conn:
-        assert not await told(conn, second, 0, 4, now, 30)
+        assert await told(conn, second, 0, 4, now, 30) is None
         assert [one.due_at is not None for one in await work(conn)] == [True]
 
 

@@ -7,8 +7,10 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 
+import httpx
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 
+from dalang.publishing.webhooks import Webhooks
 from dalang.store.dead_letters import list_dead_letters, redeliver
 from dalang.store.engine import transaction
 from dalang.store.subscriptions import pause_subscription, resume_subscription
@@ -189,6 +191,25 @@ async def test_a_pause_holds_everything_and_loses_nothing(site: Site, receiving:
         async with transaction(site.engine, None) as conn:
             await resume_subscription(conn, subscription.subscription_id, "test")
         assert numbers(await receiver.until(3), run) == [1, 2, 3]
+
+
+async def test_secrets_that_only_workers_know(site: Site, receiving: Receiving) -> None:
+    """The database holds the reference; while the secret is missing, nothing goes out unsigned."""
+    receiver = await receiving()
+    secret, site.secret = site.secret, "secret://pager"
+    subscription = await site.subscribe(receiver.url)
+    known: dict[tuple[str, str], str] = {}
+    target = Webhooks(lambda: httpx.AsyncClient(trust_env=False), reveal=lambda *name: known.get(name))
+    async with site.publishing({"webhook": target}):
+        await site.run(1)
+        async with asyncio.timeout(PATIENCE):
+            while (found := await site.again(subscription)).failures == 0:
+                await asyncio.sleep(0.02)
+        assert found.last_error == "it cannot be signed: there is no secret 'pager'"
+        assert receiver.got == []
+        known["acme", "pager"] = secret
+        await receiver.until(1)
+    receiver.verified(secret)
 
 
 async def test_only_what_is_wanted(site: Site, receiving: Receiving) -> None:
