@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from dalang.api.a2a.pushing import Pusher
 from dalang.api.auth import Tokens
 from dalang.api.feed import EventFeed
 from dalang.api.middleware import Metrics
@@ -50,6 +51,7 @@ class Services:
         self.indexes = PlanIndexes()
         self.listener = Listener(settings.require_database_url(), [CHANNEL, ASSIGNED])
         self.feed = EventFeed(self.listener)
+        self.pusher = Pusher(self)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -59,6 +61,7 @@ class Services:
             asyncio.create_task(self.reaper.reap_for_ever(), name="reaper"),
             asyncio.create_task(self.listener.listen(), name="listener"),
             asyncio.create_task(self.deliveries.deliver_for_ever(), name="deliveries"),
+            asyncio.create_task(self.pusher.push_for_ever(), name="pusher"),
         ]
         try:
             yield

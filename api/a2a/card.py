@@ -47,7 +47,7 @@ def card(public_url: str, skills: Sequence[Skill] | None = None, tenant: str = "
             for version in ("1.0", "0.3")
             for binding, path in kinds
         ],
-        "capabilities": {"streaming": True, "pushNotifications": False, "extendedAgentCard": True},
+        "capabilities": {"streaming": True, "pushNotifications": True, "extendedAgentCard": True},
         "securitySchemes": {
             "bearer": {"httpAuthSecurityScheme": {"scheme": "bearer", "description": "A token: `dalang token create`."}}
         },

@@ -28,14 +28,13 @@ from a2a.types import (
     TaskStatusUpdateEvent,
 )
 from a2a.utils.errors import (
-    PushNotificationNotSupportedError,
     TaskNotCancelableError,
     TaskNotFoundError,
     UnsupportedOperationError,
 )
 from a2a.utils.proto_utils import validate_proto_required_fields
 
-from dalang.api.a2a import card, sending
+from dalang.api.a2a import card, configs, sending
 from dalang.api.a2a.errors import answering, streaming
 from dalang.api.a2a.inputs import invalid
 from dalang.api.a2a.reading import MAX_HISTORY, Reading
@@ -155,29 +154,40 @@ class Agent(RequestHandler):
             skills = await list_skills(conn, who.tenant_id, limit=MAX_SKILLS)
         return card.card(reading.it.settings.public_url, card.published(skills), who.tenant_id)
 
+    @answering
     async def on_create_task_push_notification_config(
         self, params: TaskPushNotificationConfig, context: ServerCallContext
     ) -> TaskPushNotificationConfig:
-        """Refuse: webhooks of Dalang are made over REST."""
-        raise PushNotificationNotSupportedError
+        """Have somebody told of a run from now on."""
+        who, reading = _caller(params, context)
+        _require(who, OPERATORS)
+        return await configs.put(params, _run_id(params.task_id), who, reading)
 
+    @answering
     async def on_get_task_push_notification_config(
         self, params: GetTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> TaskPushNotificationConfig:
-        """Refuse."""
-        raise PushNotificationNotSupportedError
+        """Read who is told, without what convinces him."""
+        who, reading = _caller(params, context)
+        return await configs.get(_run_id(params.task_id), params.id, who, reading)
 
+    @answering
     async def on_list_task_push_notification_configs(
         self, params: ListTaskPushNotificationConfigsRequest, context: ServerCallContext
     ) -> ListTaskPushNotificationConfigsResponse:
-        """Refuse."""
-        raise PushNotificationNotSupportedError
+        """List who is told of a run; they are so few that there are no pages."""
+        who, reading = _caller(params, context)
+        found = await configs.all_of(_run_id(params.task_id), who, reading)
+        return ListTaskPushNotificationConfigsResponse(configs=found)
 
+    @answering
     async def on_delete_task_push_notification_config(
         self, params: DeleteTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> None:
-        """Refuse."""
-        raise PushNotificationNotSupportedError
+        """Tell somebody nothing more."""
+        who, reading = _caller(params, context)
+        _require(who, OPERATORS)
+        await configs.delete(_run_id(params.task_id), params.id, who, reading)
 
 
 async def _sent(
@@ -185,14 +195,23 @@ async def _sent(
 ) -> tuple[UUID, frozenset[UUID]]:
     """Take a message; return the run that it is about, and the human tasks that it has ended."""
     validate_proto_required_fields(params)
-    if params.configuration.HasField("task_push_notification_config"):
-        raise PushNotificationNotSupportedError
+    wanted = params.configuration.task_push_notification_config
+    told = params.configuration.HasField("task_push_notification_config")
+    if told:
+        _require(who, OPERATORS)
+        configs.checked(wanted, reading)
     if params.message.task_id:
         _require(who, DECIDERS)
-        return await sending.answer(params.message, _run_id(params.message.task_id), who, reading)
+        run_id = _run_id(params.message.task_id)
+        if told:
+            await configs.put(wanted, run_id, who, reading)
+        return await sending.answer(params.message, run_id, who, reading)
     _require(who, OPERATORS)
     key = context.state["request"].headers.get("idempotency-key")
-    return await sending.start(params, who, reading.it, key), frozenset()
+    run_id = await sending.start(params, who, reading.it, key)
+    if told:
+        await configs.put(wanted, run_id, who, reading, from_start=True)
+    return run_id, frozenset()
 
 
 def _caller(params: Any, context: ServerCallContext) -> tuple[Principal, Reading]:

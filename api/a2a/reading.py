@@ -147,7 +147,7 @@ class Reading:
             while status not in RUN_ENDS:
                 wake.clear()
                 try:
-                    run, events, asked, auth = await self._news(run_id, position)
+                    run, events, asked, auth = await self.news(run_id, position)
                 except Exception as error:
                     if not is_connection_error(error):
                         raise
@@ -164,7 +164,7 @@ class Reading:
                         tasks=asked,
                         auth_nodes=auth,
                         outputs=run.outputs,
-                        text=_reason(event, run),
+                        text=reason_of(event, run),
                         modes=modes,
                     )
                     for one in updates:
@@ -172,12 +172,12 @@ class Reading:
                     if status in RUN_ENDS:
                         return
                 if not events and run.status in RUN_ENDS:  # it ended without an event: it could not be started
-                    yield _last(run, task.context_id)
+                    yield last_of(run, task.context_id)
                     return
                 if len(events) < CHUNK:
                     await _woken(wake)
 
-    async def _news(
+    async def news(
         self, run_id: UUID, position: tuple[int, int]
     ) -> tuple[Run, list[Event], list[HumanTask], frozenset[str]]:
         """Return the run, what happened in it after ``position``, and what is needed to tell it."""
@@ -192,14 +192,16 @@ class Reading:
             return run, events, asked, await self._auth_nodes(conn, run)
 
 
-def _reason(event: Event, run: Run) -> str | None:
+def reason_of(event: Event, run: Run) -> str | None:
+    """Return why a run is where an event has brought it."""
     if event.data.get("status") in RUN_ENDS:
         return sentence_of(run)
     reason = event.data.get("reason")
     return reason if isinstance(reason, str) else None
 
 
-def _last(run: Run, context_id: str) -> TaskStatusUpdateEvent:
+def last_of(run: Run, context_id: str) -> TaskStatusUpdateEvent:
+    """Return what is told of a run that has ended without an event: it could not be started."""
     status = status_of(run.run_id, context_id, RunStatus(run.status), run.last_updated_at, text=sentence_of(run))
     document = {"taskId": str(run.run_id), "contextId": context_id, "status": status}
     return ParseDict(document, TaskStatusUpdateEvent())

@@ -18,7 +18,7 @@ from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import BigInteger
 
-from dalang.store.columns import metadata, moment, of_run, tenant
+from dalang.store.columns import metadata, moment, number, of_run, tenant
 
 a2a_tasks = Table(
     "a2a_tasks",
@@ -52,4 +52,28 @@ a2a_messages = Table(
     of_run(cascade=True),
     CheckConstraint("role IN ('user', 'agent')", "role"),
     comment="What A2A clients and the agent said to each other about a run, in order. Goes with its run.",
+)
+
+a2a_push_configs = Table(
+    "a2a_push_configs",
+    metadata,
+    tenant(),
+    Column("run_id", Uuid, nullable=False),
+    Column("config_id", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("token", Text),
+    Column("scheme", Text),
+    Column("credentials", Text),
+    Column("created_by", Text, nullable=False),
+    moment("created_at", default=True),
+    number("sent_epoch"),
+    number("sent_seq", BigInteger),
+    number("attempts"),
+    Column("last_error", Text),
+    moment("due_at"),
+    PrimaryKeyConstraint("tenant_id", "run_id", "config_id"),
+    of_run(cascade=True),
+    Index("ix_a2a_push_configs_due", "due_at", postgresql_where=sql("due_at IS NOT NULL")),
+    comment="Where A2A clients want to be told of a task, and how far they were. Whoever tells one moves due_at ahead "
+    "meanwhile; null: its run has ended, or it was tried too often.",
 )

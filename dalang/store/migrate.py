@@ -38,6 +38,7 @@ PRIVILEGES = {
     "human_tasks": "SELECT, INSERT, UPDATE, DELETE",
     "a2a_tasks": "SELECT, INSERT, UPDATE (answered)",
     "a2a_messages": "SELECT, INSERT, DELETE",
+    "a2a_push_configs": "SELECT, INSERT, UPDATE, DELETE",
     "run_events": "SELECT, INSERT, UPDATE (superseded)",
     "event_bodies": "SELECT, INSERT, DELETE",
     "bodies": "SELECT, INSERT, UPDATE, DELETE",

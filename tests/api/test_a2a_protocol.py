@@ -46,7 +46,7 @@ async def test_the_card_says_what_there_is(served: Served) -> None:
     card = (await served("GET", CARD, as_=None)).json()
     required = {"name", "description", "version", "supportedInterfaces", "capabilities", "skills"}
     assert required | {"defaultInputModes", "defaultOutputModes", "securitySchemes"} <= card.keys()
-    assert card["capabilities"] == {"streaming": True, "pushNotifications": False, "extendedAgentCard": True}
+    assert card["capabilities"] == {"streaming": True, "pushNotifications": True, "extendedAgentCard": True}
     scheme = card["securitySchemes"]["bearer"]["httpAuthSecurityScheme"]
     assert scheme["scheme"].lower() == "bearer"
     assert {(one["protocolBinding"], one["protocolVersion"]) for one in card["supportedInterfaces"]} == {
@@ -180,24 +180,6 @@ async def test_versions(served: Served) -> None:
     old = {"message": {"messageId": "old", "role": "user", "parts": [{"kind": "text", "text": "Hello"}]}}
     found = (await served.rpc("message/send", old, headers={"A2A-Version": ""}))["result"]
     assert (found["kind"], found["status"]["state"]) == ("task", "completed")
-
-
-PUSH = f"/tasks/{NOBODY}/pushNotificationConfigs"
-
-
-async def test_push_notifications_are_refused(served: Served) -> None:
-    """3.3.4: the card says that there are none, so every operation of theirs says so."""
-    config = {"url": "https://example.com", "id": "c"}
-    for verb, path, body in (("POST", PUSH, config), ("GET", PUSH, None), ("GET", f"{PUSH}/c", None)):
-        error_of(await served(verb, REST + path, json=body), 400, "PUSH_NOTIFICATION_NOT_SUPPORTED")
-    error_of(await served("DELETE", f"{REST}{PUSH}/c"), 400, "PUSH_NOTIFICATION_NOT_SUPPORTED")
-    about = {"taskId": NOBODY, "id": "c", "url": "https://example.com"}
-    for verb in ("Create", "Get", "Delete"):
-        error = (await served.rpc(f"{verb}TaskPushNotificationConfig", about))["error"]
-        assert error["code"] == -32003
-    assert (await served.rpc("ListTaskPushNotificationConfigs", {"taskId": NOBODY}))["error"]["code"] == -32003
-    asked = {"message": message(), "configuration": {"taskPushNotificationConfig": config}}
-    assert (await served.rpc("SendMessage", asked))["error"]["code"] == -32003
 
 
 BAD: list[tuple[str, dict[str, Any], int, str]] = [
