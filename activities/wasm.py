@@ -186,10 +186,8 @@ class _Run:
         wasi.env = list(self.env.items())
         wasi.stdout_custom = self._write_stdout
         wasi.stderr_custom = self._stderr.add
-        with tempfile.NamedTemporaryFile(prefix="dalang-wasm-") as stdin:
-            stdin.write(self.stdin)
-            stdin.flush()
-            wasi.stdin_file = stdin.name
+        with _file_of(self.stdin) as path:
+            wasi.stdin_file = path
             store.set_wasi(wasi)
             yield store
 
@@ -294,6 +292,21 @@ class _Run:
         except IndexError:
             return _INVALID
         return 0
+
+
+@contextlib.contextmanager
+def _file_of(content: bytes) -> Iterator[str]:
+    """Return the path of a file with this content: in memory where the system can, since secrets may be in it."""
+    if hasattr(os, "memfd_create"):
+        with os.fdopen(os.memfd_create("dalang-wasm-stdin"), "wb") as file:
+            file.write(content)
+            file.flush()
+            yield f"/proc/self/fd/{file.fileno()}"
+    else:
+        with tempfile.NamedTemporaryFile(prefix="dalang-wasm-") as file:
+            file.write(content)
+            file.flush()
+            yield file.name
 
 
 def _due(subscription: bytes) -> float:

@@ -66,7 +66,8 @@ async def test_a_task_is_a_run_with_one_node(api: Api) -> None:
     """Its result is the node's outputs; texts that look like expressions, and any name of an input, stay as they are.
 
     The same task again is the same run, whatever Wayang's startTime says; with other inputs it is refused, and for
-    another tenant it is his own.
+    another tenant it is his own. What is run is said by the implementation, the type that Wayang puts into the
+    metadata, or the descriptor's id or name.
     """
     inputs = {"text": "${inputs.x} $${y}", 'a "quoted}" name': [1, {"b": None}], "käse": 1.5}
     body = task(input=inputs)
@@ -87,9 +88,16 @@ async def test_a_task_is_a_run_with_one_node(api: Api) -> None:
     assert other["outputs"] == {"a": 3}
     assert other["metadata"]["runId"] != result["metadata"]["runId"]
 
+    for descriptor, metadata, outputs in WAYS:
+        result = await execute(api, task(None, nodeDescriptor=descriptor, metadata=metadata, input={"a": 1}))
+        assert result["outputs"] == outputs, result
 
-async def test_a_task_that_fails(api: Api) -> None:
-    """It failed, not the request; it is tried once, since whoever asks decides about another attempt."""
+
+async def test_tasks_that_do_not_succeed(api: Api) -> None:
+    """One that fails did, and not the request; it is tried once, since whoever asks decides about another attempt.
+
+    One that takes long answers 202 when it is not waited for; a second cancel finds it as it is.
+    """
     world.failing.add("hub")
     for kind, inputs, expected in (
         ("api-test-broken", {}, ("TOOL_ERROR", False)),
@@ -103,9 +111,6 @@ async def test_a_task_that_fails(api: Api) -> None:
         assert (await status(api, body))["status"] == "FAILED"
     world.failing.discard("hub")
 
-
-async def test_a_task_under_way_can_be_cancelled(api: Api) -> None:
-    """It answers 202 when it is not waited for; a second cancel finds it as it is."""
     world.gates["hub"] = asyncio.Event()
     body = task("api-test-gate", input={"name": "hub"})
     response = await api("POST", "/runtime-hub/execute", json=body, headers={"Prefer": "respond-async, wait=0"})
@@ -118,13 +123,6 @@ async def test_a_task_under_way_can_be_cancelled(api: Api) -> None:
     result = await execute(api, body)
     assert (result["success"], result["metadata"]["status"]) == (False, "CANCELLED")
     assert "cancelled at the runtime hub" in result["error"]["message"]
-
-
-async def test_what_is_run_is_said_in_many_ways(api: Api) -> None:
-    """By the implementation, the type that Wayang puts into the metadata, or the descriptor's id or name."""
-    for descriptor, metadata, outputs in WAYS:
-        result = await execute(api, task(None, nodeDescriptor=descriptor, metadata=metadata, input={"a": 1}))
-        assert result["outputs"] == outputs, result
 
 
 async def test_who_may_do_what(api: Api) -> None:
