@@ -21,7 +21,7 @@ from dalang.activities.python import LocalFunctions
 from dalang.errors import DalangError
 from dalang.llm_models import ANY
 from dalang.nodes import NodeContext, Registry, registry
-from dalang.wire import AGENT, PERMIT_NODE, NodeTask
+from dalang.wire import AGENT, PERMIT_NODE, PLANNER, NodeTask
 
 ENTRY_POINT_GROUP = "dalang.nodes"
 
@@ -88,12 +88,19 @@ def node_activities(
     def adapter(handler: Handler) -> Callable[[NodeTask], Handler]:
         return lambda task: handler
 
+    def requests(task: NodeTask) -> Handler:
+        if "of" in task.get("implementation", {}):
+            return http.function
+        if task["nodeId"] == PLANNER:
+            return http.plan
+        return http.verdict if task.get("evaluator") else http
+
     def registered(name: str) -> Callable[[NodeTask], Handler]:
         return lambda task: lambda ctx: local.registered(ctx, name)
 
     handlers: dict[str, Callable[[NodeTask], Handler]] = {
         "noop": lambda task: _noop,
-        "http": lambda task: http.function if "of" in task.get("implementation", {}) else http,
+        "http": requests,
         "python": python,
         AGENT: agent,
         PERMIT_NODE: lambda task: tell,

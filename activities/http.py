@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import IO, Any, Literal
 
 import httpx
@@ -29,8 +30,11 @@ from dalang.artifact_files import CHUNK_BYTES
 from dalang.artifact_references import is_reference
 from dalang.durations import Duration
 from dalang.nodes import InvalidInput, NetworkError, NodeContext, TimedOut, ToolError
+from dalang.wire import PLANNER_INPUTS
 
 MAX_RESPONSE_BYTES = 8 * 1024 * 1024
+SAID = ("verdict", "reason", "patch", "plan")
+"""What the run reads of an evaluator's or a planner's outputs."""
 MAX_EXCERPT = 500
 
 
@@ -82,6 +86,25 @@ class Http:
         if not _expected(response.status_code, request.expected_statuses):
             raise _unexpected(response, outputs)
         return outputs
+
+    async def verdict(self, ctx: NodeContext) -> dict[str, Any]:
+        """Ask a service that evaluates: what it says of a verdict, or of another plan, stands in the outputs, too.
+
+        Raises:
+            NodeFailure: as for any request.
+        """
+        outputs = await self(ctx)
+        said = outputs["response"]
+        return {**{name: said[name] for name in SAID if name in said}, **outputs} if isinstance(said, dict) else outputs
+
+    async def plan(self, ctx: NodeContext) -> dict[str, Any]:
+        """Ask a service that plans: what a planner is told is POSTed, unless its inputs say something else.
+
+        Raises:
+            NodeFailure: as for any request.
+        """
+        told = {name: ctx.inputs[name] for name in PLANNER_INPUTS if name in ctx.inputs}
+        return await self.verdict(replace(ctx, inputs={"method": "POST", "body": told, **ctx.inputs}))
 
     async def function(self, ctx: NodeContext) -> Any:
         """Carry out a node whose implementation is a service: its inputs are POSTed, the answer is its outputs.

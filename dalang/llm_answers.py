@@ -24,8 +24,6 @@ VERDICT_SCHEMA: Mapping[str, Any] = {
     "required": ["verdict", "reason"],
     "additionalProperties": False,
 }
-PLANNER_INPUTS = ("plan", "revision", "causes")
-"""What every planner gets."""
 _OPEN = frozenset(
     {"additionalProperties", "unevaluatedProperties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref"}
 )

@@ -38,6 +38,8 @@ PERMIT_NODE = "permit_node"
 """The activity that goes before one on a task queue of others: policies are asked, large inputs kept."""
 PLANNER = "(planner)"
 """Stands for the node in a planner's task and in its failed attempts: it is none of the plan's."""
+PLANNER_INPUTS = ("plan", "revision", "runInputs", "causes", "statuses", "problems")
+"""What a planner is told, beside its own inputs."""
 AGENT = "agent"
 """The activity of nodes that agents take which ask for work."""
 WORKFLOW_ID_PREFIX = "run-"

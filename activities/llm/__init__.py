@@ -23,7 +23,6 @@ from dalang.activities.python import LocalFunctions
 from dalang.activities.secrets import Vault, in_logs
 from dalang.launch import check_plan
 from dalang.llm_answers import (
-    PLANNER_INPUTS,
     PLANNER_SYSTEM,
     REVISION_SCHEMA,
     VERDICT_SYSTEM,
@@ -40,7 +39,7 @@ from dalang.revision import revise
 from dalang.settings import Settings, environment_variable
 from dalang.validation.input_schema import schema_problems
 from dalang.watched_file import WatchedFile
-from dalang.wire import PLANNER, NodeTask
+from dalang.wire import PLANNER, PLANNER_INPUTS, NodeTask
 
 INSTALL = "pip install 'dalang[llm]'"
 WHOSE = "What the model answers"

@@ -39,6 +39,12 @@ class Service(BaseHTTPRequestHandler):
         text, content_type = json.dumps(got), "application/json; charset=utf-8"
         if kind == "rubbish":
             text, content_type = "{oops", "application/json"
+        if kind == "judge":
+            text = json.dumps({"verdict": "replan", "reason": "too short"})
+        if kind == "planner":
+            asked = json.loads(got["body"])
+            note = f"{asked['causes'][0]['nodeId']} in revision {asked['revision']}"
+            text = json.dumps({"patch": {"changeInputs": {"publish": {"note": note}}}, "reason": "why not"})
         if kind == "text":
             text, content_type = "plain words", "text/plain"
         self.send_response(int(rest) if kind == "status" else 200)
@@ -187,3 +193,20 @@ async def test_one_http_node_after_another_sends_its_own_request(
         )
     ).end()
     assert body_of(end, "NODE_COMPLETED", "b")["outputs"]["response"]["body"] == "GET"
+
+
+async def test_a_service_judges_and_a_service_plans(shared_engine: Engine, service: ThreadingHTTPServer) -> None:
+    """What they say stands in the body of their answers; the planner is sent what planners are told."""
+    address = f"http://127.0.0.1:{service.server_port}"
+    plan = {
+        "planner": {"type": "http", "inputs": {"url": f"{address}/planner"}},
+        "nodes": [
+            {"nodeId": "judge", "type": "http", "evaluator": True, "inputs": {"url": f"{address}/judge"}},
+            {"nodeId": "publish", "type": "noop"},
+        ],
+        "edges": [{"sourceNodeId": "judge", "targetNodeId": "publish"}],
+        "outputs": {"note": "${nodes.publish.outputs.note}", "status": "${nodes.judge.outputs.status}"},
+    }
+    end = await (await shared_engine.start(plan)).end()
+    assert end["run"]["status"] == "COMPLETED", end["run"]["error_message"]
+    assert end["result"]["outputs"] == {"note": "judge in revision 1", "status": 200}
