@@ -89,7 +89,8 @@ class Memories:
             # Also when it is cancelled: whoever waits for this one's end does so for a moment only, the rest goes on.
             await asyncio.shield(self._sessions.abandon(held))
             raise
-        return await asyncio.shield(self._sessions.finish(held, outputs))
+        # They are stored before the wrapper sees them.
+        return await asyncio.shield(self._sessions.finish(held, ctx._mask(outputs)))
 
     async def _episodes(self, task: NodeTask, spec: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
         if not spec["episodes"]:

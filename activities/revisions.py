@@ -26,6 +26,7 @@ from dalang.plan_diff import counts, plan_diff, summary
 from dalang.program import Program, compile_plan
 from dalang.program_changes import changes
 from dalang.revision import Revision, revise
+from dalang.secret_references import nodes_given_otherwise
 from dalang.store.engine import is_connection_error, transaction
 from dalang.store.plans import get_document, put_document
 from dalang.store.revisions import plan_of_revision, results_of
@@ -84,6 +85,10 @@ class Revisions:
                         _wire(one.model_copy(update={"pointer": root + one.pointer})) for one in error.problems
                     ]
                 }
+        if request.get("byPlanner"):
+            told = _secrets_told(document, revision)
+            if told:
+                return {"problems": [_wire(problem) for problem in told]}
         program, needed = await self._compute(lambda: _compiled(document, revision, request["priority"]))
         tenant_id, run_id = request["tenantId"], UUID(request["runId"])
         async with transaction(self._engine, tenant_id) as conn:
@@ -128,6 +133,19 @@ class Revisions:
     async def _compute(self, call: Callable[[], T]) -> T:
         async with self._slot:
             return await asyncio.to_thread(call)
+
+
+def _secrets_told(document: Mapping[str, Any], revision: Revision) -> list[Problem]:
+    return [
+        Problem(
+            pointer=revision.places.get(f"nodes/{node}", "/" + next(iter(revision.places), "").partition("/")[0]),
+            code="BAD_SECRET",
+            message=f"A planner neither writes nor changes a node that is given a secret, as {node!r} is.",
+            severity="error",
+            node_id=node,
+        )
+        for node in nodes_given_otherwise(document, revision.plan.wire())
+    ]
 
 
 def _compiled(document: Mapping[str, Any], revision: Revision, priority: int) -> tuple[dict[str, Any], tuple[str, ...]]:

@@ -100,6 +100,12 @@ async def reveal_configured(ctx: NodeContext, configured: Mapping[str, Any], vau
     return await _revealed(ctx, configured, written_places(configured), vault)
 
 
+def mask_also(ctx: NodeContext, values: Collection[str]) -> None:
+    """Keep these values out of what leaves the handler, and of logs: they are given to it otherwise than by inputs."""
+    ctx._mask = ctx._mask.also(values)
+    in_logs.add(values)
+
+
 async def _revealed(ctx: NodeContext, inputs: Mapping[str, Any], places: Places, vault: Vault) -> dict[str, Any]:
     values: dict[str, str] = {}
     for name in names_in(inputs, places):
@@ -110,8 +116,7 @@ async def _revealed(ctx: NodeContext, inputs: Mapping[str, Any], places: Places,
         if value is None:
             raise InvalidInput(f"there is no secret {name!r} for this tenant", no_effect=True)
         values[name] = value
-    ctx._mask = ctx._mask.also(values.values())
-    in_logs.add(values.values())
+    mask_also(ctx, values.values())
     return revealed(inputs, places, values)
 
 

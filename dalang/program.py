@@ -207,7 +207,11 @@ def _compensation_document(undo: Compensation, retry: int, written: Mapping[str,
 
 
 def _planner_document(plan: Plan, planner: Planner) -> dict[str, Any]:
-    optional = {"handler": planner.handler, "capabilities": list(planner.capabilities) or None}
+    optional = {
+        "handler": planner.handler,
+        "capabilities": list(planner.capabilities) or None,
+        "secrets": written_places(planner.inputs) or None,
+    }
     document = {
         "type": planner.type,
         "inputs": planner.inputs,

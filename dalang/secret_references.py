@@ -87,6 +87,24 @@ def _without_expressions(text: str) -> str:
     return "".join((*parts, text[index:]))
 
 
+def nodes_given_otherwise(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Return the nodes of the plan ``after`` that refer to secrets and are not, word for word, nodes of ``before``.
+
+    Who writes plans may send a secret anywhere. A planner is asked by what nodes put out, and may be a model that was
+    talked into it: it may move nodes that are given secrets, and neither write nor change one.
+    """
+    known = _nodes(before)
+    return [
+        name
+        for name, node in _nodes(after).items()
+        if known.get(name) != node and next(texts_with_scheme(node), None) is not None
+    ]
+
+
+def _nodes(plan: Mapping[str, Any]) -> dict[str, Any]:
+    return {node["nodeId"]: node for part in ("nodes", "finally") for node in plan.get(part) or ()}
+
+
 def names_in(inputs: Any, places: Places) -> list[str]:
     """Return the names of the secrets that ``inputs`` refer to at ``places``."""
     names: dict[str, None] = {}

@@ -239,7 +239,7 @@ class RevisionRequest(TypedDict):
     """Input of ``prepare_revision``: the plan's revision that ``change`` (``patch`` or ``plan``) is made of.
 
     ``plan`` is its digest, None for the plan the run was started with; ``priority`` is the run's. With ``dryRun``
-    nothing is stored.
+    nothing is stored. What a planner asks for (``byPlanner``) may not change who is given secrets.
     """
 
     runId: str
@@ -249,6 +249,7 @@ class RevisionRequest(TypedDict):
     priority: int
     change: dict[str, Any]
     dryRun: bool
+    byPlanner: NotRequired[bool]
 
 
 class PreparedRevision(TypedDict):

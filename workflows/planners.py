@@ -91,6 +91,8 @@ class Planners(Replanning):
             task["handler"] = planner["handler"]
         if "capabilities" in planner:
             task["capabilities"] = planner["capabilities"]
+        if "secrets" in planner:
+            task["secrets"] = planner["secrets"]
         result = await workflow.execute_activity(
             planner["type"],
             task,

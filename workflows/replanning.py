@@ -197,7 +197,7 @@ class Replanning(HearingEvents):
         return prepared
 
     def _revision_request(self, request: ReplanRequest) -> wire.RevisionRequest:
-        return {
+        asked: wire.RevisionRequest = {
             "runId": self._run_id,
             "tenantId": self._tenant_id,
             "revision": self._run.revision,
@@ -206,6 +206,9 @@ class Replanning(HearingEvents):
             "change": request.change,
             "dryRun": request.dry_run,
         }
+        if request.planning is not None:
+            asked["byPlanner"] = True
+        return asked
 
     def _event(self, prepared: wire.PreparedRevision, base: int, request: ReplanRequest) -> PlanRevised:
         return PlanRevised(

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from dalang.activities.execution import Recorder
 from dalang.activities.llm.tools import Toolbox
 from dalang.activities.python import LocalFunctions
-from dalang.activities.secrets import Vault, in_logs
+from dalang.activities.secrets import Vault, mask_also
 from dalang.launch import check_plan
 from dalang.llm_answers import (
     PLANNER_SYSTEM,
@@ -96,6 +96,8 @@ class Llm:
         library = await self._loaded()
         model = self._model(question.inputs.model, ctx.tenant_id)
         key = await _key(model, ctx.tenant_id, recorder.vault)
+        if key is not None:
+            mask_also(ctx, [key])  # providers repeat a key that they do not like
         toolbox = Toolbox(ctx, task, local, recorder, question.inputs.tool_errors)
         outputs: dict[str, Any] = await library.converse(ctx, question, model, key, toolbox, task["startToCloseMs"])
         return {name: value for name, value in outputs.items() if value or name not in question.left_out}
@@ -136,7 +138,6 @@ async def _key(model: NamedModel, tenant_id: str, vault: Vault) -> str | None:
         raise _no_key(f"the key of the model, {told}, {error}") from None
     if not found:
         raise _no_key(f"the key of the model is not there: {told} (DALANG_MODELS_FILE)")
-    in_logs.add([found])
     return found
 
 

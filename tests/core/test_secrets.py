@@ -16,7 +16,14 @@ from dalang.canonical import find_unsafe
 from dalang.masking import MIN_LENGTH, Mask
 from dalang.plan import Plan
 from dalang.program import compile_plan
-from dalang.secret_references import BadReference, names_in, patterns_of, revealed, written_places
+from dalang.secret_references import (
+    BadReference,
+    names_in,
+    nodes_given_otherwise,
+    patterns_of,
+    revealed,
+    written_places,
+)
 from dalang.validation import validate
 
 VALUES = {"key": "k-value", "eu-token": "t-value", "other": "o-value"}
@@ -118,6 +125,17 @@ def test_a_compiled_plan_says_where_it_writes_references() -> None:
     assert (a["secrets"], a["compensation"]["secrets"]) == ({"/url": ["url"]}, {"/headers/X": ["key"]})
     assert b["compensation"]["secrets"] == {"/url": ["url"]}
     assert "secrets" not in c
+
+
+def test_a_planner_may_move_a_node_with_a_secret_and_nothing_else() -> None:
+    """Not change it, and not write one, at whatever depth."""
+    node = {"nodeId": "a", "type": "http", "inputs": {"url": "http://shop/", "body": ["secret://key"]}}
+    plain = {"nodeId": "b", "type": "http", "inputs": {"url": "http://x/"}}
+    before = {"nodes": [node, plain], "finally": []}
+    assert nodes_given_otherwise(before, {"nodes": [{**plain, "inputs": {}}], "finally": [node]}) == []
+    assert nodes_given_otherwise(before, {"nodes": [{**node, "type": "noop"}, plain]}) == ["a"]
+    deep = {"nodeId": "c", "type": "map", "map": {"body": {"inputs": {"x": "{{secret://key}}"}}}}
+    assert nodes_given_otherwise(before, {"nodes": [node, deep]}) == ["c"]
 
 
 SECRET = st.text(min_size=MIN_LENGTH).filter(lambda text: find_unsafe(text) is None and len(text.strip()) >= MIN_LENGTH)

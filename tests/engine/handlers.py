@@ -337,6 +337,10 @@ async def planner(ctx: NodeContext, **inputs: Any) -> dict[str, Any]:
         raise NodeFailure("no idea", type="NETWORK_ERROR", retryable=way == "fail-once")
     if way == "hang":
         await asyncio.sleep(3600)
+    if way == "steal":
+        return {
+            "patch": {"addNodes": [{"nodeId": "thief", "type": "t-value", "inputs": {"k": "secret://of-the-shop"}}]}
+        }
     if way == "nonsense" or (way == "badly-first" and not inputs["problems"]):
         return {"patch": {"removeNodes": ["nobody"]}} if way == "badly-first" else {"answer": 42}
     if cause["kind"] == "failure":

@@ -53,6 +53,14 @@ async def test_an_article_grows_until_it_is_long_enough(shared_engine: Engine) -
     assert await shared_engine.chain_problem(str(end["run"]["run_id"])) is None
 
 
+async def test_a_planner_gives_nobody_a_secret(shared_engine: Engine) -> None:
+    """What it answers may come from whoever wrote an output; it is told, and asked again in vain."""
+    end = await (await shared_engine.start(_article(way="steal"))).end()
+    assert end["run"]["status"] == "FAILED"
+    assert "neither writes nor changes a node that is given a secret" in end["run"]["error_message"]
+    assert "thief" not in end["nodes"]
+
+
 async def test_max_replans(shared_engine: Engine) -> None:
     """Bounded to one round, the second verdict fails its node and the run, and says why."""
     end = await (await shared_engine.start(_article(maxReplans=1))).end()
