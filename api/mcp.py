@@ -36,10 +36,8 @@ class McpEndpoint:
         self._starting = asyncio.Lock()
         self._manager: Any = None
         self._running: asyncio.Task[None] | None = None
-
-    def route(self) -> Route:
-        """Return its route, which is in no OpenAPI document: it speaks another protocol."""
-        return Route("/mcp", endpoint=self, include_in_schema=False)
+        self.route = Route("/mcp", endpoint=self, include_in_schema=False)
+        """It is in no OpenAPI document: it speaks another protocol."""
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -60,6 +58,7 @@ class McpEndpoint:
             Unauthenticated, Forbidden: as for REST.
             NotFound: the library is not installed.
         """
+        scope["route"] = self.route  # for the metrics
         await self._authenticate(scope)
         manager = await self._started()
         await manager.handle_request(scope, receive, send)

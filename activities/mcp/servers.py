@@ -51,6 +51,7 @@ class Server(BaseModel):
     cwd: str | None = None
     url: str | None = Field(None, pattern=r"^https?://[^\s/]")
     headers: dict[str, str] = Field(default_factory=dict)
+    protocol: Literal["auto", "legacy"] = "auto"
     tools: tuple[str, ...] | None = None
     tenants: tuple[str, ...] | None = None
 

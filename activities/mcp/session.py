@@ -125,6 +125,7 @@ class Call:
                 client_info=Implementation(name="dalang", version=__version__),
                 elicitation_callback=self._elicit,
                 message_handler=self._hear,
+                mode=self.server.protocol,
                 cache=None,
             ) as client,
         ):

@@ -13,12 +13,21 @@ from typing import Any
 import httpx
 import httpx2
 import pytest
+import uvicorn
 import yaml
 from fastapi import FastAPI
 from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 
+from dalang.activities.egress import enforcing
+from dalang.activities.mcp.node import Mcp
+from dalang.activities.mcp.servers import NamedServers
+from dalang.api.app import create_app
+from dalang.egress import Egress
 from dalang.mcp_server.guide import PLANS
+from dalang.nodes import NodeContext, NodeFailure
+from dalang.settings import Settings
+from dalang.stack.ports import free_port
 from dalang.validation import validate
 from tests.api import world
 from tests.api.world import TOKENS, Api, chain
@@ -235,6 +244,33 @@ async def test_without_a_token_there_is_nothing(app: FastAPI, api: Api, token: s
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"].startswith("Bearer")
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_plan_starts_runs_on_another_dalang(app: FastAPI, settings: Settings) -> None:
+    """An mcp node of one calls the tools of the other; a second attempt of it starts no second run."""
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(create_app(settings), host="127.0.0.1", port=port, log_config=None))
+    serving = asyncio.create_task(server.serve())
+    async with asyncio.timeout(20):
+        while not server.started:
+            await asyncio.sleep(0.02)
+    where = {
+        "url": f"http://127.0.0.1:{port}/mcp",
+        "headers": {"Authorization": f"Bearer {TOKENS['acme', 'operator']}"},
+    }
+    inputs = {"server": where, "tool": "start_run", "arguments": {"plan": chain("noop")}}
+    node = Mcp(NamedServers(None))
+    with enforcing(Egress.of(["127.0.0.1"])):
+        first = await node(NodeContext("n", "n", "mcp", "r", "acme", inputs, "r:n:0:0"))
+        again = await node(NodeContext("n", "n", "mcp", "r", "acme", inputs, "r:n:0:0", attempt=2))
+        other = await node(NodeContext("m", "m", "mcp", "r", "acme", inputs, "r:m:0:0"))
+        assert first["runId"] == again["runId"] != other["runId"]
+        wrong = {**inputs, "arguments": {"plan": {"name": "x", "nodes": []}}}
+        with pytest.raises(NodeFailure, match="NO_NODES") as caught:
+            await node(NodeContext("n", "n", "mcp", "r", "acme", wrong, "r:o:0:0"))
+    assert caught.value.details["structured"]["status"] == 422
+    server.should_exit = True
+    await serving
 
 
 async def test_without_the_library(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

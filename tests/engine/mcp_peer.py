@@ -133,6 +133,8 @@ def main() -> None:
             version = message["params"]["protocolVersion"]
             about = {"name": "peer", "version": "1"}
             answer(message, {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": about})
+        elif method == "server/discover" and "shy" in sys.argv:
+            continue
         elif method == "tools/list":
             half = len(TOOLS) // 2
             if (message.get("params") or {}).get("cursor"):

@@ -46,11 +46,9 @@ def servers_file(folder: Path, **more: Any) -> dict[str, Any]:
 def node(tmp_path: Path) -> Callable[..., Any]:
     """``await node(tool, arguments)`` calls a tool as a node does; its context is ``node.ctx``."""
     path = tmp_path / "servers.yaml"
-    path.write_text(
-        json.dumps(
-            servers_file(tmp_path, gone={"command": "no-such-program"}, mute={"command": "sleep", "args": ["99"]})
-        )
-    )
+    shy = {"command": sys.executable, "args": [str(PEER), str(tmp_path), "shy"], "protocol": "legacy"}
+    more = {"gone": {"command": "no-such-program"}, "mute": {"command": "sleep", "args": ["99"]}, "shy": shy}
+    path.write_text(json.dumps(servers_file(tmp_path, **more)))
     handler = Mcp(NamedServers(path))
 
     async def call(tool: str, arguments: dict[str, Any] | None = None, **inputs: Any) -> dict[str, Any]:
@@ -119,6 +117,12 @@ async def test_a_program_that_is_not_there(node: Any) -> None:
     with pytest.raises(NodeFailure, match="there is no no-such-program") as caught:
         await node("x", server="gone")
     assert (caught.value.type, caught.value.retryable) == ("NETWORK_ERROR", True)
+
+
+async def test_a_server_of_old(node: Any, tmp_path: Path) -> None:
+    """It is not asked for more than it knows."""
+    assert (await node("measure", {"count": 2}, server="shy"))["text"] == "2 m"
+    assert heard(tmp_path, "server/discover") == []
 
 
 async def test_a_program_that_never_says_a_word(node: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
