@@ -14,12 +14,12 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from dalang.activities.execution import Handler, checked_outputs
+from dalang.activities.execution import MAX_OUTPUT_BYTES, Handler, checked_outputs
 from dalang.activities.sessions import Held, Sessions
 from dalang.activities.worktrees import Worktrees
 from dalang.canonical import compact_json, find_unsafe
 from dalang.cortex import Cortex, CortexError
-from dalang.nodes import AskPerson, Memory, NetworkError, NodeContext
+from dalang.nodes import AskPerson, InvalidInput, Memory, NetworkError, NodeContext
 from dalang.settings import Settings
 from dalang.store.engine import transaction
 from dalang.store.episodes import Episode, remember, search_episodes
@@ -81,7 +81,10 @@ class Memories:
     async def _apart(self, ctx: NodeContext, handler: Handler, held: Held) -> Any:
         """Let the handler work in its session; merge what it did if it succeeds, close whatever happens."""
         try:
-            outputs = checked_outputs(await handler(ctx))
+            # Before anything is merged: what cannot be carried is a failure. And they are kept with the session.
+            outputs = ctx._mask(checked_outputs(await handler(ctx)))
+            if len(compact_json(outputs)) > MAX_OUTPUT_BYTES:
+                raise InvalidInput(f"the outputs are larger than the {MAX_OUTPUT_BYTES:,} bytes that are carried")
         except AskPerson:
             await self._sessions.leave(held)
             raise

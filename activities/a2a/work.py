@@ -38,7 +38,7 @@ from dalang.activities.a2a.meaning import (
 from dalang.activities.egress import http_client
 from dalang.activities.http_failures import Bounded
 from dalang.activities.secrets import Vault, reveal_configured
-from dalang.nodes import InvalidInput, NetworkError, NodeContext, NodeFailure, TimedOut, ToolError
+from dalang.nodes import InvalidInput, Memory, NetworkError, NodeContext, NodeFailure, TimedOut, ToolError
 
 if TYPE_CHECKING:
     from dalang.activities.a2a.peer import Cards, Peer
@@ -152,6 +152,8 @@ class Work:
     def _first(self) -> JSON:
         call = self._call
         metadata = {**call.metadata, **({"skill": call.skill} if call.skill else {})}
+        if self._ctx.memory != Memory():
+            metadata["memory"] = self._ctx.memory.wire()
         message = self._message(self._first_id(), call.rest if call.message is None else call.message)
         return {**message, "metadata": metadata} if metadata else message
 

@@ -7,7 +7,21 @@ from dalang.validation.report import Problems
 from dalang.validation.structure import Draft, NodeAt
 
 WITHOUT_MEMORY = frozenset(
-    ("noop", "sleep", "timer", "event", "human", "plan", "map", "loop", "http", "wasm", "container", "runtime-hub")
+    [
+        "noop",
+        "sleep",
+        "timer",
+        "event",
+        "human",
+        "plan",
+        "map",
+        "loop",
+        "http",
+        "mcp",
+        "wasm",
+        "container",
+        "runtime-hub",
+    ]
 )
 """Node types that have no use for a memory: they wait, are made of nodes, or their inputs are all they get."""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import runpy
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,8 @@ def write(ctx: NodeContext, files: dict[str, str], then: str = "", go: str = "")
         time.sleep(0.02)
     if then == "ask" and ctx.answer is None:
         raise AskPerson("Is it good?", form={"type": "object"})
+    if then == "kill" and ctx.attempt == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
     if then == "fail":
         raise ToolError("it went wrong")
     if then == "rubbish":

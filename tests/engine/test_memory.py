@@ -9,6 +9,8 @@ import pytest
 from temporalio import activity
 from temporalio.worker import Worker
 
+from dalang.activities.a2a.call import call_of
+from dalang.activities.a2a.work import Work
 from dalang.nodes import Memory, NodeContext, Session
 from dalang.store.engine import create_engine
 from tests.engine.agents import Client, api, outputs, register, start, wants
@@ -108,3 +110,13 @@ def test_a_handler_sees_what_it_was_given() -> None:
         "session": {"kind": "cortex", "id": "s1", "workspace": "w", "paths": ["src/**"], "readOnlyPaths": []},
     }
     assert "secret" not in repr(ctx)
+
+
+def test_an_agent_behind_a2a_is_given_it_in_the_metadata_of_the_message() -> None:
+    """Beside what the plan has there; without a memory there is nothing."""
+    ctx = NodeContext("n", "n", "a2a", "r", "t", {}, "k")
+    peer: Any = None
+    call = call_of({"url": "https://agent.example", "message": "do it", "metadata": {"a": 1}})
+    assert Work(ctx, call, peer)._first()["metadata"] == {"a": 1}
+    ctx.memory = Memory(({"name": "x"},))
+    assert Work(ctx, call, peer)._first()["metadata"] == {"a": 1, "memory": {"episodes": [{"name": "x"}]}}

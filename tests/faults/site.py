@@ -30,7 +30,7 @@ from dalang.workflows.dispatch import BASE_TASK_SECONDS
 from tests.engine.kit import TENANT, Engine, Started, engine
 from tests.harness import PATIENCE
 
-NODE_MODULES = ("tests.engine.handlers", "tests.faults.handlers")
+NODE_MODULES = ("tests.engine.handlers", "tests.engine.remembering", "tests.faults.handlers")
 STARTED = PendingActivityState.PENDING_ACTIVITY_STATE_STARTED
 RETRY = {"backoffStrategy": "FIXED", "initialDelayMs": 100, "maxDelayMs": 100, "jitter": False}
 

@@ -54,3 +54,25 @@ async def _end(started: Started, state: str, outcome: dict[str, Any]) -> None:
                     await end_assignment(conn, taken[0].assignment_id, taken[1], state, outcome)
                     return
             await asyncio.sleep(0.1)
+
+
+@activity.defn(name="remember")
+async def remember(task: dict[str, Any]) -> dict[str, Any]:
+    """Answer what is remembered."""
+    return {"outputs": {"memory": task["memory"]}}
+
+
+async def agent_that_remembers(started: Started) -> None:
+    """Be there for a node that is given episodes, and for one with a session, which is refused."""
+    endpoint = {"taskQueue": f"{QUEUE}-memory", "activity": "remember"}
+    await register(
+        started.engine,
+        "h-remembers",
+        "taskQueue",
+        endpoint=endpoint,
+        capabilities={"h-remembers": 1},
+        max_concurrent_tasks=2,
+    )
+    client = await Client.connect(started.engine.settings.temporal_address)
+    async with Worker(client, task_queue=endpoint["taskQueue"], activities=[remember]):
+        await started.until("PLAN_FAILED")

@@ -17,7 +17,7 @@ from dalang.store.breakers import breaker_id, force_open, reset
 from dalang.store.engine import transaction
 from tests.engine.kit import TENANT, Started, noop_chain
 from tests.harness import PATIENCE
-from tests.replay.agent_acts import agents_at_work
+from tests.replay.agent_acts import agent_that_remembers, agents_at_work
 
 
 async def _nothing(started: Started) -> None:
@@ -749,6 +749,18 @@ PLANS["circuit-breaker"] = Recorded(
 PLANS["circuit-breaker-cancel"] = Recorded(
     {"nodes": [_node("a", "t-flaky", inputs=_ENDPOINT, retryPolicy={"initialDelayMs": 2_000})]},
     _break_and_cancel,
+)
+PLANS["memory"] = Recorded({"nodes": [_node("a", "t-value", name="Remember", memory={"episodes": 1})]})
+PLANS["memory-elsewhere"] = Recorded(
+    {
+        "nodes": [
+            _node("a", "agent", **_wants("h-remembers"), memory={"episodes": 2}),
+            _node("b", "agent", **_wants("h-remembers"), memory={"session": {"repository": "r"}}),
+        ],
+        "edges": [_edge("a", "b")],
+    },
+    agent_that_remembers,
+    state={"limits": ["capability:h-remembers"]},
 )
 
 
