@@ -99,15 +99,11 @@ def failure_of(task: Mapping[str, Any], agent: str) -> NodeFailure:
 def question_of(task: Mapping[str, Any], agent: str, **whom: Any) -> AskPerson:
     """Return the question that a task means which needs input; ``whom`` are fields of the question.
 
-    An agent says which values it wants with a JSON Schema under ``form`` or ``schema`` in a data part, or, if it is a
-    Dalang whose run asks a person, by which ``actions`` it can be answered.
+    An agent says which values it wants with a JSON Schema under ``form`` or ``schema`` in a data part.
     """
     parts = _status_parts(task)
     said = content_of(part for part in parts if "text" not in part)
     form = next((found for name in ("form", "schema") if (found := _form(said, name)) is not None), None)
-    actions = said.get("actions")
-    if isinstance(actions, list) and actions and all(isinstance(one, str) for one in actions):
-        form = _decision(actions, form, said)
     context = said if len(compact_json(said)) <= MAX_CONTEXT_BYTES else {}
     words = words_of(task).strip() or "The agent needs an answer to go on."
     return AskPerson(words, form=form or PLAIN_FORM, context={"agent": agent, **context}, **whom)
@@ -119,17 +115,6 @@ def _form(said: dict[str, Any], name: str) -> Mapping[str, Any] | None:
         return None
     said.pop(name)
     return given
-
-
-def _decision(actions: list[str], form: Mapping[str, Any] | None, said: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the form of a decision about another run's human task; which one goes back with it as it came."""
-    properties: dict[str, Any] = {"action": {"enum": actions[:20]}, "notes": {"type": "string"}}
-    for name in ("values", "outputs", "inputs"):
-        properties[name] = form if name == "values" and form is not None else {"type": "object"}
-    for name in ("humanTask", "digest"):
-        if isinstance(said.get(name), str):
-            properties[name] = {"const": said[name], "default": said[name]}
-    return {"type": "object", "properties": properties, "required": ["action"]}
 
 
 def answer_of(values: Mapping[str, Any]) -> Any:

@@ -201,7 +201,10 @@ def decision(message: Message, open_tasks: Sequence[HumanTask]) -> tuple[HumanTa
         if text is not None:
             given.setdefault("notes", text)
     elif is_question(task) and word not in ("reject", "abort") and (text is not None or given):
-        given = {"action": "approve", "values": {**({} if text is None else {TEXT_INPUT: text}), **given}}
+        given = {
+            "action": "answer" if "answer" in task.actions else "approve",
+            "values": {**({} if text is None else {TEXT_INPUT: text}), **given},
+        }
     elif word in task.actions:
         given = {"action": word, **given}
     else:

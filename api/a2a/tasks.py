@@ -108,9 +108,10 @@ def question(task: HumanTask) -> list[dict[str, Any]]:
 
 
 def is_question(task: HumanTask) -> bool:
-    """Tell whether a human task asks for an answer in words rather than for a decision: its form has a ``text``."""
+    """Tell whether a human task asks for an answer, not for a decision: a handler asks, or its form has a ``text``."""
     properties = task.form.get("properties") if isinstance(task.form, Mapping) else None
-    return isinstance(properties, Mapping) and TEXT_INPUT in properties and "approve" in task.actions
+    asks_words = isinstance(properties, Mapping) and TEXT_INPUT in properties and "approve" in task.actions
+    return asks_words or "answer" in task.actions
 
 
 def _answer_schema(task: HumanTask) -> dict[str, Any]:

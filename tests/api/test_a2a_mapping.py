@@ -13,7 +13,7 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 
 from dalang.api.a2a.card import card, published
 from dalang.api.a2a.inputs import chosen, content, decision, run_inputs
-from dalang.api.a2a.tasks import STATES, artifacts_of, status_of, statuses_of
+from dalang.api.a2a.tasks import STATES, artifacts_of, question, status_of, statuses_of
 from dalang.api.a2a.updates import updates_of
 from dalang.event_types import EventType
 from dalang.statuses import RUN_ENDS, RunStatus
@@ -153,6 +153,15 @@ def test_messages_decide(form: Any, parts: list[Any], expected: dict[str, Any]) 
     task = human(form=form)
     found, given = decision(said(*parts), [task])
     assert (found, given) == (task, {"digest": "d" * 64, **expected})
+
+
+def test_what_a_handler_asks_is_answered_by_what_is_sent() -> None:
+    """Its form is the message's; `reject` declines."""
+    task = human(kind="input", actions=["answer", "reject"], form=schema(seat=TEXT))
+    assert "form" in question(task)[1]["data"]
+    assert decision(said({"data": {"seat": "aisle"}}), [task])[1]["action"] == "answer"
+    assert decision(said({"data": {"seat": "aisle"}}), [task])[1]["values"] == {"seat": "aisle"}
+    assert decision(said("reject"), [task])[1]["action"] == "reject"
 
 
 @pytest.mark.parametrize("text", ["yes", "approved!", "no, do not approve", ""])

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("here")
 
 def test_kinds_and_statuses_are_those_of_the_server() -> None:
     """The command line does not load the server to show its help."""
-    assert {str(one) for one in Kind} == {str(one) for one in AgentKind} - {"a2a"}
+    assert {str(one) for one in Kind} == {str(one) for one in AgentKind}
     assert {str(one) for one in Status} == {str(one) for one in AgentStatus}
 
 

@@ -21,10 +21,8 @@ from dalang.activities.a2a.meaning import (
 from dalang.activities.a2a.wayang import outputs_of as routed
 from dalang.activities.a2a.wayang import payload_of
 from dalang.errors import ErrorType
-from dalang.human_task import with_form_defaults
 from dalang.nodes import InvalidInput, NodeContext, ToolError
 from dalang.validation import validate
-from dalang.validation.input_schema import schema_problems
 
 URL = "https://agents.example/"
 
@@ -167,16 +165,6 @@ def test_questions() -> None:
     assert answer_of({"answer": "aisle", "n": 1}) == {"answer": "aisle", "n": 1}
     large = question_of(task("INPUT_REQUIRED", {"data": {"x": "y" * 100_000}}), "ada")
     assert large.context == {"agent": "ada"}
-
-
-def test_a_question_of_another_dalang_is_decided_by_its_actions() -> None:
-    """Which task it is, and what was shown, goes back as it came."""
-    asks = {"humanTask": "h1", "digest": "d", "actions": ["approve", "reject"], "form": {"required": ["n"]}}
-    form: Any = question_of(task("INPUT_REQUIRED", {"text": "Go?"}, {"data": asks}), "ada").form
-    assert form["properties"]["action"] == {"enum": ["approve", "reject"]}
-    assert form["properties"]["values"] == {"required": ["n"]}
-    assert with_form_defaults(form, {"action": "approve"}) == {"action": "approve", "humanTask": "h1", "digest": "d"}
-    assert not schema_problems(form)
 
 
 def test_marks_and_messages() -> None:
