@@ -11,7 +11,6 @@ from a2a.types import Artifact, Task, TaskState
 from google.protobuf.json_format import ParseDict, ParseError
 
 from dalang.canonical import compact_json
-from dalang.human_task import ACTIONS
 from dalang.statuses import RUN_ENDS, RunStatus
 from dalang.store.human_tasks import Task as HumanTask
 from dalang.store.runs import Run
@@ -98,7 +97,7 @@ def question(task: HumanTask) -> list[dict[str, Any]]:
         "kind": task.kind,
         "title": task.title,
         "actions": task.actions,
-        **({"form": task.form} if is_question(task) else {"schema": _answer_schema(task)}),
+        "form": task.form,
         "context": task.context,
         "error": task.error,
         "digest": task.digest,
@@ -112,17 +111,6 @@ def is_question(task: HumanTask) -> bool:
     properties = task.form.get("properties") if isinstance(task.form, Mapping) else None
     asks_words = isinstance(properties, Mapping) and TEXT_INPUT in properties and "approve" in task.actions
     return asks_words or "answer" in task.actions
-
-
-def _answer_schema(task: HumanTask) -> dict[str, Any]:
-    """Return the JSON Schema of a data part that decides a task."""
-    parts = {part for action in task.actions for part in ACTIONS.get(action, ())}
-    values = task.form if isinstance(task.form, Mapping) else {"type": "object"}
-    known: dict[str, Any] = {"action": {"type": "string", "enum": task.actions}, "notes": {"type": "string"}}
-    if task.form is not None and "values" in parts:
-        known["values"] = dict(values)
-    known |= {name: {"type": "object"} for name in sorted(parts - {"values"})}
-    return {"type": "object", "properties": known, "required": ["action"], "additionalProperties": False}
 
 
 def sentence_of(run: Run) -> str | None:

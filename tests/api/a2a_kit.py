@@ -11,6 +11,7 @@ from typing import Any
 
 import asyncpg
 import httpx
+import pytest
 import uvicorn
 import yaml
 from a2a.client import Client, ClientConfig, ClientFactory
@@ -19,6 +20,7 @@ from a2a.types import AgentInterface, Message, Part, SendMessageConfiguration, S
 from fastapi import FastAPI
 from google.protobuf.json_format import ParseDict
 
+from dalang.api.a2a import pushing
 from dalang.api.app import create_app
 from dalang.api.services import Services
 from dalang.settings import Settings
@@ -30,7 +32,7 @@ from dalang.worker import worker
 from tests.api import world
 from tests.harness import LOOPBACK_ALLOWED, ROOT, Servers
 
-EXAMPLE = yaml.safe_load((ROOT / "examples/a2a-agent.yaml").read_text(encoding="utf-8"))
+EXAMPLE = yaml.safe_load((ROOT / "examples/a2a-agent.yaml").read_text(encoding="utf-8").replace("2s", "700ms"))
 DIALECTS = [("JSONRPC", "1.0"), ("HTTP+JSON", "1.0"), ("JSONRPC", "0.3"), ("HTTP+JSON", "0.3")]
 V1 = {"A2A-Version": "1.0"}
 
@@ -110,17 +112,19 @@ async def serving(servers: Servers, superuser: asyncpg.Connection, home: Path) -
             await ensure_token(conn, token, tenant, f"{role}@{tenant}", [role])
     await engine.dispose()
     app = create_app(settings)
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, access_log=False))
-    running = asyncio.create_task(server.serve())
-    async with worker(settings):
-        while not server.started:
-            await asyncio.sleep(0.02)
-        made = Served(settings.public_url, settings, app)
-        await made.publish(EXAMPLE)
-        yield made
-        await made.http.aclose()
-        server.should_exit = True
-        await running
+    with pytest.MonkeyPatch.context() as quick:
+        quick.setattr(pushing, "LOOK_SECONDS", 0.1)
+        server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, access_log=False))
+        running = asyncio.create_task(server.serve())
+        async with worker(settings):
+            while not server.started:
+                await asyncio.sleep(0.02)
+            made = Served(settings.public_url, settings, app)
+            await made.publish(EXAMPLE)
+            yield made
+            await made.http.aclose()
+            server.should_exit = True
+            await running
     await drop_database(superuser, database.name)
 
 

@@ -197,8 +197,8 @@ def test_what_is_asked_says_which_state(nodes: set[str], state: str) -> None:
     assert status["state"] == f"TASK_STATE_{state}"
     assert status["message"]["parts"][0] == {"text": "May I?"}
     shown = status["message"]["parts"][1]["data"]
-    assert shown["schema"]["properties"].keys() == {"action", "notes", "outputs"}
-    assert shown["schema"]["properties"]["action"]["enum"] == shown["actions"] == ["approve", "reject", "edit"]
+    assert shown.keys() == {"humanTask", "kind", "title", "actions", "digest"}
+    assert shown["actions"] == ["approve", "reject", "edit"]
     assert status["timestamp"] == "2026-11-22T09:30:00.000Z"
 
 
