@@ -288,9 +288,13 @@ class SubscriptionItem(Answer):
     updated_at: datetime
 
     @classmethod
-    def of(cls, stored: Subscription, progress: Progress) -> Self:
-        """Return what is shown of a subscription."""
-        return cls.model_validate(cls.shown(stored, progress))
+    def of(cls, stored: Subscription, progress: Progress, *, whole: bool = True) -> Self:
+        """Return what is shown of a subscription; not ``whole``: of the address only the host."""
+        shown = cls.shown(stored, progress)
+        if not whole and "url" in stored.target:
+            parts = urlsplit(stored.target["url"])
+            shown["url"] = f"{parts.scheme}://{parts.netloc}/..."
+        return cls.model_validate(shown)
 
     @staticmethod
     def shown(stored: Subscription, progress: Progress) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Subscriptions: who is told of events, by webhook, Kafka or NATS. Workers do the telling (``dalang/publishing``).
 
-Webhooks are the tenant's own affair. Kafka and NATS are the operator's, who set their addresses: those subscriptions
-take an admin.
+Webhooks are the tenant's own affair; their addresses may hold tokens, so who only reads sees no more than the host.
+Kafka and NATS are the operator's, who set their addresses: those subscriptions take an admin.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from dalang.api.auth import ADMINS, Operator, Principal, Reader
+from dalang.api.auth import ADMINS, OPERATORS, Operator, Principal, Reader
 from dalang.api.bodies import body_schema, small_body
 from dalang.api.problems import Forbidden
 from dalang.api.runs import found_run
@@ -58,7 +58,9 @@ async def get_subscriptions(who: Reader, it: Service) -> SubscriptionList:
     async with it.transaction(who.tenant_id, snapshot=True) as conn:
         found = await subscriptions.list_subscriptions(conn, who.tenant_id)
         progress = await subscriptions.progress_of(conn, [one.subscription_id for one in found])
-    return SubscriptionList(items=[SubscriptionItem.of(one, progress[one.subscription_id]) for one in found])
+    whole = bool(who.roles & OPERATORS)
+    shown = [SubscriptionItem.of(one, progress[one.subscription_id], whole=whole) for one in found]
+    return SubscriptionList(items=shown)
 
 
 @router.post("", status_code=201, openapi_extra=_json(CreateSubscriptionRequest))
@@ -83,7 +85,7 @@ async def get_subscription(who: Reader, subscriptionId: UUID, it: Service) -> Su
     async with it.transaction(who.tenant_id, snapshot=True) as conn:
         found = await subscriptions.get_subscription(conn, who.tenant_id, subscriptionId)
         progress = await subscriptions.progress_of(conn, [subscriptionId])
-    return SubscriptionItem.of(found, progress[subscriptionId])
+    return SubscriptionItem.of(found, progress[subscriptionId], whole=bool(who.roles & OPERATORS))
 
 
 @router.put("/{subscriptionId}", openapi_extra=_json(SubscriptionRequest))

@@ -225,12 +225,14 @@ _MOVE = text(
     "UPDATE event_feed SET transaction_id = CAST(CAST(:transaction_id AS text) AS xid8), "
     "position = :position, moved_at = now()"
 )
-_OPEN = text(
+_OPEN = text(  # in this form it reads one entry of the index; a join with the feed, or EXISTS, may read all events
     """
-    SELECT EXISTS (
-      SELECT 1 FROM event_feed f JOIN run_events e ON (e.transaction_id, e.position) > (f.transaction_id, f.position)
-        AND e.transaction_id < pg_snapshot_xmax(pg_current_snapshot())
-    )
+    SELECT (
+      SELECT position FROM run_events
+      WHERE (transaction_id, position) > ((SELECT transaction_id FROM event_feed), (SELECT position FROM event_feed))
+        AND transaction_id < pg_snapshot_xmax(pg_current_snapshot())
+      ORDER BY transaction_id, position LIMIT 1
+    ) IS NOT NULL
     """
 )
 _NAMES = ", ".join(f"s.{column.name}" for column in COLUMNS)

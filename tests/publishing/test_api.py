@@ -48,6 +48,10 @@ async def test_a_subscription_from_making_to_deleting(
     assert (found["state"], found["types"], found["kind"]) == ("ACTIVE", ["NODE_FAILED"], "webhook")
     assert (found["retry"]["initialDelay"], found["retry"]["giveUpAfter"]) == ("20ms", "1d")
     assert [item["name"] for item in (await api.get(PATH))["items"]] == ["one"]
+    assert found["url"] == "http://127.0.0.1:9/hook"
+    for path in (PATH, f"{PATH}/{one['subscriptionId']}"):
+        seen = (await api("GET", path, as_=("acme", "viewer"))).json()
+        assert [item["url"] for item in seen.get("items", [seen])] == ["http://127.0.0.1:9/..."]
     problem(await api("GET", f"{PATH}/{one['subscriptionId']}", as_=("globex", "viewer")), 404)
     problem(await api("DELETE", f"{PATH}/{one['subscriptionId']}", as_=("globex", "admin")), 404)
     problem(await api("POST", PATH, json={"name": "one", "url": "http://127.0.0.1:9/"}), 409)

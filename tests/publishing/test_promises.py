@@ -232,6 +232,23 @@ async def test_without_a_subscription_nothing_is_read(site: Site) -> None:
     assert await site.world.rows("SELECT count(*) FROM event_publications") == [(0,)]
 
 
+async def test_a_publisher_that_ends_in_order_leaves_nothing_claimed(site: Site, receiving: Receiving) -> None:
+    """Another one goes on at once, instead of when the claim has run out."""
+
+    async def answer(_request: Received) -> bytes:
+        await asyncio.sleep(5 if len(receiver.got) == 2 else 0)
+        return status(204)
+
+    receiver = await receiving(answer)
+    await site.subscribe(receiver.url)
+    async with site.publishing():
+        run, _ = await site.run(4)
+        await receiver.until_got(2)
+    assert await site.world.rows("SELECT sent_seq, claim, attempts FROM event_publications") == [(1, None, 0)]
+    async with site.publishing():
+        assert numbers(await receiver.until(4, seconds=20), run) == [1, 2, 3, 4]
+
+
 async def test_a_pause_stops_a_publisher_at_its_next_event(site: Site, receiving: Receiving) -> None:
     """Also one that has much more of the run to tell."""
     subscription: Subscription | None = None
