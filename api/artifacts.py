@@ -9,11 +9,11 @@ from typing import Annotated
 from urllib.parse import quote
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
-from dalang.api.auth import Admin, Operator, Reader
+from dalang.api.auth import READERS, WORKERS, Admin, Principal, Reader, Worker, requires
 from dalang.api.problems import TooLarge
 from dalang.api.schemas import Answer, QueryModel, Time
 from dalang.api.services import Service
@@ -26,6 +26,8 @@ router = APIRouter(prefix="/orchestrator/artifacts", tags=["artifacts"])
 
 TRANSFER_SECONDS = 3_600.0
 """How long an upload may take."""
+Opener = Annotated[Principal, Depends(requires(READERS | WORKERS))]
+"""Agents outside of the workers open and bring files, too."""
 _ANY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 
@@ -81,7 +83,7 @@ class ArtifactsDeleted(Answer):
 
 @router.post("", status_code=201, openapi_extra={"requestBody": {"required": True, "content": _ANY}})
 async def upload_artifact(
-    who: Operator, request: Request, query: Annotated[UploadQuery, Query()], it: Service
+    who: Worker, request: Request, query: Annotated[UploadQuery, Query()], it: Service
 ) -> ArtifactItem:
     """Keep the body as a file; the Content-Type is its media type."""
     declared = request.headers.get("content-length", "")
@@ -109,7 +111,7 @@ async def get_artifacts(who: Reader, query: Annotated[ArtifactQuery, Query()], i
 
 
 @router.get("/{digest}", response_class=Response, responses={200: {"content": _ANY}})
-async def download_artifact(who: Reader, digest: str, it: Service) -> StreamingResponse:
+async def download_artifact(who: Opener, digest: str, it: Service) -> StreamingResponse:
     """Read a file; its content is checked on the way, and breaks off before its end if it is not what it was."""
     found, chunks = await it.artifacts.open(who.tenant_id, _digest(digest))
     begun = await anext(chunks, b"")  # a store that is away says so before the answer begins

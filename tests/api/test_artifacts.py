@@ -9,9 +9,12 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from dalang.nodes import NodeContext, node
 from dalang.settings import Settings
+from dalang.store.engine import transaction
+from dalang.store.tokens import create_token
 from tests.api.world import Api, problem
 
 LIMIT = 300_000
@@ -96,6 +99,20 @@ async def test_what_cannot_be_kept_is_refused(api: Api, settings: Settings) -> N
     for name in ("0" * 63, "0" * 64, "A" * 64, ".."):
         assert (await api("GET", f"{path}/{name}")).status_code == 404
     assert [one for one in Path(settings.artifacts).rglob("*") if one.is_file()] == []
+
+
+async def test_an_agent_outside_opens_and_brings_files(app: FastAPI, api: Api) -> None:
+    """References are what it is given; it lists and deletes nothing."""
+    async with transaction(app.state.services.engine, None) as conn:
+        plain, _ = await create_token(conn, "acme", "ada", ["agent"])
+    made = await upload(api, b"for ada")
+    path, headers = "/orchestrator/artifacts", {"Authorization": f"Bearer {plain}"}
+    got = await api("GET", f"{path}/{made['digest']}", as_=None, headers=headers)
+    assert got.content == b"for ada"
+    brought = await api("POST", path, as_=None, headers=headers, content=b"by ada")
+    assert (brought.status_code, brought.json()["createdBy"]) == (201, "ada")
+    problem(await api("GET", path, as_=None, headers=headers), 403)
+    problem(await api("DELETE", f"{path}/{made['digest']}", as_=None, headers=headers), 403)
 
 
 async def test_a_damaged_file_is_not_handed_out(api: Api, settings: Settings) -> None:
