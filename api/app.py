@@ -160,7 +160,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     for router in (resource.router for resource in resources):
         app.include_router(router)
-    mcp = McpEndpoint(app, settings.max_plan_bytes + 64 * 1024)
+    mcp = McpEndpoint(app, settings.max_plan_bytes + 64 * 1024, (settings.public_url, settings.api_url))
     app.router.routes.append(mcp.route)
     problems.install(app)
     app.add_middleware(RequestContext, metrics=metrics)

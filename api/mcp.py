@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
-import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 from starlette.datastructures import Headers
@@ -24,15 +24,16 @@ from dalang.api.problems import Forbidden, Unauthenticated
 from dalang.errors import NotFound
 from dalang.mcp_server.rest import Rest
 
-logger = logging.getLogger("dalang.mcp")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class McpEndpoint:
     """The ASGI app at ``/mcp``; ``app`` is the whole API."""
 
-    def __init__(self, app: Any, max_bytes: int) -> None:
+    def __init__(self, app: Any, max_bytes: int, origins: Iterable[str]) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._origins = frozenset(map(_host, origins))
         self._starting = asyncio.Lock()
         self._manager: Any = None
         self._running: asyncio.Task[None] | None = None
@@ -59,9 +60,20 @@ class McpEndpoint:
             NotFound: the library is not installed.
         """
         scope["route"] = self.route  # for the metrics
+        self._check_origin(Headers(scope=scope).get("origin"))
         await self._authenticate(scope)
         manager = await self._started()
         await manager.handle_request(scope, receive, send)
+
+    def _check_origin(self, origin: str | None) -> None:
+        """Refuse pages of others, as the protocol demands: the name of their site may lead to this machine (rebinding).
+
+        Raises:
+            Forbidden: the request comes from such a page.
+        """
+        if origin is None or _host(origin) in self._origins or urlsplit(origin).hostname in LOOPBACK:
+            return
+        raise Forbidden("Pages of another origin may not ask here.")
 
     async def _authenticate(self, scope: Scope) -> None:
         """Let in whoever may read; what more each tool needs, its own request is asked."""
@@ -97,6 +109,11 @@ class McpEndpoint:
                 await ready.wait()
                 self._manager = manager
         return self._manager
+
+
+def _host(address: str) -> tuple[str, str]:
+    parts = urlsplit(address)
+    return parts.scheme, parts.netloc.lower()
 
 
 def _token(ctx: Any) -> str | None:

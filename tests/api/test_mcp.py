@@ -246,6 +246,18 @@ async def test_without_a_token_there_is_nothing(app: FastAPI, api: Api, token: s
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [("http://evil.example", 403), ("null", 403), ("http://localhost:3000", 200), ("http://127.0.0.1:8400", 200)],
+)
+async def test_pages_of_others_are_refused(api: Api, origin: str, status: int) -> None:
+    """The protocol demands it; programs send no origin."""
+    headers = {"Accept": "application/json, text/event-stream", "Origin": origin}
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+    answer = await api("POST", "/mcp", json=call, headers=headers)
+    assert answer.status_code == status
+
+
 async def test_a_plan_starts_runs_on_another_dalang(app: FastAPI, settings: Settings) -> None:
     """An mcp node of one calls the tools of the other; a second attempt of it starts no second run."""
     port = free_port()

@@ -28,6 +28,7 @@ TOOLS = [
         {"name": name, "inputSchema": {"type": "object"}}
         for name in (
             "ask",
+            "twice",
             "environment",
             "die",
             "rubbish",
@@ -74,6 +75,9 @@ def call(request: dict[str, Any]) -> None:
     name, arguments = params["name"], params.get("arguments") or {}
     if name == "measure":
         text(request, f"{arguments['count']} {arguments.get('unit', 'm')}", structuredContent=arguments)
+    elif name == "twice":
+        text(request, "first")
+        text(request, "second")
     elif name == "promise":
         text(request, "{}", structuredContent=arguments)
     elif name == "die":

@@ -83,6 +83,7 @@ async def test_a_tool_is_called_with_the_key_and_its_process_ends(node: Any, tmp
     (call,) = heard(tmp_path, "tools/call")
     assert call["params"]["_meta"]["dalang/idempotencyKey"] == "r:n:0:0"
     assert alive(tmp_path) == []
+    assert await node("twice") == {"text": "first"}
 
 
 @pytest.mark.parametrize(
