@@ -22,6 +22,8 @@ CALL_SECONDS = 30.0
 PULL_SECONDS = 600.0
 """How long the engine may say nothing while it pulls an image."""
 STDOUT, STDERR = 1, 2
+VERSION = (1, 51)
+"""Of the API, as its calls are meant here; an older engine is spoken to in its own."""
 
 
 class NoImage(Exception):
@@ -70,6 +72,7 @@ class Docker:
         base = "http://engine" if scheme == "unix" else address.replace("tcp://", "http://", 1)
         timeout = httpx.Timeout(CALL_SECONDS, connect=5.0)
         self._client = httpx.AsyncClient(base_url=base, transport=transport, timeout=timeout, trust_env=False)
+        self._prefix: str | None = None
 
     async def close(self) -> None:
         """Close connections."""
@@ -165,7 +168,9 @@ class Docker:
             InvalidInput, ToolError: it refuses the request, or fails.
         """
         try:
-            async with self._client.stream(method, path, **more) as response:
+            if self._prefix is None:
+                self._prefix = _prefix((await self._client.get("/_ping")).headers.get("api-version", ""))
+            async with self._client.stream(method, self._prefix + path, **more) as response:
                 if not response.is_success and response.status_code not in also:
                     await response.aread()
                     raise _refused(response)
@@ -176,6 +181,15 @@ class Docker:
             text = f"the container engine does not answer: {type(error).__name__}: {error}"
             no_effect = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
             raise NetworkError(safe_text(text, 500), no_effect=no_effect) from None
+
+
+def _prefix(told: str) -> str:
+    """Return how paths begin for an engine that speaks this version of the API, the newest it does."""
+    major, _, minor = told.partition(".")
+    if not (major.isdecimal() and minor.isdecimal()):
+        return ""
+    spoken = min(VERSION, (int(major), int(minor)))
+    return f"/v{spoken[0]}.{spoken[1]}"
 
 
 def _refused(response: httpx.Response) -> Exception:

@@ -21,7 +21,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 DIGEST = "sha256:" + "ab" * 32
 _REFERENCE = re.compile(r"[\w./:-]+@sha256:[0-9a-f]{64}")
@@ -90,18 +90,17 @@ class FakeDocker:
         self.images = {f"team/words@{DIGEST}"}
         self.registry = {f"registry.example/late@{DIGEST}"}
         self.drop: set[str] = set()
-        self.app = Starlette(
-            routes=[
-                Route("/containers/create", self.create, methods=["POST"]),
-                Route("/containers/{name}/json", self.inspect),
-                Route("/containers/{name}/archive", self.archive, methods=["PUT"]),
-                Route("/containers/{name}/start", self.start, methods=["POST"]),
-                Route("/containers/{name}/wait", self.wait, methods=["POST"]),
-                Route("/containers/{name}/logs", self.logs),
-                Route("/containers/{name}", self.remove, methods=["DELETE"]),
-                Route("/images/create", self.pull, methods=["POST"]),
-            ]
-        )
+        routes = [
+            Route("/containers/create", self.create, methods=["POST"]),
+            Route("/containers/{name}/json", self.inspect),
+            Route("/containers/{name}/archive", self.archive, methods=["PUT"]),
+            Route("/containers/{name}/start", self.start, methods=["POST"]),
+            Route("/containers/{name}/wait", self.wait, methods=["POST"]),
+            Route("/containers/{name}/logs", self.logs),
+            Route("/containers/{name}", self.remove, methods=["DELETE"]),
+            Route("/images/create", self.pull, methods=["POST"]),
+        ]
+        self.app = Starlette(routes=[Route("/_ping", self.ping), Mount("/v1.44", routes=routes)])
 
     def one(self) -> Container:
         """The only container there is."""
@@ -117,6 +116,10 @@ class FakeDocker:
 
     def _found(self, request: Request) -> Container | None:
         return self.containers.get(request.path_params["name"])
+
+    async def ping(self, request: Request) -> Response:
+        """Tell the newest version of the API that this engine speaks."""
+        return Response("OK", headers={"Api-Version": "1.44"})
 
     async def create(self, request: Request) -> Response:
         """Take a configuration."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dalang.activities.container import ContainerRules, Containers, container_name
-from dalang.activities.docker import Frames
+from dalang.activities.docker import Frames, _prefix
 from dalang.errors import ErrorType
 from dalang.nodes import NodeContext, NodeFailure
 from tests.engine.fake_docker import DIGEST, FakeDocker
@@ -169,6 +169,11 @@ async def test_without_an_engine(tmp_path: Path) -> None:
     error = await failure(away, context(max_attempts=2))
     assert (error.type, error.retryable, error.no_effect) == (ErrorType.NETWORK_ERROR, True, True)
     await away.close()
+
+
+def test_an_engine_is_spoken_to_in_a_version_it_knows() -> None:
+    """Its own if it is older than ours; one that does not say is asked without."""
+    assert [_prefix(one) for one in ("1.41", "1.60", "2.0", "", "x.y")] == ["/v1.41", "/v1.51", "/v1.51", "", ""]
 
 
 def test_frames_are_put_together_however_they_are_cut() -> None:
