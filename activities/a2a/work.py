@@ -22,6 +22,7 @@ from temporalio import activity
 
 from dalang.activities.a2a import wayang
 from dalang.activities.a2a.call import Call, call_of, call_of_agent, context_id, message_id, parts_of
+from dalang.activities.a2a.files import kept_files, sent_files
 from dalang.activities.a2a.meaning import (
     ENDED,
     WORKING,
@@ -140,8 +141,10 @@ class Work:
         else:
             answered = {"task": task}
         if "task" not in answered:
-            return {**content_of(answered["message"].get("parts") or ()), "a2a": self._about()}
-        return self._meant(await self._at_rest(answered["task"]))
+            said = content_of(answered["message"].get("parts") or ())
+        else:
+            said = self._meant(await self._at_rest(answered["task"]))
+        return {**await kept_files(self._ctx, said), "a2a": self._about()}
 
     @property
     def _task(self) -> str | None:
@@ -185,6 +188,7 @@ class Work:
 
     async def _send(self, message: JSON) -> JSON:
         """Send a message and return the task that takes it, or the message that answers it at once."""
+        message["parts"] = await sent_files(self._ctx, message["parts"])
         self._keep(sent=True)
         if not self._streams():
             return self._taken(await self._peer.send(message, wait=self._call.mode == "wait"))
@@ -320,10 +324,11 @@ class Work:
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
-    def _meant(self, task: JSON) -> Any:
+    def _meant(self, task: JSON) -> JSON:
+        """Return what a task put out; raises what else it means."""
         state = state_of(task)
         if state == "COMPLETED":
-            return {**outputs_of(task), "a2a": self._about()}
+            return outputs_of(task)
         if state == "INPUT_REQUIRED":
             self._keep(asked=mark_of(task))
             person = self._call.person

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
@@ -95,7 +96,7 @@ async def test_a_task_is_sent_followed_and_put_out(shared_engine: Engine, doer: 
             "text": "added",
             "files": [
                 {"name": "sum.txt", "mediaType": "text/plain", "url": "https://files.example/sum.txt"},
-                {"mediaType": "text/plain", "base64": "Mw=="},
+                {"mediaType": "text/plain", "url": f"artifact://sha256/{hashlib.sha256(b'3').hexdigest()}"},
             ],
         }
         assert isinstance(outputs["sum"], int)

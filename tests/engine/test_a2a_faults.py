@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from dalang.activities.a2a import A2A
+from dalang.activities.a2a.files import MAX_SENT_BYTES, kept_files, sent_files
 from dalang.activities.egress import enforcing
 from dalang.activities.secrets import Vault
 from dalang.egress import Egress
@@ -311,6 +312,21 @@ async def test_without_the_extra_it_is_said_what_to_install(
         await adapter(_ctx(url=f"{service.address}/late"))
     url = f"{service.address}/router"
     assert await adapter(_ctx(url=url, protocol="wayang", target="writer", topic="x")) == {"text": "x"}
+
+
+async def test_files_go_out_as_bytes_and_come_in_as_artifacts() -> None:
+    """What is too large for a message, or is no base64, is refused."""
+    ctx = _ctx()
+    reference = ctx.artifacts.put(b"abc")
+    (part,) = await sent_files(ctx, [{"url": reference, "mediaType": "text/plain"}])
+    assert part == {"raw": "YWJj", "mediaType": "text/plain"}
+    large = ctx.artifacts.put(b"x" * (MAX_SENT_BYTES + 1))
+    with pytest.raises(InvalidInput, match="bytes"):
+        await sent_files(ctx, [{"url": large}])
+    kept = await kept_files(ctx, {"n": 1, "files": [{"base64": "YWJj"}, {"url": "https://x/y"}]})
+    assert kept == {"n": 1, "files": [{"url": reference}, {"url": "https://x/y"}]}
+    with pytest.raises(ToolError, match="base64"):
+        await kept_files(ctx, {"files": [{"base64": "?"}]})
 
 
 async def test_an_agent_that_never_stops_talking_is_not_heard_out(
