@@ -36,6 +36,7 @@ from dalang.activities.a2a.meaning import (
     state_of,
     words_of,
 )
+from dalang.activities.callbacks import filled_in
 from dalang.activities.egress import http_client
 from dalang.activities.http_failures import Bounded
 from dalang.activities.secrets import Vault, reveal_configured
@@ -77,7 +78,7 @@ class A2A:
 
     async def __call__(self, ctx: NodeContext) -> Any:
         """Do a node of type ``a2a``."""
-        return await self._do(ctx, call_of(ctx.inputs))
+        return await self._do(ctx, call_of(filled_in(dict(ctx.inputs), ctx.callback_url)))
 
     async def for_agent(self, ctx: NodeContext, endpoint: Mapping[str, Any]) -> Any:
         """Do a node of type ``agent`` with an agent of the registry; secrets that it names are those of the tenant."""
