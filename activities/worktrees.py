@@ -19,6 +19,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -302,6 +303,10 @@ class Worktrees:
             "GIT_TERMINAL_PROMPT": "0",
             "LC_ALL": "C.UTF-8",
         }
+        if _executable() is None:
+            raise InvalidInput("this worker has no git", no_effect=True)
+        if not await asyncio.to_thread(where.is_dir):
+            raise ToolError(f"the folder {where.name} is gone")
         process = await asyncio.create_subprocess_exec(
             "git",
             *options,
@@ -324,6 +329,11 @@ class Worktrees:
             raise
         assert process.returncode is not None
         return process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
+
+
+@cache
+def _executable() -> str | None:
+    return shutil.which("git")
 
 
 def _erase(path: Path) -> None:

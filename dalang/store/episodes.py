@@ -13,13 +13,14 @@ Theory of operation
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import RowMapping, any_, bindparam, delete, desc, func, select, text, tuple_
+from sqlalchemy import RowMapping, Select, any_, bindparam, delete, desc, func, select, text, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.types import Text
@@ -35,8 +36,6 @@ from dalang.store.tables import event_bodies, execution_runs, node_executions
 MAX_FOUND = 100
 FIRST_EVENTS = 200_000
 BATCH_EVENTS = 1_000
-MAX_BATCHES = 40
-"""One question catches up with so many batches at most; the next goes on."""
 RANKED = 2_000
 """Of those that fit, the newest so many are put in order."""
 MAX_INPUT_WORDS = 4_000
@@ -70,16 +69,18 @@ class Episode:
     error: Any
 
 
-async def remember(engine: AsyncEngine, indexes: PlanIndexes, tenant_id: str) -> int:
-    """Catch up with what the tenant's runs have done since this was last called; return how many executions."""
-    count = 0
-    for _ in range(MAX_BATCHES):
+async def remember(engine: AsyncEngine, indexes: PlanIndexes, tenant_id: str, seconds: float = 5.0) -> int:
+    """Catch up with what the tenant's runs have done since this was last called; return how many executions.
+
+    It takes about so many seconds at most; whoever asks next goes on.
+    """
+    count, end = 0, time.monotonic() + seconds
+    while True:
         async with transaction(engine, tenant_id) as conn:
             found, more = await _batch(conn, indexes, tenant_id)
         count += found
-        if not more:
-            break
-    return count
+        if not more or time.monotonic() > end:
+            return count
 
 
 async def search_episodes(
@@ -94,25 +95,24 @@ async def search_episodes(
 ) -> list[Episode]:
     """Which executions fit, the best first? Without words: the newest.
 
-    ``words`` are as in a search engine: all of them, "a phrase", or, -not; with ``any_word`` one is enough. ``without``
-    is a run and its node that are left out.
+    ``words`` are as in a search engine: all of them, "a phrase", or, -not. With ``any_word`` those that have all come
+    first, then those that have some. ``without`` is a run and its node that are left out.
     """
     query = select(episodes).where(_episodes.tenant_id == tenant_id)
     if outcomes:
         query = query.where(_episodes.outcome.in_(outcomes))
     if without is not None:
         query = query.where(tuple_(_episodes.run_id, _episodes.node_id) != tuple_(*without))
+    rows: list[tuple[RowMapping, float]] = []
     asked = _asked(words, any_word)
-    if asked is None:
+    if not asked:
         newest = query.order_by(_episodes.ended_at.desc(), _episodes.run_id, _episodes.node_id).limit(limit)
         rows = [(row, 0.0) for row in (await conn.execute(newest)).mappings()]
-    else:
-        wanted = func.websearch_to_tsquery("english", asked)
-        fitting = query.where(_episodes.search.op("@@")(wanted)).order_by(_episodes.ended_at.desc()).limit(RANKED)
-        some = fitting.subquery()
-        score = func.ts_rank(some.c.search, wanted).label("score")
-        best = select(some, score).order_by(desc(score), some.c.ended_at.desc(), some.c.run_id, some.c.node_id)
-        rows = [(row, float(row["score"])) for row in (await conn.execute(best.limit(limit))).mappings()]
+    for one in asked:
+        if len(rows) < limit:
+            seen = {(row["run_id"], row["node_id"]) for row, _ in rows}
+            more = await _best(conn, query, one, limit)
+            rows += [pair for pair in more if (pair[0]["run_id"], pair[0]["node_id"]) not in seen][: limit - len(rows)]
     values = await _values(conn, tenant_id, [(row["run_id"], row["node_id"]) for row, _ in rows])
     return [_episode(row, score, values) for row, score in rows]
 
@@ -127,13 +127,22 @@ def words_of(text_: str) -> str:
     return " ".join(re.sub(r"[\W_]+", " ", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", text_)).split())
 
 
-def _asked(words: str | None, any_word: bool) -> str | None:
+def _asked(words: str | None, any_word: bool) -> list[str]:
+    """Return what is asked for, one after the other until enough is found: all words, then any of them."""
     if words is None or not words.strip():
-        return None
-    if not any_word:
-        return words.replace("\x00", " ")
-    found = words_of(words).split()
-    return " or ".join(one for one in found if one.lower() != "or") or words.replace("\x00", " ")
+        return []
+    found = [one for one in words_of(words).split() if one.lower() != "or"]
+    if not any_word or not found:
+        return [words.replace("\x00", " ")]
+    return [" ".join(found), " or ".join(found)]
+
+
+async def _best(conn: AsyncConnection, query: Select[Any], asked: str, limit: int) -> list[tuple[RowMapping, float]]:
+    wanted = func.websearch_to_tsquery("english", asked)
+    some = query.where(_episodes.search.op("@@")(wanted)).order_by(_episodes.ended_at.desc()).limit(RANKED).subquery()
+    score = func.ts_rank(some.c.search, wanted).label("score")
+    best = select(some, score).order_by(desc(score), some.c.ended_at.desc(), some.c.run_id, some.c.node_id)
+    return [(row, float(row["score"])) for row in (await conn.execute(best.limit(limit))).mappings()]
 
 
 def _episode(row: RowMapping, score: float, values: Mapping[tuple[UUID, str], Mapping[str, Any]]) -> Episode:
@@ -240,9 +249,10 @@ async def _rows(
         run = runs.get(run_id)
         if run is None:
             continue
-        index = await indexes.get(conn, tenant_id, run.plan_digest, run.elements)
-        # One that a revision of the plan brought is called by its id.
-        node = index.node(node_id) or PlannedNode(node_id, node_id, "unknown")
+        index = await indexes.get(conn, tenant_id, run.plan_digest)
+        # One that a revision of the plan brought is called by its id; elements of a map by what is done to them.
+        known = index.node(node_id) if run.elements is None else next(iter(index.nodes), None)
+        node = known or PlannedNode(node_id, node_id, "unknown")
         if node.type not in UNREMEMBERED_TYPES:
             planned[run_id, node_id] = node
     found = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 from uuid import uuid4
 
@@ -179,6 +180,16 @@ async def test_what_a_killed_worker_left_is_removed_and_made_anew(trees: Worktre
     (Path(tree.path) / ".git").unlink()
     await trees.add(tree)
     assert not (Path(tree.path) / "a.txt").exists()
+    await trees.remove(tree)
+    assert branches(bare) == ["main"]
+
+
+async def test_a_worktree_that_its_node_removed_is_a_failure(trees: Worktrees, bare: Path) -> None:
+    """And no defect of the worker; what is left of it is removed."""
+    tree = await added(trees)
+    shutil.rmtree(tree.path)
+    with pytest.raises(ToolError, match="is gone"):
+        await trees.commit(tree, MESSAGE)
     await trees.remove(tree)
     assert branches(bare) == ["main"]
 

@@ -76,6 +76,24 @@ async def test_what_comes_later_is_remembered_when_somebody_asks_again(world: Wo
     assert await remember(world.engine, PlanIndexes(), TENANT) == 0
 
 
+async def test_those_that_have_all_words_come_before_the_many_that_have_some(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where only some of those can be put in order."""
+    monkeypatch.setattr("dalang.store.episodes.RANKED", 2)
+    await past(world, "deploy the garden gate")
+    for _ in range(3):
+        await past(world, "deploy the shop")
+    names = [one.name for one in await found(world, "deploy garden gate", any_word=True, limit=3)]
+    assert names == ["deploy the garden gate", "deploy the shop", "deploy the shop"]
+
+
+async def test_elements_of_a_map_are_found_by_what_is_done_to_them(world: World) -> None:
+    run_id = await past(world, "shrink the picture")
+    await world.rows_changed("UPDATE execution_runs SET elements = 1 WHERE run_id = :run", run=run_id)
+    assert [one.name for one in await found(world, "picture")] == ["shrink the picture"]
+
+
 async def test_waits_are_not_remembered(world: World) -> None:
     await past(world, "tick", type_="timer")
     assert await found(world) == []
