@@ -318,9 +318,10 @@ async def _unchecked(name: str, result: Any) -> None:
 
 
 def _first(error: BaseException) -> Exception:
-    """Return what a task group was told first."""
+    """Return what a task group was told first, and of our own and of HTTP before what followed from it."""
     while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+        telling = error.subgroup((NodeFailure, httpx.HTTPError))
+        error = (telling or error).exceptions[0]
     return error if isinstance(error, Exception) else NetworkError(f"the connection broke off: {error!r}")
 
 

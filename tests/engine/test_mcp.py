@@ -27,19 +27,10 @@ from dalang.egress import Egress
 from dalang.nodes import NodeContext, NodeFailure
 from dalang.stack.ports import free_port
 from tests.engine.kit import Engine, body_of
-from tests.harness import ROOT
+from tests.engine.mcp_kit import EXAMPLE, PEER, alive, heard, servers_file
 
-PEER = ROOT / "tests" / "engine" / "mcp_peer.py"
-EXAMPLE = ROOT / "examples" / "mcp_server.py"
 FAST = {"initialDelayMs": 10, "maxDelayMs": 10, "maxAttempts": 3}
 Configured = Callable[..., None]
-
-
-def servers_file(folder: Path, **more: Any) -> dict[str, Any]:
-    """The servers of these tests; what ``peer`` hears goes into the folder."""
-    peer = {"command": sys.executable, "args": [str(PEER), str(folder)]}
-    example = {"command": sys.executable, "args": [str(EXAMPLE)]}
-    return {"mcpServers": {"peer": peer, "example": example, **more}}
 
 
 @pytest.fixture
@@ -57,18 +48,6 @@ def node(tmp_path: Path) -> Callable[..., Any]:
         return await handler(call.ctx)  # type: ignore[attr-defined]
 
     return call
-
-
-def heard(folder: Path, method: str) -> list[dict[str, Any]]:
-    """Return the messages with this method that the peer got."""
-    lines = map(json.loads, (folder / "heard.jsonl").read_text().splitlines())
-    return [one for one in lines if one.get("method") == method]
-
-
-def alive(folder: Path) -> list[int]:
-    """Return which processes of the peer are still there."""
-    pids = map(int, (folder / "pids").read_text().split())
-    return [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
 
 
 async def until(condition: Callable[[], Any]) -> None:
