@@ -119,7 +119,7 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
     cortex = Cortex.of(settings)
     memories = Memories.of(settings, engine, cortex)
     mirror = None if cortex is None else Mirror(engine, settings.require_database_url(), cortex)
-    work = AgentWork(engine, listener, a2a)
+    work = AgentWork(engine, listener, a2a, Vault.of(settings))
     activities = node_activities(recorder, loop, http, gate, work, memories, adapters=adapters, llm=llm)
     presence = Presence(engine, client, leasing, settings.agent_places)
     publishing = create_engine(settings.require_database_url(), pool_size=PUBLISHER_CONNECTIONS)

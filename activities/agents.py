@@ -13,6 +13,7 @@ from dalang.activities.a2a import A2A
 from dalang.activities.execution import Deferred
 from dalang.activities.patience import AWAY_SECONDS, patiently
 from dalang.activities.python import LocalFunctions
+from dalang.activities.secrets import Vault, reveal
 from dalang.errors import ErrorType, SuggestedAction
 from dalang.nodes import InvalidInput, NodeContext, NodeFailure
 from dalang.store.agents import Agent, AgentKind, get_agent
@@ -42,10 +43,11 @@ logger = logging.getLogger("dalang.activities.agents")
 class AgentWork:
     """Does nodes that agents take. One per worker process."""
 
-    def __init__(self, engine: AsyncEngine, listener: Listener, a2a: A2A) -> None:
+    def __init__(self, engine: AsyncEngine, listener: Listener, a2a: A2A, vault: Vault) -> None:
         self._engine = engine
         self._listener = listener
         self._a2a = a2a
+        self._vault = vault
 
     async def work(self, ctx: NodeContext, task: NodeTask, name: str, local: LocalFunctions) -> Any:
         """Have the agent that the lease names do it."""
@@ -53,6 +55,8 @@ class AgentWork:
         if agent is None:
             raise Deferred(f"agent {name} is not registered any more")
         if agent.kind == AgentKind.LOCAL:
+            # All others are elsewhere, and the plan does not say who they are: they get references as they are.
+            await reveal(ctx, task, self._vault)
             return await local.agent(ctx, agent.name)
         if agent.kind == AgentKind.POLL:
             return await self._assign(ctx, task, agent)

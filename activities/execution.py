@@ -31,7 +31,17 @@ from dalang.activities.secrets import Vault, reveal
 from dalang.artifacts import Artifacts
 from dalang.canonical import compact_json, find_unsafe, safe_text
 from dalang.nodes import Answer, AskPerson, InvalidInput, NodeContext, NodeFailure, Undoes
-from dalang.wire import DEFERRED, INLINE_BODY_BYTES, Checkpoint, NodeResult, NodeStop, NodeTask, attempt_number
+from dalang.wire import (
+    AGENT,
+    DEFERRED,
+    INLINE_BODY_BYTES,
+    PERMIT_NODE,
+    Checkpoint,
+    NodeResult,
+    NodeStop,
+    NodeTask,
+    attempt_number,
+)
 
 logger = logging.getLogger("dalang.activities")
 
@@ -229,10 +239,12 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
         permitted = await recorder.permit(task, number)
         if task.get("callback"):
             ctx.callback_url = await recorder.callback_url(task, number)
-        await reveal(ctx, task, recorder.vault)
+        if not _is_for_others(task, info.activity_type):
+            await reveal(ctx, task, recorder.vault)
         if recorder.artifacts is not None:
             ctx.artifacts = WorkerArtifacts(recorder.artifacts, task, recorder.worker)
-        outputs = ctx._mask(hidden(await _within_deadline(task, ctx, handler), ctx.callback_url))
+        given = await _within_deadline(task, ctx, handler)
+        outputs = ctx._mask(hidden(given, ctx.callback_url))  # the mask of now: handlers get secrets on the way, too
         result: NodeResult = {"outputs": outputs, "attempt": number, "worker": recorder.worker}
         if permitted is not None:
             result["policy"] = permitted
@@ -278,6 +290,11 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
         heartbeat.cancel()
         inputs_kept.cancel()
         checkpoints.close()
+
+
+def _is_for_others(task: NodeTask, activity_type: str) -> bool:
+    """Tell whether the work may be done elsewhere, where no secret of ours goes; ``AgentWork`` decides about agents."""
+    return activity_type == PERMIT_NODE or (activity_type == AGENT and "agent" in task)
 
 
 def _is_wanted_to_stop() -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from dalang.settings import Settings
 from dalang.stack.postgres import drop_database
-from tests.engine.kit import Engine, engine
+from tests.engine.kit import TENANT, Engine, engine
 from tests.harness import LOOPBACK_ALLOWED, Servers
 from tests.model_peer import Peer, models_file, provider
 
@@ -36,6 +36,7 @@ async def shared_engine(
         migration_database_url=database.owner_url,
         temporal_address=servers.temporal_address,
         egress_allow=LOOPBACK_ALLOWED,
+        secrets_environment_tenants=(TENANT,),
         models_file=str(models_file(home, model_peer)),
         task_queue=f"engine-{uuid.uuid4().hex[:8]}",
         wasm_dir=str(home / "modules"),

@@ -257,6 +257,12 @@ async def coder(ctx: NodeContext) -> dict[str, Any]:
     return {"by": "t-coder"}
 
 
+@agent("t-keyed", capabilities=["t-keyed"])
+async def keyed(ctx: NodeContext, key: str) -> dict[str, Any]:
+    """An agent that is given a secret: it tells how long it is."""
+    return {"length": len(key), "key": key}
+
+
 @agent("t-tester", capabilities=["t-testing"])
 async def tester(ctx: NodeContext) -> dict[str, Any]:
     """An agent with one capability."""

@@ -148,6 +148,26 @@ async def test_a_local_agent_is_the_function_of_its_name(shared_engine: Engine) 
     assert agents_of(end, "a") == agents_of(end, "b") == ["c1"]
 
 
+async def test_only_agents_of_the_worker_are_given_secrets(
+    shared_engine: Engine, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks for work gets the reference, and the worker that waits need not even have the value."""
+    monkeypatch.setenv("DALANG_SECRET_SHOP_KEY", "a-key-of-18-signs!")
+    await register(shared_engine, "keyed", "local", name="t-keyed", capabilities={"s-local": 1})
+    await register(shared_engine, "stranger", capabilities={"s-poll": 1})
+    local = wants("a", "s-local", inputs={"key": "secret://shop-key"})
+    typed = wants("b", "s-local", "t-value", inputs={"x": "is {{secret://shop-key}}"})
+    polled = wants("c", "s-poll", inputs={"key": "secret://of-the-stranger"})
+    started = await start(shared_engine, local, typed, polled)
+    one = await Client(http, "stranger").poll()
+    assert one["nodeTask"]["inputs"] == {"key": "secret://of-the-stranger"}
+    assert await Client(http, "stranger").tell(one, "complete", outputs={"ok": True}) == 200
+    end = await started.end()
+    assert outputs(end, "a") == {"length": 18, "key": "***"}
+    assert outputs(end, "b") == {"x": "is ***"}
+    assert outputs(end, "c") == {"ok": True}
+
+
 async def test_a_drained_agent_ends_what_it_has_and_gets_nothing_new(
     shared_engine: Engine, http: httpx.AsyncClient
 ) -> None:
