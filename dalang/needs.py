@@ -71,6 +71,8 @@ def needs_of(
 
 def wanted_capabilities(document: Mapping[str, Any]) -> list[str]:
     """Return what an agent has to offer for a node of a program; one that it names is asked for by its name."""
+    if document["type"] == "runtime-hub":
+        return []  # what it requires is for the hub to find
     named = [document["handler"]] if document["type"] == "agent" and "handler" in document else []
     return [*document.get("capabilities", ()), *named]
 

@@ -48,6 +48,9 @@ def _check(
                 "of them out, or give the type another name."
             )
             problems.error("AMBIGUOUS_IMPLEMENTATION", steps, message, node.id)
+    if is_own and model.handler is not None:
+        message = "The descriptor's implementation carries the node out, so `handler` has no effect."
+        problems.error("WITHOUT_EFFECT", (*node.steps, "handler"), message, node.id)
     wrong = problem_with(implementation)
     if wrong is not None:
         field, sentence = wrong

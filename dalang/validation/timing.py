@@ -114,12 +114,15 @@ def _check_critical_path(draft: Draft, timeout: int, problems: Problems) -> None
 
 
 def check_requirements(draft: Draft, agents: Sequence[frozenset[str]], problems: Problems) -> None:
-    """Report nodes whose capabilities no agent has; one with a handler goes to that agent whatever it requires."""
+    """Report nodes whose capabilities no agent has; one with a handler goes to that agent whatever it requires.
+
+    What a ``runtime-hub`` node requires is for the hub to find.
+    """
     known = tuple(dict.fromkeys(name for agent in agents for name in sorted(agent)))
     answers: dict[frozenset[str], bool] = {}
     for node in draft.nodes:
         model = node.model
-        if model is None or (model.type == "agent" and model.handler):
+        if model is None or (model.type == "agent" and model.handler) or model.type == "runtime-hub":
             continue
         declared = model.descriptor.capabilities if model.descriptor else ()
         wanted = frozenset((*model.requirements.capabilities, *declared))

@@ -93,6 +93,12 @@ def test_what_only_waits_or_undoes() -> None:
     assert codes == {"CALLBACK_OF_NOBODY", "BAD_COMPENSATION"}
 
 
+def test_a_handler_beside_an_implementation() -> None:
+    """It would be run instead, or not at all."""
+    document = plan("s", {"type": "python", "coordinate": "words"}, handler="words")
+    assert found(document) == [("WITHOUT_EFFECT", "/nodes/0/handler")]
+
+
 def test_the_program_says_what_runs() -> None:
     """The type is the implementation's, and the name of the plan stays with it; a record changes nothing."""
     limits = {"limits": {"wallTime": "2s"}}

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from dalang import runtime_hub as hub
+from dalang.needs import CAPABILITY, needs_of
+from dalang.program import Program, compile_plan
 from dalang.statuses import RUN_ENDS, RunStatus
 from dalang.validation import validate
 
@@ -79,3 +81,13 @@ def test_results_in_statuses(status: dict[str, Any], outputs: dict[str, Any] | N
     """Wherever a hub puts them."""
     found = hub.result_in(status)
     assert (None if found is None else found["outputs"]) == outputs
+
+
+def test_what_a_node_of_a_hub_requires_is_not_looked_for_here() -> None:
+    """Neither are agents of this Dalang asked, nor is it doubtful that there are none."""
+    needed = {"requirements": {"capabilities": ["counting"]}, "inputs": {"url": "https://wayang.example"}}
+    document = {"name": "p", "nodes": [{"nodeId": "a", "type": "runtime-hub", **needed}]}
+    report = validate(document, node_types=(), agents=[])
+    assert report.problems == ()
+    program = Program(compile_plan(report.require()))
+    assert needs_of(program, 0, frozenset({CAPABILITY + "counting"}), dict) is None

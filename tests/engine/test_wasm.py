@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import wasmtime
 
+from dalang.activities import wasm_modules
 from dalang.activities.wasm import Bounds, Wasm
 from dalang.errors import ErrorType
 from dalang.nodes import NodeContext, NodeFailure
@@ -171,6 +173,25 @@ async def test_a_changed_file_is_refused(wasm: Wasm, tmp_path: Path) -> None:
     assert await wasm(ctx) == {"a": 1}
     (tmp_path / str(ctx.implementation["coordinate"])).write_bytes(bytes(wasmtime.wat2wasm(WORDS)))
     assert (await failure(wasm, ctx)).type == ErrorType.POLICY_VIOLATION
+
+
+async def test_a_module_is_compiled_once(wasm: Wasm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it runs, and also when it is wanted twice at once."""
+    compiled = []
+    real = wasm_modules._compiled
+    monkeypatch.setattr(wasm_modules, "_compiled", lambda module: compiled.append(module) or real(module))
+    ctx = context(tmp_path, ECHO, {"a": 1})
+    await asyncio.gather(wasm(ctx), wasm(ctx))
+    assert await wasm(ctx) == {"a": 1}
+    assert len(compiled) == 1
+
+
+async def test_without_the_library(wasm: Wasm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what to install."""
+    ctx = context(tmp_path, ECHO)
+    monkeypatch.setitem(sys.modules, "wasmtime", None)
+    error = await failure(wasm, ctx)
+    assert (error.type, "pip install 'dalang[wasm]'" in str(error)) == (ErrorType.VALIDATION_ERROR, True)
 
 
 async def test_no_way_out_of_the_folder(wasm: Wasm, tmp_path: Path) -> None:
