@@ -21,6 +21,7 @@ import contextlib
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ipaddress import ip_address
 from typing import Any
 
@@ -56,8 +57,9 @@ def enforcing(rules: Egress) -> Iterator[None]:
 def http_client(*, rules: Egress | None = None, resolve: Resolve | None = None, **options: Any) -> httpx.AsyncClient:
     """Return an ``httpx.AsyncClient`` that reaches what the operator allows, and raises :class:`EgressRefused` else.
 
-    ``options`` are those of ``httpx.AsyncClient``; redirects are followed only if ``follow_redirects`` says so. Without
-    ``rules`` those of the process hold. ``resolve`` stands for the resolver, in tests.
+    ``options`` are those of ``httpx.AsyncClient``; redirects are followed only if ``follow_redirects`` says so. Cookies
+    are not kept, unless ``cookies`` says otherwise: most clients serve nodes of many runs and tenants, and the session
+    of one is nobody else's. Without ``rules`` those of the process hold. ``resolve`` stands for the resolver, in tests.
 
     Raises:
         TypeError: an option would lead around the rules.
@@ -66,6 +68,7 @@ def http_client(*, rules: Egress | None = None, resolve: Resolve | None = None, 
     if around:
         raise TypeError(f"http_client takes no {', '.join(around)}: that would lead around the operator's rules")
     for_transport = {name: options.pop(name) for name in _OF_TRANSPORT if name in options}
+    options.setdefault("cookies", CookieJar(DefaultCookiePolicy(allowed_domains=())))
     transport = _Transport(rules or _InForce.rules, resolve or _resolved, for_transport)
     return httpx.AsyncClient(transport=transport, trust_env=False, **options)
 

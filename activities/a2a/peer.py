@@ -7,6 +7,7 @@ the SDK, or the agent, raises becomes a NodeFailure.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import time
 from collections.abc import AsyncGenerator, Collection, Iterator, Mapping
 from typing import Any
@@ -47,15 +48,16 @@ class TaskLost(NetworkError):
 
 
 class Cards:
-    """Agent cards by address, for as long as they say."""
+    """Agent cards by address and by who asks, for as long as they say."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[float, pb.AgentCard]] = {}
+        self._known: dict[tuple[str, str], tuple[float, pb.AgentCard]] = {}
 
     async def get(self, client: httpx.AsyncClient, url: str, headers: Mapping[str, str]) -> pb.AgentCard:
         """Return the card of the agent at ``url``: its address, or that of the card itself (``.json``)."""
-        address = url if url.endswith(".json") else url.rstrip("/") + CARD_PATH
-        known = self._known.get(address)
+        key = _key(url, headers)
+        address = key[0]
+        known = self._known.get(key)
         if known is not None and known[0] > time.monotonic():
             return known[1]
         try:
@@ -75,12 +77,18 @@ class Cards:
             raise failure from None
         while len(self._known) >= MAX_CARDS:
             del self._known[next(iter(self._known))]
-        self._known[address] = (time.monotonic() + _max_age(response), card)
+        self._known[key] = (time.monotonic() + _max_age(response), card)
         return card
 
-    def forget(self, url: str) -> None:
+    def forget(self, url: str, headers: Mapping[str, str]) -> None:
         """Ask again for the card next time: the agent may have moved."""
-        self._known.pop(url if url.endswith(".json") else url.rstrip("/") + CARD_PATH, None)
+        self._known.pop(_key(url, headers), None)
+
+
+def _key(url: str, headers: Mapping[str, str]) -> tuple[str, str]:
+    """Return where a card is, and for whom: who shows other credentials may get another card."""
+    address = url if url.endswith(".json") else url.rstrip("/") + CARD_PATH
+    return address, hashlib.sha256(repr(sorted(headers.items())).encode()).hexdigest()
 
 
 def _max_age(response: httpx.Response) -> float:

@@ -102,7 +102,7 @@ class A2A:
         try:
             return await work.do()
         except NetworkError:
-            self._cards.forget(call.url)
+            self._cards.forget(call.url, call.headers)
             raise
         except asyncio.CancelledError:
             await work.give_up()

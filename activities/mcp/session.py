@@ -214,7 +214,11 @@ class Call:
     def _outgoing(self) -> httpx.AsyncClient:
         timeout = httpx.Timeout(None, connect=10.0)
         # What the operator named he has chosen; an address of a plan is under his rules.
-        return httpx.AsyncClient(timeout=timeout, trust_env=False) if self.trusted else http_client(timeout=timeout)
+        return (
+            httpx.AsyncClient(timeout=timeout, trust_env=False)
+            if self.trusted
+            else http_client(timeout=timeout, cookies={})
+        )
 
     def _answered(self, method: str, answer: httpx.Response) -> None:
         if method == "POST":

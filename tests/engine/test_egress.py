@@ -37,7 +37,8 @@ class Service(BaseHTTPRequestHandler):
         self.send_response(302 if to else 200)
         if to:
             self.send_header("location", to)
-        text = self.headers["host"].encode()
+        self.send_header("set-cookie", "session=1; Path=/")
+        text = f"{self.headers['host']}{self.headers.get('cookie', '')}".encode()
         self.send_header("content-length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
@@ -100,6 +101,16 @@ async def test_by_default_the_machine_itself_is_out_of_reach(service: ThreadingH
         with pytest.raises(EgressRefused):
             await client.get(f"http://{host}:{service.server_port}/")
     assert service.seen == []  # type: ignore[attr-defined]
+
+
+async def test_cookies_of_one_node_are_not_sent_for_another(service: ThreadingHTTPServer) -> None:
+    """One client serves nodes of many runs and tenants; who wants a session says so."""
+    url = f"http://127.0.0.1:{service.server_port}/"
+    async with http_client(rules=HERE) as shared, http_client(rules=HERE, cookies={}) as own:
+        for client, kept in ((shared, False), (own, True)):
+            await client.get(url)
+            assert (await client.get(url)).text.endswith("session=1") is kept
+        assert (await shared.get(url, headers={"cookie": "mine=1"})).text.endswith("mine=1")
 
 
 async def test_a_redirect_is_judged_too(service: ThreadingHTTPServer) -> None:
