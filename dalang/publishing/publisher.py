@@ -35,6 +35,8 @@ from dalang.store.subscriptions import CHANNEL, Subscription, pause_subscription
 
 LOOK_SECONDS = 5.0
 """How late something is told whose notification was lost."""
+RETRY_SECONDS = 1.0
+"""How soon a database that was away is asked again."""
 COALESCE_SECONDS = 0.02
 """Notifications that come so close together are one."""
 CLAIM_SECONDS = 30.0
@@ -90,7 +92,7 @@ class Publisher:
                 try:
                     seconds = await self.step()
                 except Exception as error:
-                    seconds = LOOK_SECONDS
+                    seconds = RETRY_SECONDS
                     if not is_connection_error(error):
                         logger.exception("publishing events failed")
                 await woken(self._wake, seconds)

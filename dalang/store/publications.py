@@ -240,12 +240,15 @@ _WORK = text(
     f"""
     SELECT * FROM (
       SELECT {_NAMES}, now() AS now, CASE WHEN s.ping ->> 'state' = 'asked' THEN s.ping ->> 'id' END AS asked,
-        CASE WHEN s.paused_at IS NULL THEN (
+        CASE WHEN s.paused_at IS NULL THEN coalesce((
           SELECT p.due_at FROM event_publications p
           WHERE p.subscription_id = s.subscription_id AND p.due_at IS NOT NULL
             AND (p.claimed_until IS NULL OR p.claimed_until <= now())
           ORDER BY p.due_at LIMIT 1
-        ) END AS due
+        ), (
+          SELECT min(p.claimed_until) FROM event_publications p
+          WHERE p.subscription_id = s.subscription_id AND p.due_at IS NOT NULL
+        )) END AS due
       FROM event_subscriptions s
     ) AS found WHERE due IS NOT NULL OR asked IS NOT NULL ORDER BY due NULLS FIRST
     """  # noqa: S608 - names of this file's columns

@@ -80,9 +80,7 @@ class Site:
         return await self.world.flush(run, facts, head)
 
     def publisher(self, targets: Mapping[str, Target] | None = None, **more: Any) -> Publisher:
-        chosen = (
-            targets if targets is not None else {"webhook": Webhooks(lambda: httpx.AsyncClient(trust_env=False), 1.0)}
-        )
+        chosen = targets if targets is not None else {"webhook": Webhooks(lambda: httpx.AsyncClient(trust_env=False))}
         return Publisher(self.engine, self.url, chosen, SOURCE, **more)
 
     @asynccontextmanager

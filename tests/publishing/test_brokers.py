@@ -30,6 +30,14 @@ async def kafka() -> AsyncIterator[KafkaCluster]:
     await cluster.kill()
 
 
+@pytest.fixture(scope="module")
+async def shared_kafka() -> AsyncIterator[KafkaCluster]:
+    """For tests that leave it alive; each has a topic of its own."""
+    cluster = await KafkaCluster().start()
+    yield cluster
+    await cluster.kill()
+
+
 @pytest.fixture
 async def nats(tmp_path: Path) -> AsyncIterator[NatsServer]:
     server = await NatsServer(tmp_path / "nats").start()
@@ -55,12 +63,12 @@ def by_run(ids: list[str]) -> dict[str, list[int]]:
     return found
 
 
-async def test_kafka_gets_the_seeds_topic_keyed_by_run(site: Site, kafka: KafkaCluster) -> None:
+async def test_kafka_gets_the_seeds_topic_keyed_by_run(site: Site, shared_kafka: KafkaCluster) -> None:
     """In binary mode: the value is Wayang's ExecutionEvent, the public library reads the headers."""
     subscription = await site.subscribe(kind="kafka", target={"topic": TOPIC}, payloads=True)
-    async with site.publishing(kafka_target(kafka)):
+    async with site.publishing(kafka_target(shared_kafka)):
         runs = [(await site.run(5))[0] for _ in range(4)]
-        records = await kafka.records(TOPIC, 20)
+        records = await shared_kafka.records(TOPIC, 20)
         await site.settled(subscription)
     ids = [json.loads(one.value)["eventId"] for one in records]
     assert by_run(ids) == {str(run.run_id): [1, 2, 3, 4, 5] for run in runs}
@@ -158,12 +166,12 @@ async def test_a_stream_that_is_missing_is_waited_for(site: Site, nats: NatsServ
         await site.settled(subscription)
 
 
-async def test_all_tenants_in_one_topic(site: Site, kafka: KafkaCluster) -> None:
-    await site.subscribe(kind="kafka", target={"topic": TOPIC}, all_tenants=True, tenant="operator")
-    async with site.publishing(kafka_target(kafka)):
+async def test_all_tenants_in_one_topic(site: Site, shared_kafka: KafkaCluster) -> None:
+    await site.subscribe(kind="kafka", target={"topic": "all"}, all_tenants=True, tenant="operator")
+    async with site.publishing(kafka_target(shared_kafka)):
         await site.run(1)
         await site.run(1, tenant_id="zeta")
-        records = await kafka.records(TOPIC, 2)
+        records = await shared_kafka.records("all", 2)
     assert sorted(dict(one.headers)["ce_tenant"] for one in records) == [b"acme", b"zeta"]
 
 

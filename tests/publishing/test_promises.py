@@ -89,7 +89,7 @@ def first_occurrences(received: list[Received], run: Run) -> list[int]:
 
 
 async def kill_and_look(site: Site, receiving: Receiving, runs: int, flushes: int, kills: int) -> None:
-    """Kill publishers with SIGKILL while they are telling; another one is always left or started."""
+    """Kill processes that publish with SIGKILL while they are telling; a publisher of this process is beside them."""
     random = Random(7)
 
     async def answer(_request: Received) -> bytes:
@@ -98,8 +98,8 @@ async def kill_and_look(site: Site, receiving: Receiving, runs: int, flushes: in
 
     receiver = await receiving(answer)
     subscription = await site.subscribe(receiver.url)
-    async with processes(site.url) as publishers:
-        await asyncio.gather(publishers.start(), publishers.start())
+    async with processes(site.url) as publishers, site.publishing(each=2):
+        await publishers.start()
         made = [await site.run(1) for _ in range(runs)]
 
         async def grow(run: Run, head: Head) -> None:
@@ -322,17 +322,17 @@ async def test_one_receiver_that_is_slow_leaves_room_for_the_others(site: Site, 
     """As many at once as one subscription may have, and no more."""
 
     async def answer(_request: Received) -> bytes:
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.2)
         return status(204)
 
     slow, quick = await receiving(answer), await receiving()
     await site.subscribe(slow.url)
     await site.subscribe(quick.url)
     async with site.publishing(places=6, each=3):
-        runs = [(await site.run(1))[0] for _ in range(10)]
-        await quick.until(10)
-        assert len(slow.taken) < 10
-        await slow.until(10)
+        runs = [(await site.run(1))[0] for _ in range(7)]
+        await quick.until(7)
+        assert len(slow.taken) < 7
+        await slow.until(7)
     assert slow.most_open == 3
     assert {one.number[0] for one in slow.taken} == {str(run.run_id) for run in runs}
 

@@ -8,8 +8,12 @@ import sys
 from collections.abc import Awaitable, Callable
 
 import httpx
+import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 
+from dalang.activities.egress import http_client
+from dalang.egress import Egress
+from dalang.publishing import publisher
 from dalang.publishing.webhooks import Webhooks
 from dalang.store.dead_letters import list_dead_letters, redeliver
 from dalang.store.engine import transaction
@@ -138,20 +142,91 @@ async def test_what_a_receiver_may_do(site: Site, receiving: Receiving) -> None:
     async def answer(request: Received) -> bytes | None:
         way = next(ways, "fine")
         if way == "late":
-            await asyncio.sleep(1.3)
+            await asyncio.sleep(0.9)
         if way == "redirect":
             return status(302, "location: http://127.0.0.1:9/\r\n")
         return {"close": None, "rubbish": b"rubbish 2\r\n\r\n", "twice": status(200) * 2}.get(way, status(200))
 
     receiver = await receiving(answer)
     subscription = await site.subscribe(receiver.url)
-    async with site.publishing():
+    async with site.publishing({"webhook": Webhooks(lambda: httpx.AsyncClient(trust_env=False), 0.6)}):
         await site.run(3)
         await receiver.until_got(7)
         await site.settled(subscription)
     assert [one.number[2] for one in receiver.got] == [1, 1, 1, 1, 1, 2, 3]
     found = await site.again(subscription)
     assert (found.delivered, found.failures) == (3, 4)
+
+
+async def test_an_event_that_waited_too_long_is_tried_once(site: Site, receiving: Receiving) -> None:
+    """So what gathered while a receiver was away for days does not hold it up for days more."""
+
+    async def answer(_request: Received) -> bytes:
+        return status(500)
+
+    receiver = await receiving(answer)
+    subscription = await site.subscribe(receiver.url, give_up_ms=1)
+    async with site.publishing():
+        await site.run(3)
+        await receiver.until_got(3)
+        assert (await site.settled(subscription)).dead_letters == 3
+    assert [one.number[2] for one in receiver.got] == [1, 2, 3]
+
+
+async def test_retry_after_is_kept_to(site: Site, receiving: Receiving) -> None:
+    """Within what the subscription gives up after; nonsense is passed over."""
+    asks = iter(["3600", "soon", "0"])
+
+    async def answer(_request: Received) -> bytes:
+        return status(429, f"retry-after: {next(asks)}\r\n")
+
+    receiver = await receiving(answer)
+    subscription = await site.subscribe(receiver.url)
+    async with site.publishing():
+        await site.run(1)
+        await receiver.until_got(1)
+        async with asyncio.timeout(PATIENCE):
+            while (await site.progress(subscription)).failing_runs == 0:
+                await asyncio.sleep(0.02)
+        due = "SELECT extract(epoch FROM due_at - now())::float FROM event_publications"
+        assert 3500 < (await site.world.rows(due))[0][0] <= 3600
+        async with transaction(site.engine, None) as conn:
+            await resume_subscription(conn, subscription.subscription_id, "test")
+        await receiver.until_got(3)
+
+
+async def test_too_many_dead_letters_pause(site: Site, receiving: Receiving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing more is given up: the rest waits until somebody looks."""
+    monkeypatch.setattr(publisher, "MAX_DEAD_LETTERS", 2)
+
+    async def answer(_request: Received) -> bytes:
+        return status(500)
+
+    receiver = await receiving(answer)
+    subscription = await site.subscribe(receiver.url, max_attempts=1)
+    async with site.publishing():
+        await site.run(5)
+        async with asyncio.timeout(PATIENCE):
+            while (found := await site.again(subscription)).paused_at is None:
+                await asyncio.sleep(0.02)
+            while await site.world.rows("SELECT 1 FROM event_publications WHERE claim IS NOT NULL"):
+                await asyncio.sleep(0.02)
+    assert (found.paused_by, found.paused_reason) == ("publisher", "It has 2 dead letters.")
+    progress = await site.progress(subscription)
+    assert (progress.dead_letters, progress.waiting_events) == (2, 3)
+
+
+async def test_workers_call_only_what_the_operator_allows(site: Site, receiving: Receiving) -> None:
+    """The rules hold at each connection, whatever was checked when the subscription was made."""
+    receiver = await receiving()
+    subscription = await site.subscribe(receiver.url, max_attempts=1)
+    async with site.publishing({"webhook": Webhooks(lambda: http_client(rules=Egress()))}):
+        await site.run(1)
+        async with asyncio.timeout(PATIENCE):
+            while (found := await site.again(subscription)).failures == 0:
+                await asyncio.sleep(0.02)
+    assert "is refused: 127.0.0.1 is this machine" in str(found.last_error)
+    assert receiver.got == []
 
 
 async def test_gone_pauses_and_nothing_is_lost(site: Site, receiving: Receiving) -> None:
