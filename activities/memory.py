@@ -14,7 +14,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from dalang.activities.execution import MAX_OUTPUT_BYTES, Handler, checked_outputs
+from dalang.activities.execution import MAX_OUTPUT_BYTES, Handler, checked_outputs, goes_on_elsewhere
 from dalang.activities.sessions import Held, Sessions
 from dalang.activities.worktrees import Worktrees
 from dalang.canonical import compact_json, find_unsafe
@@ -74,11 +74,11 @@ class Memories:
             episodes = await self._episodes(task, spec)
             held = await self._sessions.begin(task, spec, ctx.attempt)
             ctx.memory = Memory(episodes, None if held is None else held.session)
-            return await (handler(ctx) if held is None else self._apart(ctx, handler, held))
+            return await (handler(ctx) if held is None else self._apart(ctx, task, handler, held))
 
         return remembering
 
-    async def _apart(self, ctx: NodeContext, handler: Handler, held: Held) -> Any:
+    async def _apart(self, ctx: NodeContext, task: NodeTask, handler: Handler, held: Held) -> Any:
         """Let the handler work in its session; merge what it did if it succeeds, close whatever happens."""
         try:
             # Before anything is merged: what cannot be carried is a failure. And they are kept with the session.
@@ -88,9 +88,10 @@ class Memories:
         except AskPerson:
             await self._sessions.leave(held)
             raise
-        except BaseException:
+        except BaseException as error:
             # Also when it is cancelled: whoever waits for this one's end does so for a moment only, the rest goes on.
-            await asyncio.shield(self._sessions.abandon(held))
+            goes_on = isinstance(error, asyncio.CancelledError) and goes_on_elsewhere()
+            await asyncio.shield(self._sessions.abandon(held, task, goes_on))
             raise
         # They are stored before the wrapper sees them.
         return await asyncio.shield(self._sessions.finish(held, ctx._mask(outputs)))

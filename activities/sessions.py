@@ -26,13 +26,14 @@ from dalang.cortex import Cortex, CortexError
 from dalang.errors import SuggestedAction
 from dalang.nodes import InvalidInput, NetworkError, NodeFailure, Session, ToolError
 from dalang.store import sessions as store
+from dalang.store.agents import AgentKind, get_agent
 from dalang.store.engine import is_connection_error, transaction
 from dalang.store.sessions import StoredSession
 from dalang.wire import NodeTask
 
 SWEEP_SECONDS = 30.0
-TTL_MARGIN_SECONDS = 600
-"""A Cortex closes a session by itself so long after the node's attempt must have ended."""
+TTL_MARGIN_SECONDS = 7 * 86_400
+"""A Cortex closes a session by itself so long after the node's attempt must have ended; a person may be asked."""
 GIT, CORTEX = "git", "cortex"
 T = TypeVar("T")
 
@@ -116,10 +117,12 @@ class Sessions:
         row = held.row
         if row.kind == GIT:
             try:
-                await self._trees.commit(Worktree.of(row.place), str(row.place["message"]))
+                tip = await self._trees.commit(Worktree.of(row.place), str(row.place["message"]))
             except (GitError, OSError, NodeFailure) as error:
                 await self._closed(row, {"error": str(error)[:1_000]})
                 raise ToolError(f"what was done could not be committed: {error}") from None
+            # Another attempt may merge it side by side, and find the branch removed already.
+            row = replace(row, place={**row.place, "tip": tip})
         taken = await self._do(lambda conn: store.begin_merge(conn, row.session_id, row.claims, outputs, row.place))
         if not taken:
             raise NodeFailure("another attempt has taken this one's session over")
@@ -129,9 +132,13 @@ class Sessions:
         """Let the session stay for the attempt that goes on when a person has answered."""
         await self._do(lambda conn: store.keep_place(conn, held.row.session_id, {**held.row.place, "left": True}))
 
-    async def abandon(self, held: Held) -> None:
-        """Close the session of an attempt that did not succeed: what was done in it is gone."""
-        await self._closed(held.row, None)
+    async def abandon(self, held: Held, task: NodeTask, goes_on: bool) -> None:
+        """Close the session of an attempt that did not succeed: what was done in it is gone.
+
+        With ``goes_on`` only the worker ends; whoever lives on keeps his session.
+        """
+        if not (goes_on and await self._lives_on(task)):
+            await self._closed(held.row, None)
 
     async def _place(self, task: NodeTask, wanted: Mapping[str, Any], attempt: int) -> dict[str, Any]:
         """Return all that is needed to make, merge and close the session, by whomever."""
@@ -182,15 +189,23 @@ class Sessions:
         on when the worker dies that waits for it.
         """
         found: Held | None = None
-        for row in await self._rows(task):
-            goes_on = row.state == "OPEN" and row.kind == kind and ("agent" in task or row.place.get("left"))
-            if found is None and goes_on and self._is_here(row):
+        for row in [one for one in await self._rows(task) if one.state == "OPEN"]:
+            if found is None and row.kind == kind and (row.place.get("left") or await self._lives_on(task)):
+                if not self._is_here(row):
+                    raise NetworkError("what was begun is in a worktree on another machine", no_effect=True)
                 found = await self._claimed(row, UUID(task["runId"]))
                 if found is not None:
                     continue
-            if row.state == "OPEN":
-                await self._closed(row, {"reason": f"attempt {attempt} begins anew"})
+            await self._closed(row, {"reason": f"attempt {attempt} begins anew"})
         return found
+
+    async def _lives_on(self, task: NodeTask) -> bool:
+        """Whether somebody outside of workers does the node, who does not end with a worker."""
+        name = task.get("agent")
+        if name is None:
+            return task["type"] == "a2a"
+        agent = await self._do(lambda conn: get_agent(conn, task["tenantId"], name))
+        return agent is not None and agent.kind in (AgentKind.POLL, AgentKind.A2A)
 
     def _is_here(self, row: StoredSession) -> bool:
         if row.kind == CORTEX:
@@ -221,7 +236,8 @@ class Sessions:
     async def _merge_tree(self, row: StoredSession) -> dict[str, Any]:
         tree, place = Worktree.of(row.place), row.place
         try:
-            return await self._trees.merge(tree, place["paths"], place["readOnlyPaths"], place["message"])
+            scope = (place["paths"], place["readOnlyPaths"])
+            return await self._trees.merge(tree, place["tip"], *scope, place["message"])
         except Conflict as conflict:
             await self._closed(row, conflict.report, keep_branch=True)
             review = SuggestedAction.HUMAN_REVIEW if place.get("onConflict") == "review" else None

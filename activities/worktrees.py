@@ -138,18 +138,17 @@ class Worktrees:
         return tip
 
     async def merge(
-        self, tree: Worktree, paths: Sequence[str], read_only: Sequence[str], message: str
+        self, tree: Worktree, tip: str, paths: Sequence[str], read_only: Sequence[str], message: str
     ) -> dict[str, Any]:
-        """Merge the branch into its base and return what was merged; done before, it is not done again.
+        """Merge the commit ``tip`` into the base and return what was merged; done before, it is not done again.
 
         Raises:
             ToolError: something outside of the scope was changed, or a checkout of the base cannot go along.
             Conflict: both sides have changed the same.
         """
         where = self._where(tree.tenant, tree.repository)
-        tip = await self._commit_of(where, f"refs/heads/{tree.branch}")
-        if tip is None:
-            raise ToolError(f"the branch {tree.branch} of repository {tree.repository} is gone: nothing to merge")
+        if await self._commit_of(where, tip) is None:
+            raise ToolError(f"what was done on {tree.branch} is not in repository {tree.repository} any more")
         for _ in range(MERGE_ATTEMPTS):
             base = await self._commit_of(where, f"refs/heads/{tree.base}")
             if base is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,12 @@ import pytest
 from sqlalchemy import text
 
 from dalang.activities.sessions import Sessions
-from dalang.activities.worktrees import Worktrees
+from dalang.activities.worktrees import Worktree, Worktrees
 from dalang.loading import load_plan
 from dalang.nodes import NodeFailure
 from dalang.store.engine import transaction
 from dalang.store.retention import erase_bodies
-from tests.engine.agents import outputs
+from tests.engine.agents import outputs, register
 from tests.engine.kit import TENANT, Engine, Started
 from tests.engine.repositories import branches, change, content, git, repository
 from tests.harness import ROOT
@@ -236,7 +237,7 @@ async def _killed(*_: Any) -> Any:
 async def test_a_second_attempt_closes_what_the_first_one_left(
     shared_engine: Engine, site: Path, sessions: Sessions
 ) -> None:
-    """And the first, should it still live, can merge no more; but an agent's session goes on."""
+    """And the first, should it still live, can merge no more."""
     started, node = await over(shared_engine), writes(site, {})
     task = task_of(started, node, "second")
     first = await sessions.begin(task, node["memory"], 1)
@@ -246,13 +247,51 @@ async def test_a_second_attempt_closes_what_the_first_one_left(
     assert not Path(str(first.session.path)).exists()
     with pytest.raises(NodeFailure):
         await sessions.finish(first, {})
-    by_agent = {**task, "agent": "ada"}
-    third = await sessions.begin(by_agent, node["memory"], 3)
-    assert third is not None
-    assert third.session == second.session
+    assert (await sessions.finish(second, {}))["merge"]["merged"]
+
+
+async def test_an_agent_that_asks_for_work_keeps_its_session(
+    shared_engine: Engine, site: Path, sessions: Sessions
+) -> None:
+    """It lives on when its worker ends or dies; the attempt that follows merges, the one before can no more."""
+    await register(shared_engine, "keeper")
+    await register(shared_engine, "function", "local")
+    started, node = await over(shared_engine), writes(site, {})
+    task = {**task_of(started, node, "keeps"), "agent": "keeper"}
+    first = await sessions.begin(task, node["memory"], 1)
+    assert first is not None
+    await sessions.abandon(first, task, goes_on=True)
+    second = await sessions.begin(task, node["memory"], 2)
+    assert second is not None
+    assert second.session == first.session
     with pytest.raises(NodeFailure, match="taken this one's session over"):
-        await sessions.finish(second, {})
-    assert (await sessions.finish(third, {}))["merge"]["merged"]
+        await sessions.finish(first, {})
+    elsewhere = Sessions(shared_engine.db, Worktrees(Path(shared_engine.settings.repositories_dir), site / "x"), None)
+    with pytest.raises(NodeFailure, match="on another machine"):
+        await elsewhere.begin(task, node["memory"], 3)
+    by_function = {**task, "agent": "function"}
+    third = await sessions.begin(by_function, node["memory"], 3)
+    assert third is not None
+    assert third.session.path != first.session.path
+    await sessions.abandon(third, by_function, goes_on=True)
+    assert await left(started) == []
+
+
+async def test_two_attempts_that_merge_at_once_merge_once(
+    shared_engine: Engine, site: Path, sessions: Sessions
+) -> None:
+    """One of them was given up for lost and was not; whoever is later finds it done."""
+    started, node = await over(shared_engine), writes(site, {})
+    task = task_of(started, node, "both")
+    held = await sessions.begin(task, node["memory"], 1)
+    assert held is not None
+    (Path(str(held.session.path)) / "b.txt").write_text("b")
+    tip = await sessions._trees.commit(Worktree.of(held.row.place), "b")
+    stale = replace(held.row, state="MERGING", place={**held.row.place, "tip": tip})
+    assert (await sessions.finish(held, {"x": 1}))["merge"]["files"] == ["b.txt"]
+    assert (await sessions._merged(stale, {"x": 1}))["merge"]["merged"]
+    assert git(site, "rev-list", "--count", "main") == "3"
+    assert [row["state"] for row in await rows(started)] == ["MERGED"]
 
 
 async def test_the_example_of_the_documentation(shared_engine: Engine) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -37,6 +39,12 @@ async def added(trees: Worktrees, base: str | None = None) -> Worktree:
     return tree
 
 
+async def merged(trees: Worktrees, tree: Worktree, paths: Sequence[str] = (), read_only: Sequence[str] = ()) -> Any:
+    """Merge what was committed in a worktree."""
+    tip = git(Path(tree.path), "rev-parse", tree.branch)
+    return await trees.merge(tree, tip, paths, read_only, MESSAGE)
+
+
 async def written(trees: Worktrees, files: dict[str, str], base: str | None = None) -> Worktree:
     """Add a worktree, write files in it and commit."""
     tree = await added(trees, base)
@@ -55,12 +63,12 @@ async def test_what_was_done_is_merged_and_nothing_is_left(trees: Worktrees, sit
     (Path(tree.path) / "new file.txt").write_text("new\n")
     (Path(tree.path) / "README.md").unlink()
     await trees.commit(tree, MESSAGE)
-    report = await trees.merge(tree, [], [], MESSAGE)
+    report = await merged(trees, tree)
     assert report["files"] == ["README.md", "new file.txt", "src/a.txt"]
     assert report["commit"] == git(site, "rev-parse", "main")
     assert content(site, "src/a.txt") == "one\n2\nthree"
     assert git(site, "log", "-1", "--format=%(trailers:key=Dalang-Node,valueonly)", "main") == "n"
-    again = await trees.merge(tree, [], [], MESSAGE)
+    again = await merged(trees, tree)
     assert (again["commit"], again["files"]) == (report["commit"], [])
     await trees.remove(tree)
     await trees.remove(tree)
@@ -75,7 +83,7 @@ async def test_what_was_done_is_merged_and_nothing_is_left(trees: Worktrees, sit
 async def test_nothing_done_is_nothing_merged(trees: Worktrees, bare: Path) -> None:
     before = git(bare, "rev-parse", "main")
     tree = await written(trees, {})
-    assert (await trees.merge(tree, [], [], MESSAGE))["files"] == []
+    assert (await merged(trees, tree))["files"] == []
     assert git(bare, "rev-parse", "main") == before
 
 
@@ -84,7 +92,7 @@ async def test_what_others_did_meanwhile_stays(trees: Worktrees, bare: Path) -> 
     tree = await written(trees, {"src/a.txt": "zero\none\ntwo\nthree\n"})
     change(bare, "src/a.txt", "one\ntwo\nthree\nfour\n")
     change(bare, "docs/new.md", "new\n")
-    report = await trees.merge(tree, ["src"], ["docs"], MESSAGE)
+    report = await merged(trees, tree, ["src"], ["docs"])
     assert report["files"] == ["src/a.txt"]
     assert content(bare, "src/a.txt") == "zero\none\ntwo\nthree\nfour"
     assert content(bare, "docs/new.md") == "new"
@@ -93,7 +101,7 @@ async def test_what_others_did_meanwhile_stays(trees: Worktrees, bare: Path) -> 
 async def test_many_merge_at_once(trees: Worktrees, bare: Path) -> None:
     """Each on top of whoever was first."""
     made = [await written(trees, {f"src/{number}.txt": f"{number}\n"}) for number in range(3)]
-    await asyncio.gather(*(trees.merge(tree, [], [], MESSAGE) for tree in made))
+    await asyncio.gather(*(merged(trees, tree) for tree in made))
     assert [content(bare, f"src/{number}.txt") for number in range(3)] == list("012")
 
 
@@ -103,7 +111,7 @@ async def test_a_conflict_names_files_and_both_sides(trees: Worktrees, bare: Pat
     change(bare, "src/a.txt", "one\ntheirs\nthree\n")
     ours = git(bare, "rev-parse", "main")
     with pytest.raises(Conflict, match=r"1 files conflict .* main: src/a\.txt") as caught:
-        await trees.merge(tree, [], [], MESSAGE)
+        await merged(trees, tree)
     assert caught.value.report == {
         "repository": "site",
         "files": ["src/a.txt"],
@@ -122,7 +130,7 @@ async def test_changes_outside_of_the_scope_are_refused(trees: Worktrees, bare: 
     (Path(tree.path) / "README.md").rename(Path(tree.path) / "src" / "README.md")
     await trees.commit(tree, MESSAGE)
     with pytest.raises(ToolError) as caught:
-        await trees.merge(tree, ["src/**"], ["**/tests/**"], MESSAGE)
+        await merged(trees, tree, ["src/**"], ["**/tests/**"])
     assert caught.value.details["outside"] == ["README.md", "else/d.txt", "src/tests/b.txt"]
     assert git(bare, "rev-parse", "main") == before
 
@@ -133,7 +141,7 @@ async def test_a_checkout_that_would_lose_something_does_not_go_along(trees: Wor
     (site / "src" / "a.txt").write_text("somebody is at it\n")
     before = git(site, "rev-parse", "main")
     with pytest.raises(ToolError, match="checked out"):
-        await trees.merge(tree, [], [], MESSAGE)
+        await merged(trees, tree)
     assert git(site, "rev-parse", "main") == before
     assert (site / "src" / "a.txt").read_text() == "somebody is at it\n"
 
@@ -141,7 +149,7 @@ async def test_a_checkout_that_would_lose_something_does_not_go_along(trees: Wor
 async def test_another_base_than_the_repositorys(trees: Worktrees, bare: Path) -> None:
     git(bare, "branch", "release/1.2", "main")
     tree = await written(trees, {"x.txt": "x\n"}, "release/1.2")
-    await trees.merge(tree, [], [], MESSAGE)
+    await merged(trees, tree)
     assert content(bare, "x.txt", "release/1.2") == "x"
     assert "x.txt" not in git(bare, "ls-tree", "--name-only", "main").split()
 
@@ -160,8 +168,8 @@ async def test_what_a_node_does_to_git_itself_does_no_harm(trees: Worktrees, bar
     hook.chmod(0o755)
     (where / "c.txt").write_text("c\n")
     (where / ".git").write_text(f"gitdir: {other}\n")
-    await trees.commit(tree, MESSAGE)
-    report = await trees.merge(tree, [], [], MESSAGE)
+    tip = await trees.commit(tree, MESSAGE)
+    report = await trees.merge(tree, tip, [], [], MESSAGE)
     assert report["files"] == ["a.txt", "b.txt", "c.txt"]
     assert branches(other) == ["main"]
     await trees.remove(tree)
