@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
 from uuid import UUID
@@ -14,6 +15,7 @@ from dalang.artifacts import Artifacts
 from dalang.errors import NotFound, Unavailable
 from dalang.node_artifacts import Content, NodeArtifacts
 from dalang.nodes import InvalidInput, NetworkError
+from dalang.store.engine import is_connection_error
 from dalang.wire import NodeTask
 
 T = TypeVar("T")
@@ -48,7 +50,7 @@ class WorkerArtifacts(NodeArtifacts):
     async def put_chunks(self, chunks: AsyncIterator[bytes], media_type: str | None, name: str | None) -> str:
         """Keep content as it comes; on the worker's loop."""
         task = self._task
-        try:
+        with _told():
             kept = await self._artifacts.put(
                 task["tenantId"],
                 chunks,
@@ -58,10 +60,6 @@ class WorkerArtifacts(NodeArtifacts):
                 run_id=UUID(task["runId"]),
                 node_id=task["nodeId"],
             )
-        except ArtifactTooLarge as error:
-            raise InvalidInput(str(error)) from None
-        except Unavailable as error:
-            raise NetworkError(str(error)) from None
         return reference_to(kept.digest)
 
     async def _put(self, content: Content, media_type: str | None, name: str | None) -> str:
@@ -76,6 +74,10 @@ class WorkerArtifacts(NodeArtifacts):
             digest = digest_of(reference)
         except ValueError as error:
             raise InvalidInput(str(error)) from None
+        with _told():
+            return await self._copied(digest)
+
+    async def _copied(self, digest: str) -> IO[bytes]:
         file: Any = None
         try:
             _, chunks = await self._artifacts.open(self._task["tenantId"], digest)
@@ -84,13 +86,9 @@ class WorkerArtifacts(NodeArtifacts):
             async for chunk in chunks:
                 await asyncio.to_thread(file.write, chunk)
             await asyncio.to_thread(file.seek, 0)
-        except BaseException as error:
+        except BaseException:
             if file is not None:
                 file.close()
-            if isinstance(error, NotFound | ArtifactDamaged):
-                raise InvalidInput(str(error)) from None
-            if isinstance(error, Unavailable):
-                raise NetworkError(str(error)) from None
             raise
         found: IO[bytes] = file
         return found
@@ -108,6 +106,22 @@ class WorkerArtifacts(NodeArtifacts):
         if asyncio.get_running_loop() is self._loop:
             return await work()
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_awaited(work), self._loop))
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Say what went wrong as handlers do."""
+    try:
+        yield
+    except (NotFound, ArtifactDamaged, ArtifactTooLarge) as error:
+        raise InvalidInput(str(error)) from None
+    except Unavailable as error:
+        raise NetworkError(str(error)) from None
+    except Exception as error:
+        # A file that the handler named and that is not there is its own affair.
+        if is_connection_error(error) and getattr(error, "filename", None) is None:
+            raise NetworkError("the database of artifacts does not answer") from None
+        raise
 
 
 async def _awaited(work: Callable[[], Awaitable[T]]) -> T:
