@@ -17,7 +17,7 @@ from dalang.loading import load_plan
 from dalang.nodes import NodeFailure
 from dalang.store.engine import transaction
 from dalang.store.retention import erase_bodies
-from tests.engine.agents import outputs, register
+from tests.engine.agents import Client, api, outputs, register, start, wants
 from tests.engine.kit import TENANT, Engine, Started
 from tests.engine.repositories import branches, change, content, git, repository
 from tests.harness import ROOT
@@ -303,3 +303,34 @@ async def test_the_example_of_the_documentation(shared_engine: Engine) -> None:
     assert content(garden, "notes/tulips.md").startswith("# tulips")
     assert content(garden, "notes/roses.md").startswith("# roses")
     assert git(garden, "rev-parse", "main") in end["result"]["outputs"]["commits"]
+
+
+async def test_an_agent_that_asks_for_work_works_in_its_worktree(shared_engine: Engine, site: Path) -> None:
+    """It is told where; what it leaves there is merged when it says that it is done."""
+    await register(shared_engine, "gardener", capabilities={"s-garden": 1})
+    memory = {"episodes": 0, "session": {"repository": site.name, "paths": ["beds"]}}
+    started = await start(shared_engine, wants("n", "s-garden", memory=memory))
+    async with api(shared_engine) as http:
+        one = await Client(http, "gardener").poll()
+        session = one["nodeTask"]["memory"]["session"]
+        assert (session["kind"], session["repository"], session["paths"]) == ("git", site.name, ["beds"])
+        bed = Path(session["path"]) / "beds" / "north.txt"
+        bed.parent.mkdir()
+        bed.write_text("roses")
+        assert await Client(http, "gardener").tell(one, "complete", outputs={"planted": True}) == 200
+    end = await started.end()
+    assert outputs(end, "n")["merge"]["files"] == ["beds/north.txt"]
+    assert outputs(end, "n")["planted"] is True
+    assert content(site, "beds/north.txt") == "roses"
+
+
+async def test_elements_of_a_map_work_apart_from_each_other(shared_engine: Engine, site: Path) -> None:
+    """At once, each in a worktree of its own."""
+    body = writes(site, {})
+    del body["nodeId"]
+    body["inputs"] = {"files": "${{inputs.item + '.txt': inputs.item}}"}
+    plan = {"nodes": [{"nodeId": "m", "type": "map", "map": {"items": "${['a', 'b', 'c']}", "body": body}}]}
+    end = await (await shared_engine.start(plan)).end()
+    assert end["run"]["status"] == "COMPLETED", end["run"]["error"]
+    assert [content(site, f"{name}.txt") for name in "abc"] == ["a", "b", "c"]
+    assert branches(site) == ["main"]
