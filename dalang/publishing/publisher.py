@@ -24,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from dalang.cloud_events import CloudEvent, Happened, cloud_event, ping_event
 from dalang.event_filters import EventFilter
+from dalang.expressions import ExpressionError
 from dalang.publishing.target import MAX_SEND_SECONDS, Failure, MissingTarget, Sent, Target
 from dalang.store import publications
 from dalang.store.dead_letters import MAX_DEAD_LETTERS, bury, settle_dead_letter, wanted_back
@@ -41,6 +42,10 @@ COALESCE_SECONDS = 0.02
 """Notifications that come so close together are one."""
 CLAIM_SECONDS = 30.0
 """How soon somebody else tells what a publisher had claimed that died."""
+OPEN_SECONDS = 0.1
+"""How soon events are looked for again that are stored, and older than a transaction that is still open."""
+MARKS = 20
+"""So often it marks before it begins to tell of what was marked."""
 READ_AT_ONCE = 100
 TURN_SECONDS = 10.0
 """So long a publisher stays with one run while others wait."""
@@ -111,20 +116,17 @@ class Publisher:
             self._wanted = await publications.is_wanted(conn)
         if not self._wanted:
             return LOOK_SECONDS
-        more = True
-        while more:
+        for _ in range(MARKS):
             async with transaction(self._engine, None) as conn:
                 more = (await publications.mark(conn)).more
+            if not more:
+                break
         async with transaction(self._engine, None) as conn:
             found = await publications.work(conn)
             is_open = await publications.open_feed(conn)
         later = [await self._begin(one) for one in found]
-        return min([LOOK_SECONDS, *([0.1] if is_open else []), *(one for one in later if one is not None)])
-
-    async def idle(self) -> None:
-        """Wait until what was begun has ended."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        soon = 0.0 if more else OPEN_SECONDS if is_open else LOOK_SECONDS
+        return min([soon, *(one for one in later if one is not None)])
 
     async def _begin(self, one: Work) -> float | None:
         """Begin what is due of a subscription; return when it is next, if it is not now."""
@@ -161,7 +163,14 @@ class Publisher:
         task.add_done_callback(ended)
 
     async def _tell(self, subscription: Subscription, own: Claim, until: float) -> None:
-        turn = _Turn(self, subscription, own, until)
+        try:
+            turn = _Turn(self, subscription, own, until)
+        except ExpressionError as error:  # it was compiled when it was stored: by another version of the engine
+            reason = f"Its filter cannot be read: {error.message}"
+            async with transaction(self._engine, None) as conn:
+                await pause_subscription(conn, subscription.subscription_id, PUBLISHER, reason)
+                await publications.release(conn, own, done=False)
+            return
         try:
             await turn.take()
         except asyncio.CancelledError:

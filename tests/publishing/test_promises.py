@@ -359,6 +359,17 @@ async def test_a_defect_of_a_target_holds_up_its_run_alone(site: Site, receiving
     assert found.last_error == "it could not be sent: RuntimeError"
 
 
+async def test_a_filter_that_cannot_be_read_any_more_pauses(site: Site) -> None:
+    """It was stored by a version that could; nobody is told what he did not want."""
+    subscription = await site.subscribe("http://127.0.0.1:9/", filter="event.no such thing")
+    async with site.publishing():
+        await site.run(1)
+        async with asyncio.timeout(PATIENCE):
+            while (found := await site.again(subscription)).paused_at is None:
+                await asyncio.sleep(0.02)
+    assert str(found.paused_reason).startswith("Its filter cannot be read: ")
+
+
 async def test_a_filter_alone_moves_on(site: Site, receiving: Receiving) -> None:
     """What nobody wants is passed over for good, and what a filter cannot judge is not wanted."""
     receiver = await receiving()
