@@ -15,10 +15,12 @@ from dalang.validation import validate
 from tests.core.test_validation import GOOD
 from tests.harness import ROOT, requires_shared, shared_dir
 
+OTHERS = ("-options", "-patch", "-policy", "-servers", "-models")
+"""What names of documents end with that are no plans."""
 EXAMPLES = sorted(
     path
     for path in (ROOT / "examples").glob("*")
-    if path.suffix in (".yaml", ".json") and not path.stem.endswith(("-options", "-patch", "-policy"))  # no plans
+    if path.suffix in (".yaml", ".json") and not path.stem.endswith(OTHERS)
 )
 
 
