@@ -2,7 +2,9 @@
 
 Nobody works on a node whose handler has asked: it is AWAITING_HITL with a task of kind ``input``, without a worker and
 without a slot. With the answer it starts again as the same work: the same inputs, generation, idempotency key and
-checkpoint. A question is no failed attempt. Who declines to answer fails the node.
+checkpoint. A question is no failed attempt. Who declines to answer fails the node. Where it had an agent, the answer is
+for that one: the node asks for its lease with the agent's name among the capabilities, which counts as long as there is
+somebody of that name.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from dalang.canonical import safe_text
 from dalang.errors import ErrorType
 from dalang.events import PersonAsked, SkipRequested, Start, TaskDecided
 from dalang.human_task import INPUT, OpenTask, form_problem, misplaced, with_form_defaults
+from dalang.needs import Needs
 from dalang.people import DUE, MAX_DESCRIPTION, MAX_TITLE, People
 from dalang.program import Program
 from dalang.run_state import ACTIVITY, CORE_WAITS, PENDING, WAIT, moved
@@ -28,13 +31,17 @@ MAX_QUESTIONS = 100
 
 
 class Questions(People):
-    """A run's state with what handlers ask. ``replies`` is by node the last answer that its handler was given."""
+    """A run's state with what handlers ask.
+
+    ``replies`` is by node the last answer that its handler was given, ``askers`` the agent that waits for one.
+    """
 
     def __init__(
         self, program: Program, inputs: Mapping[str, Any], about: Mapping[str, Any], max_in_flight: int = 50
     ) -> None:
         super().__init__(program, inputs, about, max_in_flight)
         self.replies: dict[int, HumanAnswer] = {}
+        self.askers: dict[int, str] = {}
 
     # -- asking ----------------------------------------------------------------------------------------------------
 
@@ -46,6 +53,7 @@ class Questions(People):
 
     def _person_asked(self, event: PersonAsked) -> None:
         node = self.program.index[event.node]
+        agent = self.leases.get(node, {}).get("agent")
         self._withdraw(node)
         self._keep_checkpoint(node, event.checkpoint)
         if event.attempts > self.attempts.get(node, 0):  # made by the activity that has ended now
@@ -60,6 +68,8 @@ class Questions(People):
             self._fail(node, self._error(node, ErrorType.RESOURCE_EXHAUSTED, message), event.notes)
         else:
             self._starts_again(node)
+            if agent is not None:
+                self.askers[node] = agent
             self._ask_for_input(node, event)
 
     def _ask_for_input(self, node: int, event: PersonAsked) -> None:
@@ -141,11 +151,22 @@ class Questions(People):
         answer = self.replies.get(step.node)
         return step if answer is None else replace(step, answer=answer)
 
+    def _needs(self, node: int) -> Needs | None:
+        needs, agent = super()._needs(node), self.askers.get(node)
+        if needs is None or agent is None or agent in needs.capabilities:
+            return needs
+        return replace(needs, capabilities=(*needs.capabilities, agent))
+
+    def _with_lease(self, step: Start) -> Start:
+        self.askers.pop(step.node, None)  # it begins, and if it fails anybody may try
+        return super()._with_lease(step)
+
     # -- keeping ---------------------------------------------------------------------------------------------------
 
     def _forget(self, node: int) -> None:
         super()._forget(node)
         self.replies.pop(node, None)
+        self.askers.pop(node, None)
 
     def _index(self) -> None:
         super()._index()
@@ -157,16 +178,20 @@ class Questions(People):
 
     def _renumber(self, program: Program, to: Sequence[int | None]) -> None:
         super()._renumber(program, to)
-        self.replies = moved(self.replies, to)
+        self.replies, self.askers = moved(self.replies, to), moved(self.askers, to)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as compact JSON; answers only where there are any."""
-        own = {"replies": [[node, answer] for node, answer in self.replies.items()]} if self.replies else {}
-        return {**super().snapshot(), **own}
+        kept = {
+            "replies": [[node, answer] for node, answer in self.replies.items()],
+            "askers": [[node, agent] for node, agent in self.askers.items()],
+        }
+        return {**super().snapshot(), **{name: value for name, value in kept.items() if value}}
 
     def _load(self, snapshot: Mapping[str, Any]) -> None:
         super()._load(snapshot)
         self.replies = {node: answer for node, answer in snapshot.get("replies", ())}
+        self.askers = {node: agent for node, agent in snapshot.get("askers", ())}
 
 
 Questions.task_deciders[INPUT] = Questions._question_decided

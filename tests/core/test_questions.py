@@ -10,9 +10,11 @@ import pytest
 from dalang.errors import ErrorType
 from dalang.events import (
     AlarmRang,
+    Ask,
     Begin,
     CancelRequested,
     Event,
+    LeaseAnswered,
     NodeFailed,
     NodeSucceeded,
     PauseRequested,
@@ -188,6 +190,30 @@ def test_who_waits_for_an_answer_holds_no_slot() -> None:
     assert asking.status() is NodeStatus.PENDING
     asking.do(NodeSucceeded("c", {}))
     assert asking.status() is NodeStatus.RUNNING
+
+
+def test_the_answer_goes_to_the_agent_that_asked() -> None:
+    """It is asked for by its name; when the attempt that has the answer fails, anybody may try."""
+    plan: dict[str, Any] = {"type": "agent", "requirements": {"capabilities": ["x"]}}
+    run = Run(program([node("a", **plan)]), {}, ABOUT)
+    run.limited = frozenset({"capability:x"})
+    asks: list[Ask] = []
+
+    def do(event: Event, at: int = 0) -> None:
+        nonlocal run
+        run.apply(event, at)
+        asks.extend(step for step in run.due(at) if isinstance(step, Ask))
+        limited, run = run.limited, Run.restore(run.program, {}, json.loads(json.dumps(run.snapshot())))
+        run.limited = limited
+
+    do(Begin())
+    do(LeaseAnswered("a", 1, "GRANTED", "ann"))
+    do(PersonAsked("a", {"text": "Now?"}))
+    do(TaskDecided(next(iter(run.tasks)), "answer", "kim"))
+    do(LeaseAnswered("a", 2, "GRANTED", "ann"))
+    do(NodeFailed("a", {"type": "NETWORK_ERROR", "retryable": True}))
+    do(AlarmRang(), 10_000)
+    assert [list(ask.needs["capabilities"]) for ask in asks] == [["x"], ["x", "ann"], ["x"]]
 
 
 def test_a_handler_that_asks_for_ever_is_stopped() -> None:

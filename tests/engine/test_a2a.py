@@ -215,16 +215,35 @@ async def test_an_undo_cancels_what_waits_for_an_answer(shared_engine: Engine, d
     assert {"cancel": task} in await doer.seen()
 
 
+async def _registered(engine: Engine, doer: Doer, capability: str, ways: tuple[str, ...]) -> list[str]:
+    """Register agents of kind a2a; return what is limited then."""
+    async with transaction(engine.db, TENANT) as conn:
+        for way in ways:
+            endpoint = {"url": f"{doer.address}/{way}"}
+            kind, name = str(AgentKind.A2A), f"{capability}-{way}"
+            await register_agent(conn, NewAgent(TENANT, name, kind, name, {capability: 1.0}, 3, "t", {}, endpoint))
+        return await limited_names(conn, TENANT)
+
+
 async def test_an_agent_of_the_registry_does_it(shared_engine: Engine, doer: Doer) -> None:
     """A node that asks for a capability goes to an agent of kind a2a, with all its inputs."""
-    new = NewAgent(
-        TENANT, "sum", str(AgentKind.A2A), "sum", {"adding": 1.0}, 3, "t", {}, {"url": f"{doer.address}/plain"}
-    )
-    async with transaction(shared_engine.db, TENANT) as conn:
-        await register_agent(conn, new)
-        limits = await limited_names(conn, TENANT)
+    limits = await _registered(shared_engine, doer, "adding", ("plain",))
     node = {"nodeId": "n", "type": "agent", "inputs": {"a": 4, "b": 5}, "requirements": {"capabilities": ["adding"]}}
     end = await (await shared_engine.start({"nodes": [node]}, limits=limits)).end()
     outputs = body_of(end, "NODE_COMPLETED")["outputs"]
     assert (outputs["sum"], outputs["a2a"]["agent"]) == (9, "doer (plain)")
     assert "NODE_QUEUED" in node_events(end, "n")
+
+
+async def test_the_answer_goes_to_the_agent_that_asked(shared_engine: Engine, doer: Doer) -> None:
+    """Though another one could do it, too, and a node that is tried again goes to another."""
+    limits = await _registered(shared_engine, doer, "asking", ("plain", "streaming"))
+    node = {"nodeId": "n", "type": "agent", "inputs": {"do": "ask"}, "requirements": {"capabilities": ["asking"]}}
+    started = await shared_engine.start({"nodes": [node]}, limits=limits)
+    await _answer(started, values={"seat": "aisle"})
+    end = await started.end()
+    outputs = body_of(end, "NODE_COMPLETED")["outputs"]
+    assert outputs["answered"] == {"seat": "aisle"}
+    first, second = await doer.seen(outputs["a2a"]["contextId"])
+    assert first["task"] == second["task"]
+    assert end["nodes"]["n"]["attempt"] == 1
