@@ -98,7 +98,7 @@ class Settings(BaseModel):
     )
     public_url: str = Field(
         default="",
-        description="Address of the API as services reach it that call back (`callback`). Default: `api_url`.",
+        description="Address of the API as others reach it: of `callback`, of the A2A agent card. Default: `api_url`.",
     )
     token: str = Field(
         default="", repr=False, description="API token of the command line. Default: the content of `<home>/token`."

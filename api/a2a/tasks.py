@@ -11,6 +11,7 @@ from a2a.types import Artifact, Task, TaskState
 from google.protobuf.json_format import ParseDict, ParseError
 
 from dalang.canonical import compact_json
+from dalang.human_task import ACTIONS
 from dalang.statuses import RUN_ENDS, RunStatus
 from dalang.store.human_tasks import Task as HumanTask
 from dalang.store.runs import Run
@@ -97,13 +98,38 @@ def question(task: HumanTask) -> list[dict[str, Any]]:
         "kind": task.kind,
         "title": task.title,
         "actions": task.actions,
-        "form": task.form,
+        "form": answer_form(task),
         "context": task.context,
         "error": task.error,
         "digest": task.digest,
     }
     sentence = task.title if not task.description else f"{task.title}\n\n{task.description}"
     return [{"text": sentence}, {"data": {key: value for key, value in data.items() if value is not None}}]
+
+
+def answer_form(task: HumanTask) -> Any:
+    """Return the schema of the data part that answers: of the values that a question asks for, else of a decision.
+
+    What was decided about goes back with the decision, as a default, so that nothing else is decided.
+    """
+    if is_question(task):
+        return task.form
+    form = dict(task.form) if isinstance(task.form, Mapping) else {}
+    shared = {"$defs": form.pop("$defs")} if "$defs" in form else {}
+    values = {key: value for key, value in form.items() if key not in ("$id", "$schema")}
+    said = compact_json(values) + compact_json(shared)
+    if said.count(b'"$ref":') != said.count(b'"$ref":"#/$defs/') or b'"$dynamicRef":' in said:
+        values, shared = {}, {}  # it refers to its own root, which is another one here
+    fixed = {"humanTask": str(task.task_id), "digest": task.digest}
+    properties = {
+        "action": {"enum": task.actions},
+        "notes": {"type": "string"},
+        **{name: {"type": "object"} for action in task.actions for name in ACTIONS.get(action, ())},
+        **{name: {"const": value, "default": value} for name, value in fixed.items()},
+    }
+    if values and "values" in properties:
+        properties["values"] = values
+    return {"type": "object", "properties": properties, "required": ["action"], **shared}
 
 
 def is_question(task: HumanTask) -> bool:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 
+from dalang.api.app import create_app
+from dalang.stack.ports import free_port
 from dalang.store.engine import transaction
 from dalang.store.retention import erase_bodies
 from tests.api import world
@@ -73,8 +77,7 @@ async def test_a_question_goes_through_both_and_the_answer_back(served: Served) 
     asked = await open_task(served, run_id)
     detail = (await served("GET", f"/orchestrator/human-tasks/{asked['taskId']}")).json()
     assert "What of puppets?" in detail["title"] + str(detail["description"])
-    values = {"action": "approve", "values": {"text": "they move"}}
-    body = {"digest": detail["digest"], "action": detail["actions"][0], "values": values}
+    body = {"digest": detail["digest"], "action": detail["actions"][0], "values": {"text": "they move"}}
     done = await served("POST", f"/orchestrator/human-tasks/{asked['taskId']}/complete", json=body)
     assert done.status_code == 200, done.text
     run = await ended(served, run_id, "acme")
@@ -83,6 +86,25 @@ async def test_a_question_goes_through_both_and_the_answer_back(served: Served) 
     assert (found["said"], found["twice"]) == ("they move", 42)
     inner = await ended(served, found["a2a"]["taskId"], "globex")
     assert (inner["status"], inner["outputs"]["said"]) == ("COMPLETED", "they move")
+
+
+async def test_a_decision_goes_through_both(served: Served) -> None:
+    """Who decides about the outer run's question sees what the inner one is for, and chooses what becomes of it."""
+    form = {"type": "object", "properties": {"channel": {"type": "string"}}, "required": ["channel"]}
+    node = {"nodeId": "ask", "type": "human", "task": {"title": "Publish?", "form": form}}
+    outputs = {"to": "${nodes.ask.outputs.channel}"}
+    await served.publish({"name": "approves", "nodes": [node], "outputs": outputs}, tenant="globex")
+    run_id = await started(served, "approves")
+    asked = await open_task(served, run_id)
+    detail = (await served("GET", f"/orchestrator/human-tasks/{asked['taskId']}")).json()
+    assert detail["form"]["properties"]["values"] == form
+    values = {"action": "approve", "values": {"channel": "blog"}}
+    body = {"digest": detail["digest"], "action": "answer", "values": values}
+    done = await served("POST", f"/orchestrator/human-tasks/{asked['taskId']}/complete", json=body)
+    assert done.status_code == 200, done.text
+    run = await ended(served, run_id, "acme")
+    assert run["status"] == "COMPLETED", run["error"]
+    assert run["outputs"]["from"]["text"] == "blog"
 
 
 async def test_a_cancel_goes_through_both(served: Served) -> None:
@@ -116,6 +138,35 @@ async def test_a_caller_that_goes_away_leaves_the_run_and_nothing_else(served: S
     async with asyncio.timeout(PATIENCE):
         while served.services.feed._count:
             await asyncio.sleep(0.05)
+
+
+async def test_a_stream_goes_on_at_another_server(served: Served) -> None:
+    """Nothing of a task is in the memory of the server that took it: a second one ends, the first tells the rest."""
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(create_app(served.settings), port=port, log_config=None, access_log=False))
+    running = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.02)
+    headers = {**V1, "Authorization": f"Bearer {world.TOKENS['acme', 'operator']}"}
+    states = []
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60) as other:
+        body = {"message": message(kind="input-required")}
+        task = (await other.post("/a2a/rest/message:send", json=body)).json()["task"]
+        async with other.stream("GET", f"/a2a/rest/tasks/{task['id']}:subscribe") as response:
+            async for line in response.aiter_lines():
+                if line.startswith("data:"):
+                    states.append(json.loads(line[5:])["task"]["status"]["state"])
+                    break
+    server.should_exit = True
+    await running
+    assert states == ["TASK_STATE_INPUT_REQUIRED"]
+    path = f"/a2a/rest/tasks/{task['id']}:subscribe"
+    rest = asyncio.create_task(served("GET", path))
+    answer = {"message": message("nothing", taskId=task["id"])}
+    assert (await served("POST", "/a2a/rest/message:send", json=answer)).status_code == 200
+    told = [json.loads(line[5:]) for line in (await rest).text.splitlines() if line.startswith("data:")]
+    assert told[0]["task"]["id"] == task["id"]
+    assert (told[-1].get("statusUpdate") or told[-1]["task"])["status"]["state"] == "TASK_STATE_COMPLETED"
 
 
 async def test_what_was_said_is_erased_with_the_run(served: Served) -> None:

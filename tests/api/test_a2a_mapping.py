@@ -16,10 +16,12 @@ from dalang.api.a2a.inputs import chosen, content, decision, run_inputs
 from dalang.api.a2a.tasks import STATES, artifacts_of, question, status_of, statuses_of
 from dalang.api.a2a.updates import updates_of
 from dalang.event_types import EventType
+from dalang.human_task import form_problem, with_form_defaults
 from dalang.statuses import RUN_ENDS, RunStatus
 from dalang.store.a2a import Skill
 from dalang.store.events import Event
 from dalang.store.human_tasks import Task
+from dalang.validation.input_schema import schema_problems
 
 NOW = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
 RUN = UUID(int=1)
@@ -164,6 +166,28 @@ def test_what_a_handler_asks_is_answered_by_what_is_sent() -> None:
     assert decision(said("reject"), [task])[1]["action"] == "reject"
 
 
+@pytest.mark.parametrize(
+    ("form", "values"),
+    [
+        (None, {"type": "object"}),
+        (schema(channel=TEXT), schema(channel=TEXT)),
+        ({"$id": "urn:x", **schema(a={"$ref": "#/$defs/b"}), "$defs": {"b": TEXT}}, schema(a={"$ref": "#/$defs/b"})),
+        (schema(a={"$ref": "#/properties/b"}, b=TEXT), {"type": "object"}),
+    ],
+)
+def test_a_decision_is_asked_for_with_the_form_of_a_decision(form: Any, values: Any) -> None:
+    """Whoever fills it in need not know what a decision is; what was shown is what is decided."""
+    task = human(form=form)
+    asked = question(task)[1]["data"]["form"]
+    assert not schema_problems(asked)
+    assert (asked["properties"]["values"], asked["required"]) == (values, ["action"])
+    filled = with_form_defaults(asked, {"action": "approve", "values": {"channel": "blog"}})
+    assert form_problem(asked, filled, "approve") is None
+    given = {"action": "approve", "values": {"channel": "blog"}, "digest": task.digest}
+    assert decision(said({"data": filled}), [human(), task]) == (task, given)
+    assert form_problem(asked, {**filled, "action": "retry"}, "approve")
+
+
 @pytest.mark.parametrize("text", ["yes", "approved!", "no, do not approve", ""])
 def test_a_doubt_is_never_an_approval(text: str) -> None:
     for parts in ([text], [{"data": {"channel": "blog"}}]):
@@ -197,7 +221,7 @@ def test_what_is_asked_says_which_state(nodes: set[str], state: str) -> None:
     assert status["state"] == f"TASK_STATE_{state}"
     assert status["message"]["parts"][0] == {"text": "May I?"}
     shown = status["message"]["parts"][1]["data"]
-    assert shown.keys() == {"humanTask", "kind", "title", "actions", "digest"}
+    assert shown.keys() == {"humanTask", "kind", "title", "actions", "form", "digest"}
     assert shown["actions"] == ["approve", "reject", "edit"]
     assert status["timestamp"] == "2026-11-22T09:30:00.000Z"
 
