@@ -45,6 +45,7 @@ WAITING = {
     "human-approval.yaml",
     "human-escalation.yaml",
     "runtime-hub.yaml",
+    "container.yaml",
     "llm.yaml",
     "llm-review.yaml",
     "mcp.yaml",
