@@ -18,12 +18,13 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from dalang.activities.patience import beating
+from dalang.compilation import compile_plan
 from dalang.embedding import with_stored_plans
 from dalang.errors import InvalidDocument, NotFound, Problem
 from dalang.launch import Preparations, check_plan
 from dalang.nesting import embedded_plans, names_stored_plans
 from dalang.plan_diff import counts, plan_diff, summary
-from dalang.program import Program, compile_plan
+from dalang.program import Program
 from dalang.program_changes import changes
 from dalang.revision import Revision, revise
 from dalang.secret_references import nodes_given_otherwise

@@ -16,9 +16,10 @@ from collections import deque
 from time import perf_counter
 from typing import Any
 
+from dalang.compilation import compile_plan
 from dalang.events import Begin, NodeFailed, NodeSucceeded, Start
 from dalang.plan import Plan
-from dalang.program import Program, compile_plan
+from dalang.program import Program
 from dalang.run import Run
 
 EDGES_PER_NODE = 5

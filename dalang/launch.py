@@ -33,12 +33,13 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from dalang import temporal, wire
+from dalang.compilation import compile_plan
 from dalang.enforcement import Enforcer
 from dalang.errors import Conflict, ErrorPayload, ErrorType, InvalidDocument, NotFound, Unavailable
 from dalang.nesting import embedded_plans, names_stored_plans
 from dalang.nodes import registry
 from dalang.plan import Plan
-from dalang.program import Program, compile_plan
+from dalang.program import Program
 from dalang.seeding import redrive_seed
 from dalang.settings import Settings
 from dalang.statuses import RunStatus

@@ -77,7 +77,7 @@ _programs = ProgramCache()
 class PlanRun(Planners, AnsweringPeople):
     """Drives one run of a plan; see the module's text.
 
-    Arguments: the program document (``program.compile_plan``), and the run's state: runId, tenantId, inputs, about,
+    Arguments: the program document (``compilation.compile_plan``), and the run's state: runId, tenantId, inputs, about,
     maxInFlight, historyLimit, for a redrive keyRoot and seed, and after a continue-as-new also snapshot, head, wakes
     and deadline.
     """

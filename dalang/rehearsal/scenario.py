@@ -8,11 +8,11 @@ from typing import Any
 
 from dalang.admission import Admission, Agent
 from dalang.canonical import pointer
+from dalang.compilation import compile_plan
 from dalang.errors import InvalidDocument, Problem
 from dalang.needs import CAPABILITY, UNLEASED, sizes_of, wanted_capabilities
 from dalang.nesting import CONTAINER_TYPES
 from dalang.plan import Plan, with_derived_ids
-from dalang.program import compile_plan
 from dalang.rehearsal.assumptions import (
     RehearsedProgram,
     condition_reads,

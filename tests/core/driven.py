@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dalang.compilation import compile_plan
 from dalang.events import (
     Begin,
     Event,
@@ -13,7 +14,7 @@ from dalang.events import (
     Start,
 )
 from dalang.plan import Plan
-from dalang.program import Program, compile_plan
+from dalang.program import Program
 from dalang.run import Run
 
 ABOUT = {"id": "r1"}

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dalang.compilation import compile_plan
 from dalang.events import (
     AlarmRang,
     Begin,
@@ -26,7 +27,7 @@ from dalang.events import (
 )
 from dalang.needs import EVERY_NODE
 from dalang.plan import Plan
-from dalang.program import Program, compile_plan
+from dalang.program import Program
 from dalang.run import Run
 from dalang.statuses import ImpossibleMove, NodeStatus, RunStatus
 from dalang.usage import added, usage_of

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dalang.canonical import body_reference, compact_json
+from dalang.compilation import compile_plan
 from dalang.events import (
     AlarmRang,
     Begin,
@@ -26,7 +27,7 @@ from dalang.events import (
     Undo,
 )
 from dalang.plan import Plan
-from dalang.program import Program, compile_plan
+from dalang.program import Program
 from dalang.run import Run
 from dalang.run_state import ACTIVITY, WAIT
 from dalang.statuses import IN_FLIGHT, RUN_ENDS, ImpossibleMove, NodeStatus, RunStatus

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dalang.compilation import compile_plan
 from dalang.events import (
     Begin,
     CancelRequested,
@@ -25,7 +26,7 @@ from dalang.events import (
 )
 from dalang.nesting import child_run_id
 from dalang.plan import Plan
-from dalang.program import Program, compile_plan
+from dalang.program import Program
 from dalang.run import Run
 from dalang.run_state import MAX_CHILDREN
 from dalang.statuses import RUN_ENDS

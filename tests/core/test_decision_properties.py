@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dalang.compilation import compile_plan
 from dalang.events import (
     Begin,
     CancelRequested,
@@ -22,7 +23,7 @@ from dalang.events import (
     Stop,
 )
 from dalang.plan import Plan
-from dalang.program import Program, compile_plan
+from dalang.program import Program
 from dalang.run import Run
 from dalang.statuses import NODE_ENDS, RUN_ENDS, NodeStatus, RunStatus
 from tests.effort import tries

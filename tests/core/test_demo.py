@@ -14,13 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dalang.demo  # noqa: F401 - registers the agents
+from dalang.compilation import compile_plan
 from dalang.demo import service, source
 from dalang.events import Begin, NodeFailed, NodeSucceeded, Start
 from dalang.formats import load_document, to_plan_document
 from dalang.importers import import_plans
 from dalang.nodes import InvalidInput, NodeContext, NodeFailure, Registration, ToolError, registry
 from dalang.plan import Plan
-from dalang.program import Program, compile_plan
+from dalang.program import Program
 from dalang.run import Run
 from tests.harness import requires_shared, shared_dir
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dalang import hearing
+from dalang.compilation import compile_plan
 from dalang.events import (
     AlarmRang,
     Begin,
@@ -28,7 +29,7 @@ from dalang.events import (
 )
 from dalang.instants import format_instant, parse_instant
 from dalang.plan import Plan
-from dalang.program import Program, compile_plan
+from dalang.program import Program
 from dalang.run import Run
 from dalang.statuses import RUN_ENDS, ImpossibleMove, RunStatus
 from tests.effort import tries

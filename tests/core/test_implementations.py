@@ -8,9 +8,9 @@ import pytest
 
 from dalang.activities.policy import subject_of
 from dalang.builder import NodeBuilder
+from dalang.compilation import compile_plan
 from dalang.implementations import image_reference, sha256_of
 from dalang.plan import Plan
-from dalang.program import compile_plan
 from dalang.validation import validate
 
 DIGEST = "sha256:" + "ab" * 32

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dalang.compilation import compile_plan
 from dalang.events import (
     AlarmRang,
     Begin,
@@ -24,7 +25,7 @@ from dalang.events import (
     Stop,
 )
 from dalang.plan import Plan
-from dalang.program import Program, compile_plan
+from dalang.program import Program
 from dalang.run import Run
 from dalang.statuses import ImpossibleMove, NodeStatus
 from dalang.validation import validate

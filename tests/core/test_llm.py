@@ -11,6 +11,7 @@ from dalang.activities.breakers import breaker_key, outcome_of
 from dalang.activities.failures import next_delay
 from dalang.activities.llm.tools import Toolbox, arguments_of, offer_of
 from dalang.breaker import Outcome
+from dalang.compilation import compile_plan
 from dalang.errors import InvalidDocument
 from dalang.llm_answers import REVISION_SCHEMA, VERDICT_SCHEMA, closed, planner_prompt, with_verdict
 from dalang.llm_inputs import LlmInputs, LlmTool, problems_of
@@ -18,7 +19,6 @@ from dalang.llm_models import ANY, UnknownModel, read_models
 from dalang.llm_reasons import Reason
 from dalang.nodes import InvalidInput, NodeContext, Registration, Registry
 from dalang.plan import Plan
-from dalang.program import compile_plan
 from dalang.validation import validate
 from dalang.validation.input_schema import schema_problems
 

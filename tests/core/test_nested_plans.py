@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from dalang.compilation import compile_plan
 from dalang.nesting import MAX_DEPTH, child_run_id, embedded_plans, names_stored_plans
 from dalang.plan import MAX_NODES, Plan
 from dalang.plan_containers import MAX_ELEMENTS, tolerated
-from dalang.program import Program, compile_plan
+from dalang.program import Program
 from dalang.validation import validate
 
 NOOP = {"nodeId": "a", "type": "noop"}

@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dalang.compilation import compile_plan
 from dalang.events import (
     AlarmRang,
     Begin,
@@ -32,7 +33,7 @@ from dalang.events import (
 )
 from dalang.human_task import OpenTask
 from dalang.plan import Plan
-from dalang.program import Program, compile_plan
+from dalang.program import Program
 from dalang.run import Run
 from dalang.statuses import NODE_ENDS, RUN_ENDS, NodeStatus, RunStatus
 from tests.effort import tries

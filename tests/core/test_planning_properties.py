@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dalang.compilation import compile_plan
 from dalang.events import (
     Begin,
     CancelRequested,
@@ -27,7 +28,7 @@ from dalang.events import (
     Stop,
 )
 from dalang.plan import Plan, with_derived_ids
-from dalang.program import Program, compile_plan
+from dalang.program import Program
 from dalang.run import Run
 from dalang.statuses import NODE_ENDS, RUN_ENDS, RunStatus
 from tests.core.test_decision_properties import ABOUT, indexes, random_plan

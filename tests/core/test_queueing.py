@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dalang.compilation import compile_plan
 from dalang.events import (
     AlarmRang,
     Ask,
@@ -30,7 +31,7 @@ from dalang.events import (
     Stop,
 )
 from dalang.plan import Plan
-from dalang.program import Program, compile_plan
+from dalang.program import Program
 from dalang.queueing import MAX_ASKED
 from dalang.run import Run
 from dalang.statuses import RUN_ENDS, NodeStatus, RunStatus

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dalang.activities.failures import next_delay
+from dalang.compilation import compile_plan
 from dalang.errors import InvalidDocument
 from dalang.graph import critical_path
 from dalang.plan import Plan
-from dalang.program import Program, compile_plan
+from dalang.program import Program
 from dalang.rehearsal import Scenario, Trace, load_options, prepare, rehearse, rehearse_once
 from dalang.rehearsal.attempts import retry_delay
 from dalang.rehearsal.distributions import parse_distribution

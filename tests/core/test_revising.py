@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dalang.compilation import compile_plan
 from dalang.events import (
     AlarmRang,
     Ask,
@@ -23,7 +24,7 @@ from dalang.events import (
     Start,
 )
 from dalang.loading import load_plan
-from dalang.program import Program, compile_plan
+from dalang.program import Program
 from dalang.revision import revise
 from dalang.run import Run
 from dalang.statuses import ImpossibleMove, RunStatus

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dalang.compilation import compile_plan
 from dalang.events import Event, PlanRevised
 from dalang.graph import find_cycle
 from dalang.joins import parse_join
 from dalang.plan import Plan
 from dalang.plan_diff import plan_diff
-from dalang.program import JOIN_WORDS, Program, compile_plan
+from dalang.program import JOIN_WORDS, Program
 from dalang.run import Run
 from dalang.statuses import NODE_ENDS, RUN_ENDS, ImpossibleMove, NodeStatus
 from tests.core.naive_model import NaiveRun

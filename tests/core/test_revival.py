@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from dalang.compilation import compile_plan
 from dalang.events import AlarmRang, Begin, NodeFailed, NodeStopped, NodeSucceeded, Start, Stop, Undo, UndoSucceeded
 from dalang.plan import Plan
-from dalang.program import Program, compile_plan
+from dalang.program import Program
 from dalang.revival import Choice, Ending, NothingToRedrive, Outcome, Told, choose, needed, revive
 from dalang.run import Run
 from dalang.statuses import NODE_ENDS, RUN_ENDS, NodeStatus, RunStatus

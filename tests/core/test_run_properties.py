@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dalang.compilation import compile_plan
 from dalang.events import (
     Begin,
     CancelRequested,
@@ -28,7 +29,7 @@ from dalang.events import (
     TimedOut,
 )
 from dalang.plan import Plan
-from dalang.program import Program, compile_plan
+from dalang.program import Program
 from dalang.run import START, Run
 from dalang.statuses import IN_FLIGHT, NODE_ENDS, RUN_ENDS, ImpossibleMove, NodeStatus, RunStatus
 from tests.core.naive_model import NaiveRun

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dalang.compilation import compile_plan
 from dalang.events import (
     Begin,
     CancelRequested,
@@ -18,7 +19,7 @@ from dalang.events import (
     Stop,
 )
 from dalang.plan import Plan
-from dalang.program import Program, compile_plan
+from dalang.program import Program
 from dalang.run import Run
 from dalang.statuses import RunStatus
 from tests.core.driven import ABOUT, TOOL_ERROR, Driven, edge, last, node

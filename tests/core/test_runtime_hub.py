@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from dalang import runtime_hub as hub
+from dalang.compilation import compile_plan
 from dalang.needs import CAPABILITY, needs_of
-from dalang.program import Program, compile_plan
+from dalang.program import Program
 from dalang.statuses import RUN_ENDS, RunStatus
 from dalang.validation import validate
 

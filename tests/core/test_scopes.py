@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dalang.program import compile_plan
+from dalang.compilation import compile_plan
 from dalang.scopes import outside, pattern_problem
 from dalang.validation import validate
 

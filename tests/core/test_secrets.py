@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dalang.canonical import find_unsafe
+from dalang.compilation import compile_plan
 from dalang.masking import MIN_LENGTH, Mask
 from dalang.plan import Plan
-from dalang.program import compile_plan
 from dalang.secret_references import (
     BadReference,
     names_in,

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dalang.compilation import compile_plan
 from dalang.events import (
     AlarmRang,
     Begin,
@@ -37,7 +38,7 @@ from dalang.events import (
     UndoSucceeded,
 )
 from dalang.plan import Plan
-from dalang.program import Program, compile_plan
+from dalang.program import Program
 from dalang.run import Run
 from dalang.statuses import NODE_ENDS, RUN_ENDS, NodeStatus, RunStatus
 from tests.effort import tries

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from dalang.builder import NodeBuilder, PlanBuilder
+from dalang.compilation import compile_plan
 from dalang.events import (
     AlarmRang,
     Begin,
@@ -27,7 +28,7 @@ from dalang.events import (
     UndoSucceeded,
 )
 from dalang.plan import Plan
-from dalang.program import Program, compile_plan
+from dalang.program import Program
 from dalang.run import Run
 from dalang.statuses import ImpossibleMove, NodeStatus, RunStatus
 from dalang.validation import validate

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dalang import graph
-from dalang.program import Program, compile_plan
+from dalang.compilation import compile_plan
+from dalang.program import Program
 from dalang.validation import CODES, Report, validate
 from tests.core.test_validation import GOOD
 from tests.effort import tries

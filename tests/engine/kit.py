@@ -14,9 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 
 from dalang import wire
+from dalang.compilation import compile_plan
 from dalang.nesting import embedded_plans
 from dalang.plan import Plan, with_derived_ids
-from dalang.program import compile_plan
 from dalang.settings import Settings
 from dalang.store.blobs import PostgresBlobDriver
 from dalang.store.engine import create_engine, transaction
