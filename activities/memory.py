@@ -100,16 +100,19 @@ class Memories:
         if not spec["episodes"]:
             return ()
         tenant_id, words = task["tenantId"], str(spec.get("query") or task.get("name") or task["nodeId"])
-        if self._cortex is not None:
+        # Help may not cost a node its time.
+        seconds = min(LOOK_UP_SECONDS, task["startToCloseMs"] / 4000)
+        if self._cortex is not None and (spec.get("required") or not self._cortex.away):
             try:
-                return tuple(_remote(one) for one in await self._cortex.search_episodes(words, spec["episodes"]))
+                like = await self._cortex.in_time(seconds, self._cortex.search_episodes(words, spec["episodes"]))
+                return tuple(_remote(one) for one in like)
             except CortexError as error:
                 if spec.get("required"):
                     raise NetworkError(str(error), details={"status": error.status}, no_effect=True) from None
                 logger.warning("node %s is given episodes of our own: %s", task["nodeId"], error)
         try:
-            async with asyncio.timeout(LOOK_UP_SECONDS):
-                await remember(self._engine, self._indexes, tenant_id)
+            async with asyncio.timeout(seconds):
+                await remember(self._engine, self._indexes, tenant_id, seconds / 2)
                 async with transaction(self._engine, tenant_id) as conn:
                     found = await search_episodes(
                         conn,

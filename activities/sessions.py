@@ -74,9 +74,10 @@ class Sessions:
         wanted: Mapping[str, Any] = spec["session"]
         kind = GIT if "repository" in wanted else CORTEX
         required = bool(spec.get("required"))
-        if kind == CORTEX and self._cortex is None:
+        if kind == CORTEX and (self._cortex is None or (self._cortex.away and not required)):
             if required:
                 raise InvalidInput("there is no Cortex for the node's session (setting cortex_url)", no_effect=True)
+            logger.warning("node %s works without a session: there is no Cortex, or it is away", task["nodeId"])
             return None
         found = await self._go_on(task, kind, attempt)
         if found is not None:
@@ -97,7 +98,9 @@ class Sessions:
         )
         await patiently(self._engine, None, lambda conn: store.open_session(conn, new), run_may_come=True)
         try:
-            return await self._made(new)
+            if kind == GIT or self._cortex is None:
+                return await self._made(new)
+            return await self._cortex.in_time(task["startToCloseMs"] / 4000, self._made(new))
         except CortexError as error:
             await self._ended(new, "CLOSED", {"error": str(error)})
             if not required:
@@ -253,6 +256,8 @@ class Sessions:
         try:
             if self._cortex is None:
                 raise CortexError("there is no Cortex any more (setting cortex_url)", away=True)
+            if self._cortex.away:
+                raise CortexError("the Cortex did not answer a moment ago", away=True)
             remote = row.place.get("id") or (await self._remote(row))[0]
             data = await self._cortex.merge_session(f"{row.session_id}-merge", remote)
         except CortexError as error:
@@ -295,9 +300,9 @@ class Sessions:
     async def sweep(self) -> int:
         """Close what killed workers left, and merge what is owed; return how many sessions were looked at."""
         async with transaction(self._engine, None) as conn:
-            left = await store.abandoned(conn)
+            left = await store.abandoned(conn, str(self._trees.folder.absolute()), self._cortex is not None)
         for row, succeeded in left:
-            if row.kind == GIT and not self._trees.holds(Worktree.of(row.place)):
+            if row.kind == CORTEX and (self._cortex is None or self._cortex.away):
                 continue
             try:
                 if row.state == "MERGING" and succeeded:

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, Self
+import time
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -26,14 +27,18 @@ from dalang.settings import Settings
 
 ATTEMPTS = 3
 PAUSE_SECONDS = 0.2
+AWAY_SECONDS = 5.0
+"""So long nobody who can do without asks a Cortex again that did not answer."""
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
+T = TypeVar("T")
 CONFLICTS = ("conflict", "conflicts", "failed")
 
 
 class CortexError(Exception):
     """What a Cortex refused, or that it does not answer.
 
-    ``away``: it does not answer, or says that it cannot now; ``again_seconds`` is when it wants to be asked again.
+    ``away``: it does not answer, or says that it cannot now; ``slow``: not in time. ``again_seconds`` is when it wants
+    to be asked again.
     """
 
     def __init__(
@@ -44,9 +49,11 @@ class CortexError(Exception):
         status: int = 0,
         details: Mapping[str, Any] | None = None,
         again_seconds: float | None = None,
+        slow: bool = False,
     ) -> None:
         super().__init__(message)
         self.away = away
+        self.slow = slow
         self.status = status
         self.details = dict(details or {})
         self.again_seconds = again_seconds
@@ -57,6 +64,7 @@ class Cortex:
 
     def __init__(self, url: str, token: str = "", workspace: str = "default", timeout: float = 5.0) -> None:
         self.workspace = workspace
+        self._away_until = 0.0
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         # Not through the proxies of the environment: a memory is near, and sees inputs.
         self._client = httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout, trust_env=False)
@@ -72,6 +80,24 @@ class Cortex:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+    @property
+    def away(self) -> bool:
+        """Whether it did not answer a moment ago: who can do without does not wait for it now."""
+        return time.monotonic() < self._away_until
+
+    async def in_time(self, seconds: float, asked: Awaitable[T]) -> T:
+        """Return what it is ``asked``, if it answers in time.
+
+        Raises:
+            CortexError: it does not, or refuses.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                return await asked
+        except TimeoutError:
+            self._away_until = time.monotonic() + AWAY_SECONDS
+            raise CortexError("the Cortex does not answer in time", away=True, slow=True) from None
 
     # -- tasks ---------------------------------------------------------------------------------------------------------
 
@@ -159,20 +185,26 @@ class Cortex:
         headers = {} if key is None else {"X-Idempotency-Key": key}
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return await self._once(method, path, body, headers)
+                found = await self._once(method, path, body, headers)
             except CortexError as error:
                 # What makes something is repeated under its key only; one that wants us to wait is not pressed.
                 safe = method != "POST" or key is not None or path == "/memory/search"
-                if not error.away or not safe or attempt == ATTEMPTS or error.again_seconds is not None:
-                    raise
-            await asyncio.sleep(PAUSE_SECONDS * attempt)
+                again = safe and not error.slow and error.again_seconds is None
+                if error.away and attempt < ATTEMPTS and again:
+                    await asyncio.sleep(PAUSE_SECONDS * attempt)
+                    continue
+                self._away_until = time.monotonic() + AWAY_SECONDS if error.away else 0.0
+                raise
+            self._away_until = 0.0
+            return found
         raise AssertionError("the last attempt returns or raises")
 
     async def _once(self, method: str, path: str, body: Any, headers: Mapping[str, str]) -> dict[str, Any]:
         try:
             answer = await self._client.request(method, path, json=body, headers=dict(headers))
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            raise CortexError(f"the Cortex does not answer: {type(error).__name__}", away=True) from None
+            slow = isinstance(error, httpx.TimeoutException)
+            raise CortexError(f"the Cortex does not answer: {type(error).__name__}", away=True, slow=slow) from None
         return read_answer(answer.status_code, answer.content, answer.headers.get("Retry-After"))
 
 

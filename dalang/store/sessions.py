@@ -107,15 +107,23 @@ async def mark_closed(conn: AsyncConnection, session: UUID) -> None:
     await conn.execute(update(memory_sessions).where(is_over).values(closed_at=func.now()))
 
 
-async def abandoned(conn: AsyncConnection, limit: int = 100) -> list[tuple[StoredSession, bool]]:
-    """Which sessions of any tenant are left whose node is at work no more, and did the node succeed?"""
+async def abandoned(
+    conn: AsyncConnection, folder: str, cortex: bool, limit: int = 100
+) -> list[tuple[StoredSession, bool]]:
+    """Which sessions of any tenant are left whose node is at work no more, and did the node succeed?
+
+    Worktrees in ``folder``, and with ``cortex`` sessions of it.
+    """
+    is_ours = _s.place["path"].astext.startswith(f"{folder}/", autoescape=True)
+    if cortex:
+        is_ours |= _s.kind == "cortex"
     of_node = and_(_nodes.run_id == _s.run_id, _nodes.node_id == _s.node_id)
     long_ago = _s.opened_at < func.now() - func.make_interval(0, 0, 0, 0, 0, 0, GRACE_SECONDS)
     node_over = _nodes.status.in_(sorted(map(str, NODE_ENDS))) & long_ago
     over = or_(_runs.completed_at.is_not(None), node_over, _s.ended_at.is_not(None) & long_ago)
     joined = memory_sessions.join(execution_runs, _runs.run_id == _s.run_id).outerjoin(node_executions, of_node)
     query = select(*_ROW, func.coalesce(_nodes.status == "SUCCESS", False)).select_from(joined)
-    rows = await conn.execute(query.where(_s.closed_at.is_(None), over).order_by(_s.opened_at).limit(limit))
+    rows = await conn.execute(query.where(_s.closed_at.is_(None), is_ours, over).order_by(_s.opened_at).limit(limit))
     return [(StoredSession(*row[:-1]), row[-1]) for row in rows]
 
 

@@ -20,8 +20,8 @@ Answer = tuple[int, Any]
 class CortexStub:
     """What the server knows. ``wrong`` holds for a method and the beginning of a path what goes wrong there.
 
-    ``away`` closes the connection, ``late`` does the work and then closes it, ``rubbish`` answers no JSON, ``conflict``
-    is a merge that failed, a number is the status that is answered.
+    ``away`` closes the connection, ``slow`` after 5 seconds, ``late`` does the work and then closes it, ``rubbish``
+    answers no JSON, ``conflict`` is a merge that failed, a number is the status that is answered.
     """
 
     def __init__(self) -> None:
@@ -32,6 +32,7 @@ class CortexStub:
         self.keys: dict[str, Answer] = {}
         self.wrong: dict[str, list[Any]] = {}
         self.url = ""
+        self.slow = threading.Event()
         self.lock = threading.Lock()
 
     def trouble(self, method: str, path: str) -> Any:
@@ -93,6 +94,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(length)) if length else None
         path = self.path.removeprefix("/v3")
         wrong = self.stub.trouble(self.command, path)
+        if wrong == "slow":
+            self.stub.slow.wait(5)
+            wrong = "away"
         if wrong == "away":
             self.close_connection = True
             return

@@ -39,6 +39,7 @@ def server() -> Iterator[CortexStub]:
 def stub(server: CortexStub) -> Iterator[CortexStub]:
     """The Cortex of this module's worker, well again after each test."""
     server.wrong.clear()
+    server.slow.clear()
     yield server
     server.wrong.clear()
 
@@ -61,6 +62,7 @@ async def running(
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dalang.cortex.PAUSE_SECONDS", 0.01)
+        patch.setattr("dalang.cortex.AWAY_SECONDS", 0.5)
         async with engine(settings) as made:
             yield made
     await drop_database(superuser, database.name)
@@ -218,6 +220,22 @@ async def test_a_cortex_that_is_away_fails_no_node_that_does_not_require_it(runn
     assert len(stub.sessions) == count
 
 
+async def test_a_cortex_that_is_slow_costs_a_node_little_of_its_time(
+    running: Engine, stub: CortexStub, cortex: Cortex
+) -> None:
+    """Not more than a part of what an attempt may take; and who comes soon after does not ask it."""
+    stub.wrong["POST /"] = ["slow"]
+    plan = {"nodes": [node(SCOPE, timeouts={"startToClose": "3s"}, retryPolicy=ONCE)]}
+    assert (await (await running.start(plan)).end())["run"]["status"] == "COMPLETED"
+    with pytest.raises(CortexError) as caught:
+        await cortex.in_time(0.05, cortex.search_episodes("x", 1))
+    assert (caught.value.away, caught.value.slow, cortex.away) == (True, True, True)
+    stub.slow.set()
+    stub.wrong.clear()
+    assert await cortex.search_episodes("nothing-like-it", 1) == []
+    assert not cortex.away
+
+
 async def test_a_merge_that_is_owed_is_made_later(running: Engine, stub: CortexStub, cortex: Cortex) -> None:
     """The Cortex went away meanwhile; what was done is neither lost nor done again, and the session is closed then."""
     stub.wrong["POST /sessions/"] = stub.wrong["DELETE /sessions/"] = ["away"]
@@ -230,9 +248,11 @@ async def test_a_merge_that_is_owed_is_made_later(running: Engine, stub: CortexS
     await sessions.sweep()
     assert mine["merges"] == 0
     stub.wrong.clear()
-    await sessions.sweep()
-    await sessions.sweep()
-    assert (mine["state"], mine["merges"]) == ("closed", 1)
+    async with asyncio.timeout(PATIENCE):
+        while mine["state"] != "closed":
+            await sessions.sweep()
+            await asyncio.sleep(0.05)
+    assert mine["merges"] == 1
 
 
 async def test_what_a_killed_worker_left_in_the_cortex_is_closed(
