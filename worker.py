@@ -49,6 +49,7 @@ from dalang.publishing.publisher import Publisher
 from dalang.publishing.targets import targets
 from dalang.scheduling import Schedules
 from dalang.settings import Settings, SettingsError
+from dalang.signing import Keyring
 from dalang.store.assignments import CHANGED
 from dalang.store.blobs import PostgresBlobDriver
 from dalang.store.engine import create_engine
@@ -75,12 +76,13 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
 
 @contextlib.asynccontextmanager
 async def _worker(settings: Settings) -> AsyncIterator[Worker]:
+    keys = Keyring.load(settings.audit_keys_path)
     load_node_modules(settings.node_modules)
     engine = create_engine(settings)
     client = await connect(settings, storage_driver=PostgresBlobDriver(engine))
     await _register_search_attributes(client)
     identity = f"{socket.gethostname()}-{os.getpid()}"
-    projection = Projection(engine, client)
+    projection = Projection(engine, client, keys)
     link = TemporalLink(settings, engine, client)
     await link.identify(client)
     launcher = Launcher(settings, engine, link)

@@ -21,6 +21,7 @@ from dalang.activities.secrets import Vault
 from dalang.artifacts import Artifacts
 from dalang.enforcement import Enforcer
 from dalang.errors import NotFound
+from dalang.signing import Keyring
 from dalang.store.callbacks import Asked, create_callback, new_token
 from dalang.store.checkpoints import StoredCheckpoint, Work, get_checkpoint, put_checkpoint
 from dalang.store.engine import transaction
@@ -35,9 +36,10 @@ logger = logging.getLogger("dalang.projection")
 class Projection:
     """Stores what runs report. One per worker process."""
 
-    def __init__(self, engine: AsyncEngine, client: Client) -> None:
+    def __init__(self, engine: AsyncEngine, client: Client, keys: Keyring | None = None) -> None:
         self._engine = engine
         self._client = client
+        self._keys = keys or Keyring()
 
     @activity.defn(name=RECORD)
     async def record(self, request: Any) -> dict[str, Any]:
@@ -55,7 +57,12 @@ class Projection:
         try:
             async with beating():
                 head = await record(
-                    self._engine, batch, temporal_run_id=execution, workflow_id=workflow_id, is_current=is_current
+                    self._engine,
+                    batch,
+                    temporal_run_id=execution,
+                    workflow_id=workflow_id,
+                    is_current=is_current,
+                    keys=self._keys,
                 )
         except (NotCurrentExecution, MalformedBatch, NotFound) as error:
             # Trying again cannot help: the execution was replaced, its run was deleted, or the workflow has a defect.

@@ -15,6 +15,7 @@ from dalang.api import (
     agents,
     artifacts,
     assignments,
+    audit,
     breakers,
     budgets,
     decisions,
@@ -73,6 +74,7 @@ _TAGS = [
     {"name": "circuit breakers", "description": "Who is not called for a while, since it fails."},
     {"name": "episodes", "description": "What was done before, and how it ended."},
     {"name": "runtime hub", "description": "Wayang's contract: single tasks for the workers of this Dalang."},
+    {"name": "audit", "description": "Proof that nobody rewrote what runs did."},
     {"name": "artifacts", "description": "Files that inputs and outputs refer to."},
     {"name": "health", "description": "For load balancers and Prometheus."},
 ]
@@ -141,6 +143,7 @@ def create_app(settings: Settings) -> FastAPI:
         revisions,
         run_checkpoints,
         terminations,
+        audit,
         events,
         episodes,
         artifacts,

@@ -23,7 +23,6 @@ from dalang.api.schemas import (
     ExecutePlanRequest,
     ExecutePlanResponse,
     ExecutionStatusResponse,
-    FindingItem,
     Links,
     PauseResumeRequest,
     PauseRunRequest,
@@ -32,7 +31,6 @@ from dalang.api.schemas import (
     RunPage,
     RunPlan,
     RunQuery,
-    VerificationResponse,
 )
 from dalang.api.services import Service, Services
 from dalang.api.starting import begin
@@ -53,12 +51,10 @@ from dalang.store.runs import (
     list_runs,
 )
 from dalang.store.schedules import creator
-from dalang.store.verification import verify_run
 
 router = APIRouter(prefix="/orchestrator", tags=["runs"])
 
 MAX_KEY_LENGTH = 255
-VERIFY_SECONDS = 55.0
 IdempotencyKey = Annotated[
     str | None,
     Header(alias="Idempotency-Key", description="The same key with the same body answers the run made before."),
@@ -242,22 +238,6 @@ async def get_run_graph(who: Reader, runId: UUID, it: Service, format: Format = 
         whole = ends.get(RunStatus(run.status), NodeStatus.RUNNING)
         return await drawn(document, format, {str(document["nodes"][0]["nodeId"]): whole})
     return await drawn(document, format, {one.node_id: known.get(one.node_id, untouched) for one in index.nodes})
-
-
-@router.get("/runs/{runId}/verify")
-async def verify(who: Reader, runId: UUID, it: Service) -> VerificationResponse:
-    """Prove that nobody changed, removed, added or moved an event of the run: its hash chain is computed again."""
-    async with it.transaction(who.tenant_id, seconds=VERIFY_SECONDS, snapshot=True) as conn:
-        found = await verify_run(conn, who.tenant_id, runId)
-    finding = found.finding
-    return VerificationResponse(
-        run_id=runId,
-        valid=found.valid,
-        events=found.events,
-        erased_bodies=found.erased_bodies,
-        head=dict(found.head),
-        finding=None if finding is None else FindingItem.model_validate({**vars(finding), "what": str(finding.what)}),
-    )
 
 
 async def found_run(conn: AsyncConnection, who: Principal, run_id: UUID, *, resolved: bool = False) -> Run:

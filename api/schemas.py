@@ -360,18 +360,25 @@ class EventPage(Answer):
 class FindingItem(Answer):
     """The first event that something was done to."""
 
-    what: Literal["CHANGED", "REMOVED", "INSERTED", "REORDERED", "MARK_CHANGED", "HEAD_CHANGED"]
+    what: Literal["CHANGED", "REMOVED", "INSERTED", "REORDERED", "MARK_CHANGED", "HEAD_CHANGED", "UNSIGNED", "FORGED"]
     epoch: int
     seq: int
     message: str
 
 
 class VerificationResponse(Answer):
-    """Whether a run's events are as they were written."""
+    """Whether a run's events are as they were written.
+
+    ``signature`` says whether the head is signed with a known key; ``temporal`` whether the head in the result of an
+    ended workflow leads to the same events (MATCHES, DIFFERS, EXPIRED, UNAVAILABLE, RUNNING).
+    """
 
     run_id: UUID
     valid: bool
     events: int
     erased_bodies: int
     head: dict[str, Any]
+    signature: str
+    temporal: str
+    anchored: int
     finding: FindingItem | None

@@ -22,6 +22,7 @@ from dalang.leasing import Leasing
 from dalang.reaper import Reaper
 from dalang.redriving import Redrives
 from dalang.settings import Settings
+from dalang.signing import Keyring
 from dalang.store.assignments import ASSIGNED
 from dalang.store.engine import create_engine, transaction
 from dalang.store.listening import Listener
@@ -48,6 +49,7 @@ class Services:
         self.leasing = Leasing(self.engine)
         self.artifacts = Artifacts.of(self.engine, settings)
         self.tokens = Tokens(self.engine)
+        self.audit_keys = Keyring.load(settings.audit_keys_path)
         self.indexes = PlanIndexes()
         self.listener = Listener(settings.require_database_url(), [CHANNEL, ASSIGNED])
         self.feed = EventFeed(self.listener)

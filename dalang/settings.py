@@ -26,6 +26,8 @@ SECRET_PREFIX = "DALANG_SECRET_"  # noqa: S105 - the beginning of a name
 """Variables that are no settings, but secrets of nodes (``docs/secrets.md``)."""
 DRIVER = "postgresql+asyncpg"
 SETTINGS_DOC = Path("docs/settings.md")
+AUDIT_KEY = "audit-key.pem"
+"""Name of the key file in the home of a stack."""
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -148,6 +150,12 @@ class Settings(BaseModel):
     secrets_environment_tenants: tuple[str, ...] = Field(
         default=("default",),
         description="Tenants that may use the secrets in the environment, `DALANG_SECRET_<NAME>`; `*`: all.",
+    )
+
+    audit_key_file: str = Field(
+        default="",
+        description="PEM file of the Ed25519 keys that sign what runs did (`docs/audit.md`): workers need the private "
+        "key, API servers at least the public ones. Default: `<home>/audit-key.pem`, where there is one.",
     )
 
     artifacts: str = Field(
@@ -412,6 +420,14 @@ class Settings(BaseModel):
     def egress(self) -> Egress:
         """Where nodes may send requests."""
         return Egress.of(self.egress_allow, self.egress_deny, self.egress_proxy)
+
+    @property
+    def audit_keys_path(self) -> Path | None:
+        """The file of audit keys; None: nothing is signed."""
+        if self.audit_key_file:
+            return Path(self.audit_key_file)
+        made = self.home / AUDIT_KEY
+        return made if made.is_file() else None
 
     def require_database_url(self) -> str:
         """The URL of the process role; raises :class:`SettingsError` when there is none."""

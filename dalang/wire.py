@@ -138,9 +138,11 @@ class Head(TypedDict):
 class Recorded(Head):
     """Result of ``record``: the head, and what of the tenant's budget of the day is spent, if it is.
 
-    ``over`` holds ``measure``, ``limit``, ``spent`` and ``until`` (milliseconds since the epoch).
+    ``over`` holds ``measure``, ``limit``, ``spent`` and ``until`` (milliseconds since the epoch). ``signature`` is
+    there for who reads Temporal's history: no workflow looks at it.
     """
 
+    signature: NotRequired[str]
     over: NotRequired[dict[str, Any]]
 
 

@@ -11,11 +11,6 @@ from dalang.commands.session import Session, online
 app = typer.Typer(no_args_is_help=True, help="Prove that nobody rewrote what a run did.")
 
 
-@app.callback()
-def _group() -> None:
-    """Keep `verify` a command of its own while it is the only one."""
-
-
 @app.command()
 @online
 def verify(session: Session, run: RunArgument) -> None:
@@ -33,6 +28,7 @@ def verify(session: Session, run: RunArgument) -> None:
             erased = f", {found['erasedBodies']:,} erased bodies" if found.get("erasedBodies") else ""
             session.out.print(Text.assemble(("✓ intact", "bold green"), f"  {found['events']:,} events{erased}"))
             session.out.print(f"  head {head['epoch']}.{head['seq']}  {head['hash']}", soft_wrap=True)
+            session.out.print(f"  signature {_worded(found['signature'])}, Temporal {_worded(found['temporal'])}")
             return
         finding = found["finding"]
         where = f"event {finding['epoch']}.{finding['seq']}"
@@ -42,3 +38,25 @@ def verify(session: Session, run: RunArgument) -> None:
     session.emit(found, show)
     if not found["valid"]:
         raise typer.Exit(FAILED)
+
+
+@app.command()
+@online
+def keys(session: Session) -> None:
+    """Show the public keys that check signatures: what somebody who checks elsewhere has to be given."""
+    from dalang.commands.output import table
+
+    found = session.client.get("/audit/keys")
+
+    def show() -> None:
+        if not found["items"]:
+            session.note("There are no keys: what runs do is not signed (`DALANG_AUDIT_KEY_FILE`).")
+            return
+        rows = [[one["keyId"], one["publicKey"], "signs" if one["signs"] else ""] for one in found["items"]]
+        table(session.out, ["KEY", "PUBLIC KEY", ""], rows, flexible="PUBLIC KEY")
+
+    session.emit(found, show)
+
+
+def _worded(state: str) -> str:
+    return state.lower().replace("_", " ")

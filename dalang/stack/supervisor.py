@@ -17,7 +17,8 @@ from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iter
 from pathlib import Path
 from typing import Any, Protocol
 
-from dalang.settings import Settings
+from dalang.settings import AUDIT_KEY, Settings
+from dalang.signing import new_key
 from dalang.stack import ports, python_process
 from dalang.stack.errors import StackError
 from dalang.stack.postgres import APP, OWNER, EmbeddedPostgres
@@ -186,6 +187,7 @@ async def _start_servers(running: Stack, home: Path, parts: frozenset[str], dura
     running.settings = Settings.of({**settings.model_dump(), **found, "home": home})
     if migrate and running.settings.migration_database_url:
         await _migrate(running.settings)
+    _ensure_audit_key(running.settings)
     await _ensure_token(running.settings, known_to_database=migrate and bool(running.settings.database_url))
     _write_addresses(running.settings)
 
@@ -202,6 +204,12 @@ async def _migrate(settings: Settings) -> None:
     from dalang.store.migrate import upgrade
 
     await asyncio.to_thread(upgrade, settings.require_migration_database_url())
+
+
+def _ensure_audit_key(settings: Settings) -> None:
+    """Make ``<home>/audit-key.pem`` on first use, unless another file is named: it signs what runs did."""
+    if settings.audit_keys_path is None:
+        write_private(settings.home / AUDIT_KEY, new_key())
 
 
 async def _ensure_token(settings: Settings, *, known_to_database: bool) -> None:

@@ -26,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.types import Text
 
 from dalang.errors import Conflict, DalangError, NotFound
+from dalang.signing import Keyring, head_document
 from dalang.store import chain, projection, references, stored_chain, usage
 from dalang.store.bulk import arguments, insert_all, insert_rows
 from dalang.store.chain import Transition
@@ -46,6 +47,7 @@ UNKNOWN_PLAN = "(unknown)"
 
 _RUN_COLUMNS = tuple(projection.run_before_events(None))
 _NO_PLAN = UUID(int=0)
+_NO_KEYS = Keyring()
 
 
 class NotCurrentExecution(Conflict):
@@ -63,23 +65,24 @@ async def record(
     temporal_run_id: str,
     workflow_id: str,
     is_current: Callable[[], Awaitable[bool]],
+    keys: Keyring = _NO_KEYS,
 ) -> Recorded:
     """Store the batch and return the head after it; storing it again changes nothing and answers the same.
 
-    ``is_current`` asks Temporal whether the caller is the run's current execution; it is called only when the heads
-    differ. Raises :class:`NotCurrentExecution`, :class:`MalformedBatch`, :class:`NotFound` (the run was deleted, or is
-    another tenant's), and what the database raises when it is away.
+    ``keys`` sign the head, if there are any. ``is_current`` asks Temporal whether the caller is the run's current
+    execution; it is called only when the heads differ. Raises :class:`NotCurrentExecution`, :class:`MalformedBatch`,
+    :class:`NotFound` (the run was deleted, or is another tenant's), and what the database raises when it is away.
     """
     first = request["head"]["seq"] + 1
     if [fact["seq"] for fact in request["facts"]] != list(range(first, first + len(request["facts"]))):
         raise MalformedBatch(f"The facts of a batch of run {request['runId']} do not follow event {first - 1}.")
     identity = {"temporal_run_id": temporal_run_id, "workflow_id": workflow_id}
     try:
-        return await _flush(engine, request, identity, is_current, one_by_one=False)
+        return await _flush(engine, request, identity, is_current, keys, one_by_one=False)
     except Exception as error:
         if is_connection_error(error) or not is_refused_value(error):
             raise
-    return await _flush(engine, request, identity, is_current, one_by_one=True)
+    return await _flush(engine, request, identity, is_current, keys, one_by_one=True)
 
 
 async def _flush(
@@ -87,10 +90,15 @@ async def _flush(
     request: RecordInput,
     identity: dict[str, str],
     is_current: Callable[[], Awaitable[bool]],
+    keys: Keyring,
     *,
     one_by_one: bool,
 ) -> Recorded:
     run_id, tenant_id, claimed = UUID(request["runId"]), request["tenantId"], request["head"]
+
+    def signed(head: Head) -> str | None:
+        return keys.sign(head_document(tenant_id, run_id, head)) if head["seq"] else None
+
     async with transaction(engine, tenant_id) as conn:
         row = await _locked_run(conn, tenant_id, run_id, identity, request.get("identity"))
         stored: Head = {"epoch": row["head_epoch"], "seq": row["head_seq"], "hash": row["head_hash"]}
@@ -98,9 +106,9 @@ async def _flush(
         if stored != claimed:
             known = await stored_chain.head_after(conn, run_id, request)
             if known is not None:
-                return _answered(known)
+                return _answered(known, signed(known))
             if not request["facts"] and await stored_chain.has_event(conn, run_id, claimed):
-                return _answered(claimed)
+                return _answered(claimed, signed(claimed))
             if not await is_current():
                 raise NotCurrentExecution(
                     f"Execution {identity['temporal_run_id']} of run {run_id} is not the current one; "
@@ -119,12 +127,15 @@ async def _flush(
                     await flush.append([chain.prepare(fact, f"the database refused it: {_short(error)}")])
         else:
             await flush.append([event for _, event in for_retry])
-        await flush.finish(request, identity)
-    return _answered(flush.head, flush.over)
+        signature = signed(flush.head)
+        await flush.finish(request, identity, signature)
+    return _answered(flush.head, signature, flush.over)
 
 
-def _answered(head: Head, over: dict[str, Any] | None = None) -> Recorded:
+def _answered(head: Head, signature: str | None, over: dict[str, Any] | None = None) -> Recorded:
     answer: Recorded = {"epoch": head["epoch"], "seq": head["seq"], "hash": head["hash"]}
+    if signature is not None:
+        answer["signature"] = signature
     if over is not None:
         answer["over"] = over
     return answer
@@ -187,7 +198,7 @@ class _Flush:
             at = chain.prepare(request["facts"][0]).at if request["facts"] else chain.to_time(0)
             await self.append([chain.chain_gap(claimed["seq"], at, stored, claimed)])
 
-    async def finish(self, request: RecordInput, identity: dict[str, str]) -> None:
+    async def finish(self, request: RecordInput, identity: dict[str, str], signature: str | None) -> None:
         """Write the run's row and tell those who listen."""
         run = projection.settled(self.run, request["status"], self.last_at or self.run["started_at"])
         count: Any = execution_runs.c.retry_count + self.retries
@@ -202,6 +213,7 @@ class _Flush:
             "head_epoch": self.head["epoch"],
             "head_seq": self.head["seq"],
             "head_hash": self.head["hash"],
+            "head_signature": signature,
             "last_updated_at": func.now(),
         }
         if self.last_at is not None:

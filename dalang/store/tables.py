@@ -111,6 +111,7 @@ execution_runs = Table(
     Column("iteration", Integer),
     Column("elements", Integer),
     Column("key_root", Text),
+    Column("head_signature", Text),
     UniqueConstraint("tenant_id", "run_id"),
     UniqueConstraint("tenant_id", "idempotency_key"),
     UniqueConstraint("tenant_id", "redrive_of"),

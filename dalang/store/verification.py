@@ -1,8 +1,9 @@
 """Proving that nobody rewrote a run's events: the chain is computed again and compared with what is stored.
 
 What it finds needs no secret: a change of any event, body or link shows in a hash, a removed or added event in the
-numbers and the head. Somebody who rewrites everything *and* the head in ``execution_runs`` is found by the head that
-Temporal's history (or a signature) holds: give it as ``recorded``.
+numbers and the head. Somebody who rewrites everything *and* the head in ``execution_runs`` is found by the signature of
+the head, which takes a key to make (give ``keys``), and by the heads that anchors and Temporal's history hold (give
+those as ``recorded``).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import Text
 
 from dalang.errors import NotFound
+from dalang.signing import Keyring, SignatureState, head_document
 from dalang.store import chain
 from dalang.store.chain import Transition
 from dalang.store.references import references
@@ -44,7 +46,11 @@ class Tampering(StrEnum):
     MARK_CHANGED = "MARK_CHANGED"
     """It is marked as superseded and belongs to the current chain, or the other way round."""
     HEAD_CHANGED = "HEAD_CHANGED"
-    """The run's row, or Temporal, holds another hash for it than it has."""
+    """The run's row, an anchor, or Temporal holds another hash for it than it has."""
+    UNSIGNED = "UNSIGNED"
+    """It is the head, and not signed."""
+    FORGED = "FORGED"
+    """It is the head, and its signature is not that of this head by a known key: whatever leads to it may be false."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,8 @@ class Verification:
     events: int
     erased_bodies: int
     finding: Finding | None
+    signature: SignatureState = SignatureState.NOT_CHECKED
+    anchored: int = 0
 
     @property
     def valid(self) -> bool:
@@ -188,16 +196,21 @@ class _Audit:
 
 
 async def verify_run(
-    conn: AsyncConnection, tenant_id: str, run_id: UUID, *, recorded: Head | None = None
+    conn: AsyncConnection,
+    tenant_id: str,
+    run_id: UUID,
+    *,
+    recorded: Head | None = None,
+    keys: Keyring | None = None,
 ) -> Verification:
     """Has anything of this run's events been changed, removed, added or moved? Says the first thing that was.
 
-    ``recorded`` is a head that somebody else kept (Temporal's history, a signature); it may be an older one. Call it in
-    a transaction of isolation REPEATABLE READ while the run goes on, or it may meet a flush half-way.
-    Raises :class:`NotFound`.
+    ``recorded`` is a head that somebody else kept (Temporal's history); it may be an older one. Where ``keys`` are
+    known the head has to be signed by one of them. Call it in a transaction of isolation REPEATABLE READ while the run
+    goes on, or it may meet a flush half-way. Raises :class:`NotFound`.
     """
     runs = execution_runs.c
-    query = select(runs.head_epoch, runs.head_seq, runs.head_hash)
+    query = select(runs.head_epoch, runs.head_seq, runs.head_hash, runs.head_signature)
     row = (await conn.execute(query.where(runs.tenant_id == tenant_id, runs.run_id == run_id))).first()
     if row is None:
         raise NotFound(f"There is no run {run_id}.")
@@ -214,7 +227,25 @@ async def verify_run(
             break
     finding = first or audit.ends_at(head) or audit.marks_changed() or _recorded_differs(audit, recorded)
     finding = finding or await _changed_reference(conn, tenant_id, audit.referred)
-    return Verification(run_id, head, len(hashes), audit.erased, finding)
+    signature = SignatureState.NOT_CHECKED
+    if keys is not None and head["seq"] > 0:
+        signature = keys.check(head_document(tenant_id, run_id, head), row.head_signature)
+        finding = finding or _not_signed(head, signature)
+    return Verification(run_id, head, len(hashes), audit.erased, finding, signature)
+
+
+def _not_signed(head: Head, signature: SignatureState) -> Finding | None:
+    place = head["epoch"], head["seq"]
+    match signature:
+        case SignatureState.MISSING:
+            return Finding(Tampering.UNSIGNED, *place, "Nobody signed it: it may have been written by anybody.")
+        case SignatureState.WRONG:
+            return Finding(
+                Tampering.FORGED, *place, "The signature is not of this head: what leads to it may be false."
+            )
+        case SignatureState.UNKNOWN_KEY:
+            return Finding(Tampering.FORGED, *place, "It is signed with a key that is not known here.")
+    return None
 
 
 def _recorded_differs(audit: _Audit, recorded: Head | None) -> Finding | None:

@@ -214,6 +214,9 @@ async def test_the_chain_is_verified(dalang: Dalang, write: Write, here: Stack, 
     said = dalang("audit", "verify", run_id)
     assert said.code == 0
     assert "intact" in said.out
+    assert "signature valid, Temporal matches" in said.out
+    [key] = dalang("audit", "keys", "--json").json["items"]
+    assert key["signs"]
     connection = await servers.superuser(here.settings.database_url.rpartition("/")[2])
     await connection.execute("ALTER TABLE run_events DISABLE TRIGGER USER")
     await connection.execute(

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from dalang.signing import Keyring
 from dalang.store.chain import EMPTY_HEAD
 from dalang.store.engine import transaction
 from dalang.store.recording import record
@@ -70,8 +71,9 @@ def ended(first: int = 5) -> list[Fact]:
 class World:
     """One tenant's store, seen from a workflow."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, keys: Keyring | None = None) -> None:
         self.engine = engine
+        self.keys = keys or Keyring()
 
     async def run(self, **changes: Any) -> Run:
         """Make a run."""
@@ -101,7 +103,7 @@ class World:
         request: RecordInput = {
             "runId": str(run if isinstance(run, UUID) else run.run_id),
             "tenantId": TENANT if isinstance(run, UUID) else run.tenant_id,
-            "head": head,
+            "head": {"epoch": head["epoch"], "seq": head["seq"], "hash": head["hash"]},  # as the workflow does
             "facts": facts,
             "status": status,
             "counts": counts or {},
@@ -121,6 +123,7 @@ class World:
             temporal_run_id=execution,
             workflow_id=f"run-{request['runId']}",
             is_current=is_current,
+            keys=self.keys,
         )
 
     async def whole(self) -> tuple[Run, Head]:
