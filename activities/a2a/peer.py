@@ -32,8 +32,8 @@ MAX_CARD_BYTES = 1024 * 1024
 MAX_CARDS = 1_000
 CALL_SECONDS = 60.0
 """How long an answer may take to a request that the agent should answer at once."""
-SEARCHED = 100
-"""So many tasks of a run are looked through for ours."""
+PAGE_SIZE, MAX_PAGES = 100, 20
+"""So many tasks of a run are looked through for ours: those of a map share one context."""
 JSON = dict[str, Any]
 _REFUSALS = (
     a2a_errors.InvalidParamsError,
@@ -158,16 +158,23 @@ class Peer:
 
     async def find(self, context_id: str, message_ids: Collection[str]) -> list[JSON]:
         """Return the tasks that these messages began, as far as the agent knows them and can tell."""
-        request = pb.ListTasksRequest(context_id=context_id, page_size=SEARCHED)
-        try:
-            with self._translating():
-                found = await self._plain.list_tasks(request, context=self._context(CALL_SECONDS))
-        except (ToolError, InvalidInput) as failure:
-            if failure.retryable:
-                raise
-            return []  # of protocol 0.3, or without a store that could list
-        tasks = [MessageToDict(task) for task in found.tasks]
-        return [task for task in tasks if has_message(task, message_ids)]
+        found: list[JSON] = []
+        token = ""
+        for _ in range(MAX_PAGES):
+            request = pb.ListTasksRequest(context_id=context_id, page_size=PAGE_SIZE, page_token=token)
+            try:
+                with self._translating():
+                    page = await self._plain.list_tasks(request, context=self._context(CALL_SECONDS))
+            except (ToolError, InvalidInput) as failure:
+                if failure.retryable:
+                    raise
+                break  # of protocol 0.3, or without a store that could list
+            tasks = [MessageToDict(task) for task in page.tasks]
+            found += [task for task in tasks if has_message(task, message_ids)]
+            token = page.next_page_token
+            if not token or len(found) >= len(message_ids):
+                break
+        return found
 
     def _request(self, message: JSON, wait: bool) -> pb.SendMessageRequest:
         given = {"message": message, "configuration": {"returnImmediately": not wait}}

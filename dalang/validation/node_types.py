@@ -155,6 +155,8 @@ class _Inputs:
             self._need("target", "With `protocol: wayang` an a2a node needs the input `target`: which agent is meant.")
         for name, check in A2A_INPUTS.items():
             self._literal(name, check)
+        if "message" in self._model.inputs:  # else all other inputs are what is sent
+            self._ignored(tuple(A2A_INPUTS))
 
     def _runtime_hub(self) -> None:
         self._need("url", "A runtime-hub node needs the input `url`, the address of the hub.")

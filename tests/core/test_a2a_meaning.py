@@ -67,6 +67,7 @@ def test_inputs_that_are_wrong_are_refused(inputs: dict[str, Any]) -> None:
         ({"url": URL, "person": {"boss": "x"}}, "/person", "BAD_INPUT"),
         ({"url": URL, "cancel": "yes"}, "/cancel", "BAD_INPUT"),
         ({"url": URL, "skill": ""}, "/skill", "BAD_INPUT"),
+        ({"url": URL, "message": "hello", "pollIntervall": "1s"}, "/pollIntervall", "IGNORED_INPUT"),
     ],
 )
 def test_a_plan_says_it_before_it_runs(inputs: dict[str, Any], pointer: str, code: str) -> None:

@@ -79,7 +79,7 @@ class Misbehaving(BaseHTTPRequestHandler):
         elif method == "GetTask":
             self.get(kind, count)
         elif method == "ListTasks":
-            self.list(kind)
+            self.list(kind, params)
         elif method == "SendMessage":
             self.take(kind, count, params["message"])
         else:
@@ -109,9 +109,12 @@ class Misbehaving(BaseHTTPRequestHandler):
             task = "t2" if kind == "died" else "t"
             self.tell(self.task("WORKING", task) if working else {**self.task("COMPLETED", task), **DONE})
 
-    def list(self, kind: str) -> None:
+    def list(self, kind: str, params: dict[str, Any]) -> None:
         if kind == "lost-old":
             self.tell_error(-32601, "Method not found")
+            return
+        if kind == "lost" and not params.get("pageToken"):
+            self.tell({"tasks": [], "nextPageToken": "more", "pageSize": 100, "totalSize": 101})
             return
         history = [{key: value for key, value in one.items() if key != "kind"} for one in self.sent]
         tasks = [{**self.task("COMPLETED"), "history": history}] if history else []
