@@ -9,6 +9,7 @@ from sqlalchemy import text
 from dalang.store.engine import transaction
 from tests.engine.handlers import calls
 from tests.engine.kit import TENANT, Engine, Started, body_of, node_events
+from tests.replay.plans import PLANS
 
 
 def _plan(**fields: Any) -> dict[str, Any]:
@@ -54,3 +55,14 @@ async def test_a_form_that_is_no_schema_fails_the_node(shared_engine: Engine) ->
     end = await started.end()
     assert body_of(end, "NODE_FAILED")["error"]["type"] == "VALIDATION_ERROR"
     assert "HITL_TASK_CREATED" not in node_events(end, "a")
+
+
+async def test_a_worker_of_others_asks_with_an_error(shared_engine: Engine) -> None:
+    """On its own task queue, in any language; it is given the answer, and what is no question is a failure."""
+    recorded = PLANS["questions-elsewhere"]
+    started = await shared_engine.start(recorded.plan, **recorded.state)
+    await recorded.act(started)
+    end = await started.end()
+    assert body_of(end, "NODE_COMPLETED", "asks")["outputs"]["said"] == {"region": "eu"}
+    assert body_of(end, "NODE_FAILED", "odd")["error"]["type"] == "UNKNOWN_ERROR"
+    assert [one["data"].get("agent") for one in end["events"] if one["type"] == "NODE_STARTED"] == ["h-inquires"] * 3

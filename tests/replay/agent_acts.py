@@ -76,3 +76,26 @@ async def agent_that_remembers(started: Started) -> None:
     client = await Client.connect(started.engine.settings.temporal_address)
     async with Worker(client, task_queue=endpoint["taskQueue"], activities=[remember]):
         await started.until("PLAN_FAILED")
+
+
+@activity.defn(name="inquire")
+async def inquire(task: dict[str, Any]) -> dict[str, Any]:
+    """Ask a person, as a worker in another language would, and put out the answer; one node asks nonsense."""
+    if "answer" not in task:
+        question = {"text": "Which region?"} if task["nodeId"] == "asks" else {"text": 5}
+        raise ApplicationError("it asks a person", {"question": question}, type="ASKS_PERSON", non_retryable=True)
+    return {"outputs": {"said": task["answer"]["values"], "key": task["key"]}}
+
+
+async def agent_that_asks(started: Started) -> None:
+    """Answer what the agent of the first node asks; what that of the second asks is no question."""
+    endpoint = {"taskQueue": f"{QUEUE}-asking", "activity": "inquire", "heartbeatMs": 2000}
+    await register(started.engine, "h-inquires", "taskQueue", endpoint=endpoint, capabilities={"h-inquires": 1})
+    client = await Client.connect(started.engine.settings.temporal_address)
+    async with Worker(client, task_queue=f"{QUEUE}-asking", activities=[inquire]):
+        await started.until("HITL_TASK_CREATED", "asks")
+        (task,) = (await started.handle.query("tasks"))["tasks"]
+        decision = {"taskId": task["taskId"], "operator": "kim", "action": "answer", "values": {"region": "eu"}}
+        await started.handle.execute_update("complete_human_task", decision)
+        await started.until("NODE_COMPLETED", "asks")
+        await started.until("PLAN_FAILED")

@@ -17,7 +17,7 @@ from dalang.store.breakers import breaker_id, force_open, reset
 from dalang.store.engine import transaction
 from tests.engine.kit import TENANT, Started, noop_chain
 from tests.harness import PATIENCE
-from tests.replay.agent_acts import agent_that_remembers, agents_at_work
+from tests.replay.agent_acts import agent_that_asks, agent_that_remembers, agents_at_work
 
 
 async def _nothing(started: Started) -> None:
@@ -604,6 +604,17 @@ PLANS: dict[str, Recorded] = {
             "edges": [_edge("b", "c", sourcePort="error")],
         },
         _answer_questions,
+    ),
+    "questions-elsewhere": Recorded(
+        {
+            "nodes": [
+                _node("asks", "of-theirs", **_wants("h-inquires")),
+                _node("odd", "of-theirs", **_wants("h-inquires")),
+            ],
+            "edges": [_edge("asks", "odd")],
+        },
+        agent_that_asks,
+        state={"limits": ["capability:h-inquires"]},
     ),
     "human-votes": Recorded(
         {
