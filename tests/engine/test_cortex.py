@@ -62,7 +62,7 @@ async def running(
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dalang.cortex.PAUSE_SECONDS", 0.01)
-        patch.setattr("dalang.cortex.AWAY_SECONDS", 0.5)
+        patch.setattr("dalang.cortex.AWAY_SECONDS", 0.0)  # each test finds it as it is now
         async with engine(settings) as made:
             yield made
     await drop_database(superuser, database.name)
@@ -221,12 +221,14 @@ async def test_a_cortex_that_is_away_fails_no_node_that_does_not_require_it(runn
 
 
 async def test_a_cortex_that_is_slow_costs_a_node_little_of_its_time(
-    running: Engine, stub: CortexStub, cortex: Cortex
+    running: Engine, stub: CortexStub, cortex: Cortex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not more than a part of what an attempt may take; and who comes soon after does not ask it."""
     stub.wrong["POST /"] = ["slow"]
     plan = {"nodes": [node(SCOPE, timeouts={"startToClose": "3s"}, retryPolicy=ONCE)]}
     assert (await (await running.start(plan)).end())["run"]["status"] == "COMPLETED"
+    stub.wrong = {"POST /memory/search": ["slow"]}
+    monkeypatch.setattr("dalang.cortex.AWAY_SECONDS", 60.0)
     with pytest.raises(CortexError) as caught:
         await cortex.in_time(0.05, cortex.search_episodes("x", 1))
     assert (caught.value.away, caught.value.slow, cortex.away) == (True, True, True)
