@@ -1,6 +1,7 @@
 """An agent behind the real a2a-sdk server, which does what a message says: ``python tests/engine/a2a_peer.py PORT``.
 
-It is there three times: under ``/streaming``, under ``/plain`` without streams, and under ``/old`` for protocol 0.3.
+It is there four times: under ``/streaming``, under ``/plain`` without streams, under ``/old`` for protocol 0.3, and
+under ``/rest`` for the HTTP+JSON binding.
 ``GET /seen`` tells which messages and cancels came.
 """
 
@@ -16,7 +17,7 @@ from a2a.helpers import new_data_part, new_raw_part, new_text_part, new_url_part
 from a2a.server.agent_execution import AgentExecutor, RequestContext
 from a2a.server.events import EventQueue
 from a2a.server.request_handlers import DefaultRequestHandler
-from a2a.server.routes import create_agent_card_routes, create_jsonrpc_routes
+from a2a.server.routes import create_agent_card_routes, create_jsonrpc_routes, create_rest_routes
 from a2a.server.tasks import InMemoryTaskStore, TaskUpdater
 from a2a.types import AgentCapabilities, AgentCard, AgentInterface, AgentSkill, Message, Part, Task, TaskState
 from google.protobuf.json_format import MessageToDict
@@ -98,9 +99,10 @@ class Doer(AgentExecutor):
 
 
 def card(address: str, path: str) -> AgentCard:
-    """Return the card of one of the three."""
+    """Return the card of one of them."""
     version = "0.3.0" if path == "old" else "1.0"
-    interface = AgentInterface(url=f"{address}/{path}/", protocol_binding="JSONRPC", protocol_version=version)
+    binding, end = ("HTTP+JSON", "") if path == "rest" else ("JSONRPC", "/")
+    interface = AgentInterface(url=f"{address}/{path}{end}", protocol_binding=binding, protocol_version=version)
     return AgentCard(
         name=f"doer ({path})",
         description="Does what it is told.",
@@ -116,11 +118,14 @@ def card(address: str, path: str) -> AgentCard:
 def app(address: str) -> Starlette:
     """Return the application."""
     routes: list[Any] = [Route("/seen", lambda request: JSONResponse(seen))]
-    for path in ("streaming", "plain", "old"):
+    for path in ("streaming", "plain", "old", "rest"):
         known = card(address, path)
         handler = DefaultRequestHandler(agent_executor=Doer(), task_store=InMemoryTaskStore(), agent_card=known)
         routes += create_agent_card_routes(known, card_url=f"/{path}/.well-known/agent-card.json")
-        routes += create_jsonrpc_routes(handler, f"/{path}/", enable_v0_3_compat=path == "old")
+        if path == "rest":
+            routes += create_rest_routes(handler, path_prefix="/rest")
+        else:
+            routes += create_jsonrpc_routes(handler, f"/{path}/", enable_v0_3_compat=path == "old")
     return Starlette(routes=routes)
 
 

@@ -20,7 +20,7 @@ from tests.engine.kit import TENANT, Engine, Started, body_of, node_events
 from tests.harness import PATIENCE, ROOT
 
 FAST = {"maxAttempts": 3, "initialDelayMs": 20, "retryOn": ["NETWORK_ERROR", "TIMEOUT", "TOOL_ERROR"]}
-WAYS = ("streaming", "plain", "old")
+WAYS = ("streaming", "plain", "rest", "old")
 
 
 class Doer:
@@ -85,7 +85,7 @@ async def _answer(started: Started, **decision: Any) -> dict[str, Any]:
 
 
 async def test_a_task_is_sent_followed_and_put_out(shared_engine: Engine, doer: Doer) -> None:
-    """By stream, by polling, with an agent of protocol 0.3: data merges, whole numbers are whole, files are told."""
+    """By stream, by polling, over HTTP+JSON, with protocol 0.3: data merges, whole numbers are whole, files told."""
     nodes = [_node(doer, way, inputs={"do": "add", "a": 1, "b": 2, "seconds": 0.1}) for way in WAYS]
     for way, end in zip(WAYS, await asyncio.gather(*(_done(shared_engine, node) for node in nodes)), strict=True):
         outputs = body_of(end, "NODE_COMPLETED")["outputs"]
