@@ -37,6 +37,7 @@ from dalang.activities.scheduled_run import ScheduledRuns
 from dalang.activities.secrets import Vault, mask_output
 from dalang.activities.undoing import UndoSeeds
 from dalang.activities.wasm import Bounds, Wasm
+from dalang.anchoring import Anchoring
 from dalang.artifacts import Artifacts
 from dalang.breakers import Breakers
 from dalang.cortex import Cortex
@@ -134,6 +135,7 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
         memories.look_after_for_ever(),
         *([] if mirror is None else [mirror.tell_for_ever()]),
         publisher.publish_for_ever(),
+        Anchoring(engine, keys, settings.audit_anchor_seconds).anchor_for_ever(),
     )
     running = Worker(
         client,

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Self
 from uuid import UUID
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
+from pydantic import Field
 
-from dalang.api.auth import Principal, Reader
-from dalang.api.schemas import Answer, FindingItem, VerificationResponse
+from dalang.api.auth import Admin, Principal, Reader
+from dalang.api.schemas import Answer, Cursor, FindingItem, Limit, QueryModel, VerificationResponse
 from dalang.api.services import Service, Services
+from dalang.canonical import canonical_bytes
 from dalang.recorded_head import TemporalState, recorded_head
+from dalang.store.anchors import Anchor, list_anchors, make_anchor, verify_anchors
 from dalang.store.runs import get_run
-from dalang.store.verification import Tampering, Verification, verify_run
+from dalang.store.verification import Tampering, Verification, runs_to_verify, verify_run
 from dalang.temporal import TemporalUnavailable
 from dalang.wire import Head
 
 router = APIRouter(prefix="/orchestrator", tags=["audit"])
 
 VERIFY_SECONDS = 55.0
+MAX_CHECKED = 200
+MAX_MADE = 100
 
 
 class AuditKey(Answer):
@@ -34,6 +41,73 @@ class AuditKeys(Answer):
     """The keys of this installation."""
 
     items: Sequence[AuditKey]
+
+
+class AuditPage(Answer):
+    """What was checked of all runs: ``items`` are those that something was done to."""
+
+    checked: int
+    items: Sequence[VerificationResponse]
+    next: str | None = None
+
+
+class AuditQuery(QueryModel):
+    """Which runs are checked."""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_CHECKED)] = Field(50, description="How many are checked at once.")
+    cursor: Cursor = None
+
+
+class AnchorItem(Answer):
+    """An anchor. ``signed`` is the text that ``digest`` and ``signature`` are of; ``root`` is over ``heads`` heads."""
+
+    number: int
+    at: datetime
+    heads: int
+    root: str
+    previous: str
+    digest: str
+    signature: str
+    signed: str
+
+    @classmethod
+    def of(cls, tenant_id: str, anchor: Anchor) -> Self:
+        """Return what is shown of an anchor."""
+        return cls(**vars(anchor), signed=canonical_bytes(anchor.document(tenant_id)).decode())
+
+
+class AnchorPage(Answer):
+    """Anchors, the first one first."""
+
+    items: Sequence[AnchorItem]
+    next: str | None = None
+
+
+class AnchorQuery(QueryModel):
+    """Which anchors are listed."""
+
+    limit: Limit = 100
+    cursor: Cursor = None
+
+
+class AnchorFindingItem(Answer):
+    """The first anchor that something was done to, or the first run that is not as it was anchored."""
+
+    what: str
+    number: int
+    message: str
+    run_id: UUID | None
+    epoch: int | None
+    seq: int | None
+
+
+class AnchorsChecked(Answer):
+    """What was checked of the anchors."""
+
+    valid: bool
+    checked: int
+    finding: AnchorFindingItem | None
+    next: str | None = None
 
 
 @router.get("/audit/keys")
@@ -58,6 +132,48 @@ async def verify(who: Reader, runId: UUID, it: Service) -> VerificationResponse:
     async with it.transaction(who.tenant_id, seconds=VERIFY_SECONDS, snapshot=True) as conn:
         found = await verify_run(conn, who.tenant_id, runId, recorded=head, keys=it.audit_keys)
     return shown(found, recorded)
+
+
+@router.get("/audit/verify")
+async def verify_all(who: Reader, query: Annotated[AuditQuery, Query()], it: Service) -> AuditPage:
+    """Check the chains and signatures of all runs, some at a time; answered is which of them were tampered with."""
+    async with it.transaction(who.tenant_id, seconds=VERIFY_SECONDS, snapshot=True) as conn:
+        page = await runs_to_verify(conn, who.tenant_id, limit=query.limit, cursor=query.cursor)
+        found = [await verify_run(conn, who.tenant_id, one, keys=it.audit_keys) for one in page.items]
+    items = [shown(one, TemporalState.NOT_ASKED) for one in found if not one.valid]
+    return AuditPage(checked=len(found), items=items, next=page.cursor)
+
+
+@router.get("/audit/anchors")
+async def get_anchors(who: Reader, query: Annotated[AnchorQuery, Query()], it: Service) -> AnchorPage:
+    """List the anchors; keep them elsewhere: each proves what all runs had come to at its time."""
+    async with it.transaction(who.tenant_id) as conn:
+        page = await list_anchors(conn, who.tenant_id, limit=query.limit, cursor=query.cursor)
+    return AnchorPage(items=[AnchorItem.of(who.tenant_id, one) for one in page.items], next=page.cursor)
+
+
+@router.post("/audit/anchors")
+async def create_anchor(who: Admin, it: Service) -> AnchorPage:
+    """Anchor now what is in no anchor yet; nothing is made when nothing has happened since the last one."""
+    made: list[Anchor] = []
+    while len(made) < MAX_MADE:
+        async with it.transaction(who.tenant_id, seconds=VERIFY_SECONDS) as conn:
+            anchor = await make_anchor(conn, who.tenant_id, it.audit_keys)
+        if anchor is None:
+            break
+        made.append(anchor)
+    return AnchorPage(items=[AnchorItem.of(who.tenant_id, one) for one in made])
+
+
+@router.get("/audit/anchors/verify")
+async def check_anchors(who: Reader, query: Annotated[AnchorQuery, Query()], it: Service) -> AnchorsChecked:
+    """Check anchors, and that every run in them is still as it was, or was deleted as a whole."""
+    async with it.transaction(who.tenant_id, seconds=VERIFY_SECONDS, snapshot=True) as conn:
+        checked, finding, after = await verify_anchors(
+            conn, who.tenant_id, it.audit_keys, limit=query.limit, cursor=query.cursor
+        )
+    item = None if finding is None else AnchorFindingItem.model_validate(vars(finding))
+    return AnchorsChecked(valid=finding is None, checked=checked, finding=item, next=after)
 
 
 async def _recorded(it: Services, who: Principal, run_id: UUID) -> Head | TemporalState:

@@ -158,6 +158,13 @@ class Settings(BaseModel):
         "key, API servers at least the public ones. Default: `<home>/audit-key.pem`, where there is one.",
     )
 
+    audit_anchor_seconds: float = Field(
+        default=3600,
+        ge=0,
+        le=7 * 24 * 3600,
+        description="How often what all runs of a tenant have come to is anchored (`docs/audit.md`); 0: never.",
+    )
+
     artifacts: str = Field(
         default="",
         description="Where files are kept that inputs and outputs refer to (`docs/artifacts.md`): a folder, or "

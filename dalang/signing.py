@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
 from dalang.canonical import canonical_bytes
-from dalang.errors import DalangError
+from dalang.errors import Conflict, DalangError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -33,7 +33,7 @@ class KeyFileError(DalangError):
     """The key file is missing, or holds something else than Ed25519 keys in PEM."""
 
 
-class NoSigningKey(DalangError):
+class NoSigningKey(Conflict):
     """There is no private key here to sign with."""
 
 

@@ -2,42 +2,139 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Annotated, Any
+
 import typer
 
-from dalang.commands.failures import FAILED
-from dalang.commands.runs import RunArgument
+from dalang.commands.failures import FAILED, Usage
 from dalang.commands.session import Session, online
+
+VERIFIED_AT_ONCE = 50
+ANCHORS_AT_ONCE = 20
 
 app = typer.Typer(no_args_is_help=True, help="Prove that nobody rewrote what a run did.")
 
 
 @app.command()
 @online
-def verify(session: Session, run: RunArgument) -> None:
-    """Compute a run's hash chain again; exit code 1 if an event was changed, removed, added or moved."""
-    from rich.text import Text
+def verify(
+    session: Session,
+    run: Annotated[
+        str | None,
+        typer.Argument(metavar="[RUN]", help="A run id, the unique beginning of one, or `latest`.", show_default=False),
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Check all runs, and the anchors.")] = False,
+) -> None:
+    """Compute hash chains again and check signatures; exit code 1 if an event was changed, removed, added or moved."""
+    if (run is None) != all_:
+        raise Usage("Name a run, or give --all.")
+    if run is None:
+        _verify_all(session)
+    else:
+        _verify_one(session, run)
 
+
+def _verify_one(session: Session, run: str) -> None:
     run_id = session.client.run_id(run)
     found = session.client.get(f"/runs/{run_id}/verify")
 
     def show() -> None:
-        from dalang.commands.output import safe
+        from rich.text import Text
 
         head = found["head"]
-        if found["valid"]:
-            erased = f", {found['erasedBodies']:,} erased bodies" if found.get("erasedBodies") else ""
-            session.out.print(Text.assemble(("✓ intact", "bold green"), f"  {found['events']:,} events{erased}"))
-            session.out.print(f"  head {head['epoch']}.{head['seq']}  {head['hash']}", soft_wrap=True)
-            session.out.print(f"  signature {_worded(found['signature'])}, Temporal {_worded(found['temporal'])}")
+        if not found["valid"]:
+            _tell(session, found)
             return
-        finding = found["finding"]
-        where = f"event {finding['epoch']}.{finding['seq']}"
-        line = Text.assemble((f"✗ {finding['what']}", "bold red"), f"  {where}: {safe(finding['message'])}")
-        session.out.print(line, soft_wrap=True)
+        erased = f", {found['erasedBodies']:,} erased bodies" if found.get("erasedBodies") else ""
+        session.out.print(Text.assemble(("✓ intact", "bold green"), f"  {found['events']:,} events{erased}"))
+        session.out.print(f"  head {head['epoch']}.{head['seq']}  {head['hash']}", soft_wrap=True)
+        said = f"signature {_worded(found['signature'])}, Temporal {_worded(found['temporal'])}"
+        session.out.print(f"  {said}, anchored {found['anchored']} times")
 
     session.emit(found, show)
     if not found["valid"]:
         raise typer.Exit(FAILED)
+
+
+def _verify_all(session: Session) -> None:
+    runs = _checked(session, "/audit/verify", limit=VERIFIED_AT_ONCE)
+    anchors = _checked(session, "/audit/anchors/verify", limit=ANCHORS_AT_ONCE)
+    tampered = [item for page in runs for item in page["items"]]
+    finding = anchors[-1]["finding"]
+    found = {
+        "valid": not tampered and finding is None,
+        "checked": sum(page["checked"] for page in runs),
+        "items": tampered,
+        "anchors": sum(page["checked"] for page in anchors),
+        "anchorFinding": finding,
+    }
+
+    def show() -> None:
+        from rich.text import Text
+
+        from dalang.commands.output import safe
+
+        for one in tampered:
+            _tell(session, one, f"run {one['runId']}, ")
+        if finding is not None:
+            mark = (f"✗ {finding['what']}", "bold red")
+            line = Text.assemble(mark, f"  anchor {finding['number']}: {safe(finding['message'])}")
+            session.out.print(line, soft_wrap=True)
+        if found["valid"]:
+            said = f"  {found['checked']:,} runs, {found['anchors']:,} anchors"
+            session.out.print(Text.assemble(("✓ intact", "bold green"), said))
+
+    session.emit(found, show)
+    if not found["valid"]:
+        raise typer.Exit(FAILED)
+
+
+def _checked(session: Session, path: str, limit: int) -> list[Any]:
+    pages = [session.client.get(path, limit=limit)]
+    while pages[-1]["next"] is not None:
+        pages.append(session.client.get(path, limit=limit, cursor=pages[-1]["next"]))
+    return pages
+
+
+def _tell(session: Session, found: Any, of: str = "") -> None:
+    from rich.text import Text
+
+    from dalang.commands.output import safe
+
+    finding = found["finding"]
+    where = f"{of}event {finding['epoch']}.{finding['seq']}"
+    line = Text.assemble((f"✗ {finding['what']}", "bold red"), f"  {where}: {safe(finding['message'])}")
+    session.out.print(line, soft_wrap=True)
+
+
+@app.command()
+@online
+def anchors(
+    session: Session,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="At most so many.")] = 100,
+) -> None:
+    """List anchors, the first one first; with --json they can be kept elsewhere, and checked there."""
+    page = session.client.pages("/audit/anchors", limit=limit)
+    session.emit(page, lambda: _show_anchors(session, page["items"]))
+
+
+@app.command()
+@online
+def anchor(session: Session) -> None:
+    """Anchor now what no anchor holds yet; needs the role admin."""
+    made = session.client.post("/audit/anchors")
+    session.emit(made, lambda: _show_anchors(session, made["items"]))
+
+
+def _show_anchors(session: Session, items: Sequence[Any]) -> None:
+    from dalang.commands.output import moment, table
+
+    if not items:
+        session.note("There is none: no run has come any further.")
+        return
+    rows = [[str(one["number"]), moment(one["at"]), str(one["heads"]), one["digest"]] for one in items]
+    table(session.out, [">ANCHOR", "AT", ">RUNS", "DIGEST"], rows, flexible="DIGEST")
 
 
 @app.command()

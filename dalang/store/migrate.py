@@ -69,6 +69,8 @@ PRIVILEGES = {
     "event_publications": "SELECT, INSERT, UPDATE, DELETE",
     "event_dead_letters": "SELECT, INSERT, UPDATE, DELETE",
     "event_feed": "SELECT, UPDATE",
+    "audit_anchors": "SELECT, INSERT",
+    "audit_anchor_heads": "SELECT, INSERT",
     "alembic_version": "SELECT",
 }
 _DELETE_RUNS = "dalang_delete_finished_runs(text, timestamptz, integer)"

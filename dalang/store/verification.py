@@ -22,7 +22,9 @@ from sqlalchemy.types import Text
 from dalang.errors import NotFound
 from dalang.signing import Keyring, SignatureState, head_document
 from dalang.store import chain
+from dalang.store.anchors import anchored_heads
 from dalang.store.chain import Transition
+from dalang.store.paging import Page, read_cursor, write_cursor
 from dalang.store.references import references
 from dalang.store.tables import bodies, event_bodies, execution_runs, run_events
 from dalang.wire import EventType, Head
@@ -225,13 +227,15 @@ async def verify_run(
         position = (chunk[-1].epoch, chunk[-1].seq)
         if first is not None:
             break
-    finding = first or audit.ends_at(head) or audit.marks_changed() or _recorded_differs(audit, recorded)
+    anchored = await anchored_heads(conn, tenant_id, run_id)
+    finding = first or audit.ends_at(head) or audit.marks_changed()
+    finding = finding or _recorded_differs(audit, [*([] if recorded is None else [recorded]), *anchored])
     finding = finding or await _changed_reference(conn, tenant_id, audit.referred)
     signature = SignatureState.NOT_CHECKED
     if keys is not None and head["seq"] > 0:
         signature = keys.check(head_document(tenant_id, run_id, head), row.head_signature)
         finding = finding or _not_signed(head, signature)
-    return Verification(run_id, head, len(hashes), audit.erased, finding, signature)
+    return Verification(run_id, head, len(hashes), audit.erased, finding, signature, len(anchored))
 
 
 def _not_signed(head: Head, signature: SignatureState) -> Finding | None:
@@ -248,13 +252,23 @@ def _not_signed(head: Head, signature: SignatureState) -> Finding | None:
     return None
 
 
-def _recorded_differs(audit: _Audit, recorded: Head | None) -> Finding | None:
-    if recorded is None or recorded["seq"] == 0:
-        return None
-    if audit.places.get(recorded["hash"]) == (recorded["epoch"], recorded["seq"]):
-        return None
-    message = "The head that was recorded elsewhere has another hash, or is not there."
-    return Finding(Tampering.HEAD_CHANGED, recorded["epoch"], recorded["seq"], message)
+async def runs_to_verify(conn: AsyncConnection, tenant_id: str, *, limit: int, cursor: str | None) -> Page[UUID]:
+    """All runs of a tenant, by id. Raises :class:`InvalidCursor`."""
+    query = select(execution_runs.c.run_id).where(execution_runs.c.tenant_id == tenant_id)
+    if cursor is not None:
+        query = query.where(execution_runs.c.run_id > read_cursor(cursor, UUID)[0])
+    found = list((await conn.execute(query.order_by(execution_runs.c.run_id).limit(limit + 1))).scalars())
+    return Page(found[:limit], write_cursor(found[limit - 1]) if len(found) > limit else None)
+
+
+def _recorded_differs(audit: _Audit, recorded: Iterable[Head]) -> Finding | None:
+    """The first of these heads that is no event of the chain."""
+    for head in sorted(recorded, key=lambda one: (one["epoch"], one["seq"])):
+        place = head["epoch"], head["seq"]
+        if head["seq"] > 0 and audit.places.get(head["hash"]) != place:
+            message = "The head that was recorded elsewhere has another hash, or is not there."
+            return Finding(Tampering.HEAD_CHANGED, *place, message)
+    return None
 
 
 async def _chunk(conn: AsyncConnection, run_id: UUID, position: Place) -> list[Any]:

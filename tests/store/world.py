@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from dalang.signing import Keyring
 from dalang.store.chain import EMPTY_HEAD
@@ -150,6 +152,20 @@ async def tamper(engine: AsyncEngine, sql: str, **values: Any) -> None:
         await conn.execute(text("SET LOCAL session_replication_role = replica"))
         done = await conn.execute(text(sql), values)
         assert done.rowcount > 0, "nothing was tampered with"
+
+
+@asynccontextmanager
+async def intrusion(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection on which everything may be tampered with, and looked at; at the end it is as it was before."""
+    async with engine.connect() as conn:
+        await conn.execute(text("SET LOCAL session_replication_role = replica"))
+        yield conn
+        await conn.rollback()
+
+
+async def change(conn: AsyncConnection, sql: str, **values: Any) -> None:
+    """Tamper with something on such a connection."""
+    assert (await conn.execute(text(sql), values)).rowcount > 0, "nothing was tampered with"
 
 
 def other_run() -> UUID:
