@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Annotated, Self
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 from dalang.api.auth import Admin, Principal, Reader
 from dalang.api.schemas import Answer, Cursor, FindingItem, Limit, QueryModel, VerificationResponse
 from dalang.api.services import Service, Services
 from dalang.canonical import canonical_bytes
+from dalang.errors import NotFound
 from dalang.recorded_head import TemporalState, recorded_head
 from dalang.store.anchors import Anchor, list_anchors, make_anchor, verify_anchors
+from dalang.store.export import export_run
 from dalang.store.runs import get_run
 from dalang.store.verification import Tampering, Verification, runs_to_verify, verify_run
 from dalang.temporal import TemporalUnavailable
@@ -26,6 +29,8 @@ router = APIRouter(prefix="/orchestrator", tags=["audit"])
 VERIFY_SECONDS = 55.0
 MAX_CHECKED = 200
 MAX_MADE = 100
+EXPORT_SECONDS = 600.0
+EXPORTED_AT_ONCE = 64 * 1024
 
 
 class AuditKey(Answer):
@@ -174,6 +179,35 @@ async def check_anchors(who: Reader, query: Annotated[AnchorQuery, Query()], it:
         )
     item = None if finding is None else AnchorFindingItem.model_validate(vars(finding))
     return AnchorsChecked(valid=finding is None, checked=checked, finding=item, next=after)
+
+
+@router.get(
+    "/runs/{runId}/export",
+    response_class=Response,
+    responses={200: {"content": {"application/jsonl": {"schema": {"type": "string"}}}}},
+)
+async def export(who: Reader, runId: UUID, it: Service) -> StreamingResponse:
+    """Export a run as JSON Lines with all that proves it: events, signature, public keys, and its place in an anchor.
+
+    `examples/verify_audit.py` checks it without Dalang and without its database.
+    """
+    async with it.transaction(who.tenant_id) as conn:
+        if await get_run(conn, who.tenant_id, runId) is None:
+            raise NotFound(f"There is no run {runId}.")
+    return StreamingResponse(_exported(it, who.tenant_id, runId), media_type="application/jsonl")
+
+
+async def _exported(it: Services, tenant_id: str, run_id: UUID) -> AsyncIterator[str]:
+    pieces: list[str] = []
+    size = 0
+    async with it.transaction(tenant_id, seconds=EXPORT_SECONDS, snapshot=True) as conn:
+        async for line in export_run(conn, tenant_id, run_id, it.audit_keys):
+            pieces.append(line)
+            size += len(line)
+            if size >= EXPORTED_AT_ONCE:
+                yield "".join(pieces)
+                pieces, size = [], 0
+    yield "".join(pieces)
 
 
 async def _recorded(it: Services, who: Principal, run_id: UUID) -> Head | TemporalState:

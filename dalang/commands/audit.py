@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from dalang.commands.failures import FAILED, Usage
+from dalang.commands.runs import RunArgument
 from dalang.commands.session import Session, online
 
 VERIFIED_AT_ONCE = 50
@@ -106,6 +109,30 @@ def _tell(session: Session, found: Any, of: str = "") -> None:
     where = f"{of}event {finding['epoch']}.{finding['seq']}"
     line = Text.assemble((f"✗ {finding['what']}", "bold red"), f"  {where}: {safe(finding['message'])}")
     session.out.print(line, soft_wrap=True)
+
+
+@app.command()
+@online
+def export(
+    session: Session,
+    run: RunArgument,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write. Default: standard output.", show_default=False)
+    ] = None,
+) -> None:
+    """Write a run as JSON Lines with all that proves it; `examples/verify_audit.py` checks it anywhere."""
+    path = f"/runs/{session.client.run_id(run)}/export"
+    if output is None:
+        for piece in session.client.download(path):
+            sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+        return
+    try:
+        with output.open("wb") as file:
+            for piece in session.client.download(path):
+                file.write(piece)
+    except OSError as error:
+        raise Usage(f"{output} cannot be written: {error.strerror}") from None
 
 
 @app.command()

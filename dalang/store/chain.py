@@ -59,7 +59,15 @@ def event_hash(
     run_id: UUID, tenant_id: str, epoch: int, event: Transition, body_digest: str | None, previous_hash: str
 ) -> str:
     """Return the hash of ``event`` in ``epoch`` after the event with ``previous_hash``."""
-    document = {
+    document = event_document(run_id, tenant_id, epoch, event, body_digest)
+    return hashlib.sha256(canonical_bytes(document) + previous_hash.encode("ascii")).hexdigest()
+
+
+def event_document(
+    run_id: UUID, tenant_id: str, epoch: int, event: Transition, body_digest: str | None
+) -> dict[str, Any]:
+    """Return what is hashed of an event."""
+    return {
         "runId": str(run_id),
         "tenantId": tenant_id,
         "epoch": epoch,
@@ -70,7 +78,6 @@ def event_hash(
         "data": event.data,
         "bodyDigest": body_digest,
     }
-    return hashlib.sha256(canonical_bytes(document) + previous_hash.encode("ascii")).hexdigest()
 
 
 def salted_digest(salt: bytes, body: Any) -> str:
