@@ -32,7 +32,7 @@ from dalang.store.engine import is_connection_error, transaction
 from dalang.store.listening import listen_for_ever, woken
 from dalang.store.publications import Claim, Work
 from dalang.store.recording import CHANNEL as RUN_CHANNEL
-from dalang.store.subscriptions import CHANNEL, Subscription, pause_subscription
+from dalang.store.subscriptions import CHANNEL, Subscription, notify, pause_subscription
 
 LOOK_SECONDS = 5.0
 """How late something is told whose notification was lost."""
@@ -175,7 +175,7 @@ class Publisher:
             await turn.take()
         except asyncio.CancelledError:
             with suppress(Exception):  # else the claim ends by itself
-                await asyncio.wait_for(turn.give_back(), RELEASE_SECONDS)
+                await asyncio.wait_for(turn.give_back(to_others=True), RELEASE_SECONDS)
             raise
 
     async def _ping(self, subscription: Subscription, ping_id: str) -> None:
@@ -241,8 +241,8 @@ class _Turn:
                 done = False
         await self.give_back(done=done)
 
-    async def give_back(self, *, done: bool = False) -> None:
-        """Give the claim back, and count what was told."""
+    async def give_back(self, *, done: bool = False, to_others: bool = False) -> None:
+        """Give the claim back, and count what was told; ``to_others``: this publisher does not go on with it."""
         if not self.is_mine:
             return
         self.is_mine = False
@@ -250,6 +250,8 @@ class _Turn:
             if self.delivered:
                 await self._count(conn)
             await publications.release(conn, self.own, done=done)
+            if to_others:
+                await notify(conn, self.subscription.subscription_id)
 
     async def _tell(self, events: Sequence[Happened], ends_at: float) -> bool:
         """Tell these; False: the claim was given back or is lost."""

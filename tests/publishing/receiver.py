@@ -113,7 +113,7 @@ class Receiver:
                     return
                 writer.write(answer)
                 await writer.drain()
-                if answer.split(b" ", 2)[1].startswith(b"2"):
+                if answer.startswith(b"HTTP/1.1 2"):
                     async with self._news:
                         self.taken.append(request)
                         self._news.notify_all()

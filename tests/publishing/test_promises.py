@@ -131,6 +131,51 @@ async def test_publishers_that_are_killed_all_the_time_lose_nothing(site: Site, 
     await kill_and_look(site, receiving, runs=40, flushes=30, kills=15)
 
 
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(2, 20))])
+async def test_whatever_happens_together_nothing_is_lost(site: Site, receiving: Receiving, seed: int) -> None:
+    """Publishers that come and go, a receiver that fails, closes and is slow, pauses, and runs that go on meanwhile."""
+    random = Random(seed)
+    over = False
+
+    async def answer(_request: Received) -> bytes | None:
+        await asyncio.sleep(random.choice([0, 0, 0.002, 0.03]))
+        return random.choice([status(204)] * 6 + [status(500), status(429, "retry-after: 0\r\n"), None, b"?\r\n\r\n"])
+
+    async def publishers() -> None:
+        while not over:
+            async with site.publishing(each=2, claim_seconds=random.choice([1.0, 3.0])):
+                await asyncio.sleep(random.uniform(0.2, 0.8))
+
+    async def pauses() -> None:
+        while not over:
+            await asyncio.sleep(random.uniform(0.05, 0.3))
+            async with transaction(site.engine, None) as conn:
+                await pause_subscription(conn, subscription.subscription_id, "test", None)
+            await asyncio.sleep(random.uniform(0, 0.05))
+            async with transaction(site.engine, None) as conn:
+                await resume_subscription(conn, subscription.subscription_id, "test")
+
+    async def grow() -> tuple[Run, int]:
+        run, head = await site.run(1)
+        for _ in range(6):
+            await asyncio.sleep(random.uniform(0, 0.1))
+            head = await site.more(run, random.randint(1, 4), head)
+        return run, head["seq"]
+
+    receiver = await receiving(answer)
+    subscription = await site.subscribe(receiver.url, max_attempts=1000)
+    around = [asyncio.create_task(one()) for one in (publishers, publishers, publishers, pauses)]
+    try:
+        runs = await asyncio.gather(*(grow() for _ in range(4)))
+    finally:
+        over = True
+        await asyncio.gather(*around)
+    async with site.publishing():
+        await site.settled(subscription)
+    for run, last in runs:
+        assert first_occurrences(receiver.taken, run) == list(range(1, last + 1))
+
+
 async def test_a_database_that_was_away_loses_nothing(site: Site, receiving: Receiving) -> None:
     """Between the sending and the note that it was sent: that one event comes twice."""
     relay = Relay(site.url)
