@@ -224,7 +224,7 @@ class _End(_OfToken):
     usage: UsageReport | None = None
 
 
-class CompleteRequest(_End):
+class CompleteWorkRequest(_End):
     """What the work put out."""
 
     outputs: dict[str, Any] = Field(default_factory=dict)
@@ -254,6 +254,6 @@ BODIES = (
     DrainRequest,
     PollRequest,
     ProgressRequest,
-    CompleteRequest,
+    CompleteWorkRequest,
     FailRequest,
 )

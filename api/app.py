@@ -53,7 +53,15 @@ from dalang.api.rehearsals import RehearseRequest
 from dalang.api.revisions import ReplanRequest
 from dalang.api.run_checkpoints import CheckpointRequest
 from dalang.api.schedule_schemas import BackfillRequest, CreateScheduleRequest, TriggerRequest, UpdateScheduleRequest
-from dalang.api.schemas import CancelRequest, ExecutePlanRequest, PauseResumeRequest, PauseRunRequest, ProblemDetails
+from dalang.api.schemas import (
+    CancelRequest,
+    ExecutePlanRequest,
+    PauseResumeRequest,
+    PauseRunRequest,
+    ProblemDetails,
+    RetryNodeRequest,
+    SkipNodeRequest,
+)
 from dalang.api.services import Services
 from dalang.api.subscription_schemas import BODIES as SUBSCRIPTION_BODIES
 from dalang.api.task_schemas import BODIES as TASK_BODIES
@@ -98,6 +106,8 @@ _BODIES = (
     PauseResumeRequest,
     PauseRunRequest,
     CancelRequest,
+    RetryNodeRequest,
+    SkipNodeRequest,
     RedriveRequest,
     CheckpointRequest,
     ReplanRequest,

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from dalang.api.agent_schemas import (
     MAX_OUTCOME_BYTES,
     AssignmentResponse,
-    CompleteRequest,
+    CompleteWorkRequest,
     FailRequest,
     PollRequest,
     ProgressRequest,
@@ -42,7 +42,9 @@ WITHDRAWN = "The work is not wanted any more: stop it. Whatever is said of it fr
 _POLL = body_schema("application/json", model=PollRequest, required=False)
 PollBody = Annotated[PollRequest, Depends(small_body(PollRequest, optional=True))]
 ProgressBody = Annotated[ProgressRequest, Depends(small_body(ProgressRequest, optional=False))]
-CompleteBody = Annotated[CompleteRequest, Depends(small_body(CompleteRequest, optional=False, limit=MAX_OUTCOME_BYTES))]
+CompleteBody = Annotated[
+    CompleteWorkRequest, Depends(small_body(CompleteWorkRequest, optional=False, limit=MAX_OUTCOME_BYTES))
+]
 FailBody = Annotated[FailRequest, Depends(small_body(FailRequest, optional=False))]
 
 
@@ -104,7 +106,7 @@ async def progress(
 
 @router.post(
     "/{agentId}/assignments/{assignmentId}/complete",
-    openapi_extra=body_schema("application/json", model=CompleteRequest),
+    openapi_extra=body_schema("application/json", model=CompleteWorkRequest),
 )
 async def complete(
     who: Worker, agentId: AgentId, assignmentId: UUID, body: CompleteBody, it: Service
@@ -129,7 +131,7 @@ async def fail(who: Worker, agentId: AgentId, assignmentId: UUID, body: FailBody
     return _said(assignmentId, wanted)
 
 
-def _usage(body: CompleteRequest | FailRequest) -> dict[str, Any]:
+def _usage(body: CompleteWorkRequest | FailRequest) -> dict[str, Any]:
     return {} if body.usage is None else {"usage": body.usage.model_dump(mode="json")}
 
 

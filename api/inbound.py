@@ -17,9 +17,9 @@ from dalang.api.inbound_schemas import (
     CallbackRequest,
     CallbackResponse,
     DeliveryItem,
-    EventItem,
     EventRequest,
     EventResponse,
+    ReceivedEvent,
     RunEventRequest,
     RunEventResponse,
 )
@@ -72,14 +72,14 @@ async def send_event(
 
 
 @router.get("/events/{eventId}")
-async def get_one_event(who: Reader, eventId: str, it: Service) -> EventItem:
+async def get_one_event(who: Reader, eventId: str, it: Service) -> ReceivedEvent:
     """Read an event that is kept, and which runs it went to."""
     async with it.transaction(who.tenant_id) as conn:
         found = await get_event(conn, who.tenant_id, eventId)
     if found is None:
         raise NotFound(f"There is no event {eventId!r}, or it is not kept any more.")
     reached = [DeliveryItem(run_id=run_id, delivered_at=at) for run_id, at in found.deliveries]
-    return EventItem.model_validate({**vars(found), "deliveries": reached})
+    return ReceivedEvent.model_validate({**vars(found), "deliveries": reached})
 
 
 @router.post("/runs/{runId}/events", openapi_extra=body_schema("application/json", model=RunEventRequest))

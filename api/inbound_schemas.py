@@ -77,7 +77,7 @@ class DeliveryItem(Answer):
     delivered_at: datetime | None
 
 
-class EventItem(Answer):
+class ReceivedEvent(Answer):
     """An event, and the runs it goes to."""
 
     event_id: str

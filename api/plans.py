@@ -41,9 +41,10 @@ _DRAWINGS = {"svg": (svg, "image/svg+xml"), "mermaid": (mermaid, "text/plain"), 
 GRAPH_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/svg+xml": {}, "text/plain": {}, "text/vnd.graphviz": {}}, "description": "The picture."}
 }
+_STORED: dict[int | str, dict[str, Any]] = {200: {"model": PlanCreated, "description": "It is stored already."}}
 
 
-@router.post("", status_code=201, openapi_extra=_BODY, responses={200: {"description": "It is stored already."}})
+@router.post("", status_code=201, openapi_extra=_BODY, responses=_STORED)
 async def create_plan(who: Operator, request: Request, response: Response, it: Service) -> PlanCreated:
     """Store a version of a plan, given as JSON or YAML; Axon's `tasks` and `dependencies` are read too.
 

@@ -228,7 +228,7 @@ class DeadLetterQuery(QueryModel):
     cursor: Cursor = None
 
 
-class RetryItem(Answer):
+class RetryRule(Answer):
     """How often, and for how long, an event is sent."""
 
     max_attempts: int
@@ -271,7 +271,7 @@ class SubscriptionItem(Answer):
     plans: list[str]
     filter: str | None
     payloads: bool
-    retry: RetryItem
+    retry: RetryRule
     since: datetime
     state: Literal["ACTIVE", "PAUSED"]
     paused_at: datetime | None
@@ -305,7 +305,7 @@ class SubscriptionItem(Answer):
         if stored.last_error is not None:
             of = {"at": stored.last_error_at, "reason": stored.last_error, "event_id": stored.last_error_event}
             failure = FailureItem.model_validate(of)
-        retry = RetryItem(
+        retry = RetryRule(
             max_attempts=stored.max_attempts,
             initial_delay=format_duration(stored.initial_delay_ms),
             max_delay=format_duration(stored.max_delay_ms),
