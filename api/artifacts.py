@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote
 from uuid import UUID
 
@@ -28,7 +28,9 @@ TRANSFER_SECONDS = 3_600.0
 """How long an upload may take."""
 Opener = Annotated[Principal, Depends(requires(READERS | WORKERS))]
 """Agents outside of the workers open and bring files, too."""
-_ANY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
+_ANY = {"application/octet-stream": _BYTES}
+_KEPT: dict[int | str, dict[str, Any]] = {200: {"content": {"*/*": _BYTES}, "description": "The file."}}
 
 
 class ArtifactItem(Answer):
@@ -110,7 +112,7 @@ async def get_artifacts(who: Reader, query: Annotated[ArtifactQuery, Query()], i
     return ArtifactPage(items=[_item(one) for one in page.items], next=page.cursor)
 
 
-@router.get("/{digest}", response_class=Response, responses={200: {"content": _ANY}})
+@router.get("/{digest}", response_class=Response, responses=_KEPT)
 async def download_artifact(who: Opener, digest: str, it: Service) -> StreamingResponse:
     """Read a file; its content is checked on the way, and breaks off before its end if it is not what it was."""
     found, chunks = await it.artifacts.open(who.tenant_id, _digest(digest))

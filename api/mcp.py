@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import json
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,13 +18,15 @@ import httpx
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from dalang.api.auth import MAX_TOKEN_LENGTH, READERS, Tokens
 from dalang.api.problems import Forbidden, Unauthenticated
 from dalang.errors import NotFound
 from dalang.mcp_server.rest import Rest
 
+_REFUSED = {"code": -32602, "message": "This is no message of MCP: JSON-RPC 2.0 with a method, or an answer to one."}
+_NO_MESSAGE = json.dumps({"jsonrpc": "2.0", "id": None, "error": _REFUSED}).encode()
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -63,7 +66,7 @@ class McpEndpoint:
         self._check_origin(Headers(scope=scope).get("origin"))
         await self._authenticate(scope)
         manager = await self._started()
-        await manager.handle_request(scope, receive, send)
+        await manager.handle_request(scope, receive, _without_exceptions(send))
 
     def _check_origin(self, origin: str | None) -> None:
         """Refuse pages of others, as the protocol demands: the name of their site may lead to this machine (rebinding).
@@ -109,6 +112,29 @@ class McpEndpoint:
                 await ready.wait()
                 self._manager = manager
         return self._manager
+
+
+def _without_exceptions(send: Send) -> Send:
+    """Keep to oneself what the library says of a bad message: the text of an exception, with values and versions."""
+    held: Message | None = None
+
+    async def sending(message: Message) -> None:
+        nonlocal held
+        if message["type"] == "http.response.start" and message["status"] == 400:
+            held = message
+            return
+        if held is not None:
+            start, held = held, None
+            body = message.get("body", b"")
+            if b"validation error" in body.lower():
+                body = _NO_MESSAGE
+                headers = [(name, value) for name, value in start["headers"] if name.lower() != b"content-length"]
+                start = {**start, "headers": [*headers, (b"content-length", str(len(body)).encode())]}
+                message = {**message, "body": body, "more_body": False}
+            await send(start)
+        await send(message)
+
+    return sending
 
 
 def _host(address: str) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from email.utils import format_datetime
 from typing import Any
 
 import a2a.server.routes  # noqa: F401 - before its parts, which import each other
+from a2a.compat.v0_3.jsonrpc_adapter import JSONRPC03Adapter
 from a2a.compat.v0_3.rest_adapter import REST03Adapter
 from a2a.server.context import ServerCallContext
 from a2a.server.request_handlers.response_helpers import agent_card_to_dict, build_error_response
@@ -29,6 +30,7 @@ from a2a.utils.errors import (
     JSONParseError,
     MethodNotFoundError,
 )
+from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import compile_path
@@ -39,12 +41,14 @@ from dalang.api.a2a.handler import Agent
 from dalang.api.a2a.inputs import invalid
 from dalang.api.auth import READERS, bearer, requires
 from dalang.api.bodies import media_type, read_body
+from dalang.api.problems import of_model
 from dalang.api.services import Services
 from dalang.errors import InvalidDocument
 from dalang.formats import load_document
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
 CARD_SECONDS = 300
+MAX_PLACES = 10
 _MEDIA = ("application/json", "application/a2a+json")
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -109,6 +113,7 @@ class Serving:
                 raise InvalidRequestError(message="A request is one object; batches are not supported.")
             params = asked.get("params")
             _check_state(params.get("status") if isinstance(params, dict) else None)
+            _check_old(asked)
         except Exception as error:
             told = translated(error)
             number = asked.get("id") if isinstance(asked, dict) else None
@@ -169,6 +174,18 @@ def _check_state(given: Any) -> None:
     """Refuse a state that there is not: the SDK takes one that it does not know for none."""
     if isinstance(given, str) and given not in TaskState.keys():  # noqa: SIM118 - an enum of protobuf
         raise invalid(f"There is no state {given[:100]!r}; there are {', '.join(TaskState.keys()[1:])}.", "status")
+
+
+def _check_old(asked: dict[str, Any]) -> None:
+    """Refuse what is no request of version 0.3: the SDK would answer with the text of an exception, values and all."""
+    model = JSONRPC03Adapter.METHOD_TO_MODEL.get(str(asked.get("method")))
+    try:
+        if model is not None:
+            model.model_validate(asked)
+    except ValidationError as error:
+        found = of_model(error.errors(include_url=False, include_context=False, include_input=False))
+        places = [{"pointer": one.pointer, "message": one.message} for one in found[:MAX_PLACES]]
+        raise InvalidRequestError(message="Invalid Request", data={"problems": places}) from None
 
 
 def _http_status(error: A2AError) -> int:

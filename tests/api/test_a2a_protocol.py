@@ -361,3 +361,14 @@ async def test_where_the_extra_is_missing_it_is_named(served: Served, monkeypatc
             response = await client.request(method, path)
             world.problem(response, 501)
             assert "pip install 'dalang[a2a]'" in response.json()["detail"]
+
+
+async def test_a_malformed_request_is_answered_without_exceptions(served: Served) -> None:
+    """Of version 0.3 too, where the SDK would tell what pydantic says, with the values and its version."""
+    body = {"jsonrpc": "2.0", "id": 7, "method": "message/send", "params": {"message": {"parts": "secret-value"}}}
+    answer = await served("POST", "/a2a", json=body, headers={"A2A-Version": "0.3"})
+    error = answer.json()["error"]
+    assert error["code"] == -32600
+    assert "/params/message/parts" in answer.text
+    assert "pydantic" not in answer.text
+    assert "secret-value" not in answer.text
