@@ -78,6 +78,8 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
 @contextlib.asynccontextmanager
 async def _worker(settings: Settings) -> AsyncIterator[Worker]:
     keys = Keyring.load(settings.audit_keys_path)
+    if settings.production and keys.own_id is None:
+        logger.warning("nothing that runs do is signed: audit_key_file names no private key")
     load_node_modules(settings.node_modules)
     engine = create_engine(settings)
     client = await connect(settings, storage_driver=PostgresBlobDriver(engine))

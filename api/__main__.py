@@ -12,6 +12,7 @@ from dalang.api.app import create_app
 from dalang.enforcement import Enforcer
 from dalang.errors import DalangError
 from dalang.settings import Settings
+from dalang.signing import Keyring
 
 STREAMS_SECONDS = 10
 """How long a stopping server waits for requests; streams are told to end at once."""
@@ -25,6 +26,7 @@ def main() -> int:
         logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
         logging.getLogger("alembic").setLevel(logging.WARNING)  # readiness asks for the revision all the time
         Enforcer(settings)  # a policy with problems ends the process before it listens
+        Keyring.load(settings.audit_keys_path)  # so do audit keys
         load_node_modules(settings.node_modules)  # so that validation knows their node types
     except DalangError as error:
         sys.stderr.write(f"dalang api: {error}\n")

@@ -7,6 +7,7 @@ a run that is gone that it was there. The leaf of a run is the same document tha
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -83,6 +84,10 @@ def leaf(tenant_id: str, run_id: UUID, head: Any) -> bytes:
     return merkle.leaf_hash(canonical_bytes(head_document(tenant_id, run_id, head)))
 
 
+def _leaves(tenant_id: str, rows: Sequence[Any]) -> list[bytes]:
+    return [leaf(tenant_id, row.run_id, row._mapping) for row in rows]
+
+
 async def make_anchor(conn: AsyncConnection, tenant_id: str, keys: Keyring) -> Anchor | None:
     """Anchor the heads that are in no anchor yet, some at a time; None: there are none.
 
@@ -96,26 +101,24 @@ async def make_anchor(conn: AsyncConnection, tenant_id: str, keys: Keyring) -> A
     known = select(_heads.number).where(
         _heads.tenant_id == tenant_id, _heads.run_id == _runs.run_id, _heads.hash == _runs.head_hash
     )
-    new = select(_runs.run_id, _runs.head_epoch, _runs.head_seq, _runs.head_hash).where(
-        _runs.tenant_id == tenant_id, _runs.head_seq > 0, ~known.exists()
-    )
+    head = _runs.head_epoch.label("epoch"), _runs.head_seq.label("seq"), _runs.head_hash.label("hash")
+    new = select(_runs.run_id, *head).where(_runs.tenant_id == tenant_id, _runs.head_seq > 0, ~known.exists())
     rows = (await conn.execute(new.order_by(_runs.run_id).limit(MAX_HEADS))).all()
     if not rows:
         return None
-    heads: list[tuple[UUID, Head]] = [(row[0], {"epoch": row[1], "seq": row[2], "hash": row[3]}) for row in rows]
-    root = merkle.root([leaf(tenant_id, run_id, head) for run_id, head in heads]).hex()
+    root = (await asyncio.to_thread(lambda: merkle.root(_leaves(tenant_id, rows)))).hex()
     number, previous = (1, "") if last is None else (last.number + 1, last.digest)
     at = chain.to_time(chain.to_milliseconds((await conn.execute(select(func.now()))).scalar_one()))
-    document = _document(tenant_id, number, at, len(heads), root, previous)
+    document = _document(tenant_id, number, at, len(rows), root, previous)
     signature = keys.sign(document)
     assert signature is not None
-    made = Anchor(number, at, len(heads), root, previous, _digest(document), signature)
+    made = Anchor(number, at, len(rows), root, previous, _digest(document), signature)
     await conn.execute(insert(audit_anchors).values(tenant_id=tenant_id, **vars(made)))
     of_anchor = {"tenant_id": tenant_id, "number": number}
     await insert_rows(
         conn,
         audit_anchor_heads,
-        [{**of_anchor, "position": at, "run_id": run_id, **head} for at, (run_id, head) in enumerate(heads)],
+        [{**of_anchor, "position": at, **row._mapping} for at, row in enumerate(rows)],
     )
     return made
 
@@ -155,7 +158,7 @@ async def inclusion(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> Incl
         return None
     rows = await _heads_of(conn, tenant_id, number)
     index = next(at for at, row in enumerate(rows) if row.run_id == run_id)
-    path = merkle.proof([leaf(tenant_id, row.run_id, row._mapping) for row in rows], index)
+    path = await asyncio.to_thread(lambda: merkle.proof(_leaves(tenant_id, rows), index))
     found = rows[index]
     head: Head = {"epoch": found.epoch, "seq": found.seq, "hash": found.hash}
     return Inclusion(await get_anchor(conn, tenant_id, number), head, index, [one.hex() for one in path])
@@ -209,7 +212,7 @@ def _broken(tenant_id: str, anchor: Anchor, expected: int, previous: str, keys: 
 
 async def _heads_changed(conn: AsyncConnection, tenant_id: str, anchor: Anchor) -> AnchorFinding | None:
     rows = await _heads_of(conn, tenant_id, anchor.number)
-    root = merkle.root([leaf(tenant_id, row.run_id, row._mapping) for row in rows]).hex()
+    root = (await asyncio.to_thread(lambda: merkle.root(_leaves(tenant_id, rows)))).hex()
     if len(rows) != anchor.heads or root != anchor.root:
         return AnchorFinding("CHANGED", anchor.number, "Its root is not that of the heads in it.")
     events, retired = run_events.c, retired_runs.c

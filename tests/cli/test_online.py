@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -227,6 +228,26 @@ async def test_the_chain_is_verified(dalang: Dalang, write: Write, here: Stack, 
     rewritten = dalang("audit", "verify", run_id)
     assert rewritten.code == 1
     assert "CHANGED" in rewritten.out
+    everything = dalang("audit", "verify", "--all")
+    assert everything.code == 1
+    assert f"CHANGED  run {run_id}, event 0.3" in everything.out
+    assert dalang("audit", "verify").code == 2
+
+
+def test_runs_are_anchored_and_exported(dalang: Dalang, write: Write, tmp_path: Path) -> None:
+    """An anchor holds what is new; what is exported is checked by the script of the examples."""
+    run_id = dalang("run", write(HELLO), "-i", "who=x", "--json").json["runId"]
+    made = dalang("audit", "anchor", "--json").json["items"]
+    assert made[0]["heads"] > 0
+    assert made[0] in dalang("audit", "anchors", "--json").json["items"]
+    assert made[0]["digest"] in dalang("audit", "anchors").out
+    assert "anchored 1 times" in dalang("audit", "verify", run_id).out
+    file = tmp_path / "run.jsonl"
+    assert dalang("audit", "export", run_id, "-o", file).code == 0
+    script = [sys.executable, ROOT / "examples/verify_audit.py", file]
+    checked = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout
+    assert f"in anchor {made[0]['number']}" in checked.stdout
 
 
 def test_stored_plans(dalang: Dalang, write: Write) -> None:

@@ -108,7 +108,7 @@ async def test_processes_of_the_same_folder_find_the_stack(free: Settings, monke
         assert found.api_url == free.api_url
         assert found.read_token()
         await answers(found)
-    for name in ("stack.json", "token", "postgres.json"):
+    for name in ("stack.json", "token", "postgres.json", "audit-key.pem"):
         assert stat.S_IMODE((free.home / name).stat().st_mode) == 0o600
 
 
