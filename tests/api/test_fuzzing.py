@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -126,3 +128,27 @@ async def test_other_protocols_tell_no_exceptions_either(fuzzed: Fuzzed, path: s
                 assert answer.status_code < 500, answer.text
                 assert "error" in answer.text.lower() or answer.status_code == 202, (message, answer.text)
                 assert [word for word in TELLTALES if word in answer.text] == [], (message, answer.text)
+
+
+async def test_every_body_has_a_bound(fuzzed: Fuzzed) -> None:
+    """What is declared too large is refused before a byte of it is read, by every route that takes a body."""
+    transport = httpx.ASGITransport(fuzzed.app, raise_app_exceptions=False)
+    taking = [
+        (method, path, next(iter(operation["requestBody"]["content"])))
+        for path, item in fuzzed.document["paths"].items()
+        for method, operation in item.items()
+        if "requestBody" in operation
+    ]
+    assert len(taking) > 40
+    taking += [("post", "/mcp", "application/json"), ("post", "/a2a", "application/json")]
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=TOKEN) as client:
+        for method, template, media in taking:
+            path = re.sub(r"{(\w+)}", lambda name: fuzzed.known.get(name[1], [str(uuid.uuid4())])[0], template)
+            headers = {
+                "Content-Type": media,
+                "Content-Length": str(10**12),
+                "Accept": "application/json, text/event-stream",
+            }
+            answer = await client.request(method, path, content=b"{}", headers=headers)
+            refused = answer.status_code == 413 or (path == "/a2a" and "are read" in answer.text)
+            assert refused or template.endswith("/callbacks/{token}"), (method, template, answer.text)
