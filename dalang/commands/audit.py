@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,12 +29,21 @@ def verify(
         typer.Argument(metavar="[RUN]", help="A run id, the unique beginning of one, or `latest`.", show_default=False),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Check all runs, and the anchors.")] = False,
+    kept: Annotated[
+        Path | None,
+        typer.Option(
+            "--anchors",
+            metavar="FILE",
+            help="With --all: anchors that were kept elsewhere, as `audit anchors --json` wrote them.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Compute hash chains again and check signatures; exit code 1 if an event was changed, removed, added or moved."""
-    if (run is None) != all_:
+    if (run is None) != all_ or (kept is not None and not all_):
         raise Usage("Name a run, or give --all.")
     if run is None:
-        _verify_all(session)
+        _verify_all(session, kept)
     else:
         _verify_one(session, run)
 
@@ -60,11 +70,11 @@ def _verify_one(session: Session, run: str) -> None:
         raise typer.Exit(FAILED)
 
 
-def _verify_all(session: Session) -> None:
+def _verify_all(session: Session, kept: Path | None) -> None:
     runs = _checked(session, "/audit/verify", limit=VERIFIED_AT_ONCE)
     anchors = _checked(session, "/audit/anchors/verify", limit=ANCHORS_AT_ONCE)
     tampered = [item for page in runs for item in page["items"]]
-    finding = anchors[-1]["finding"]
+    finding = anchors[-1]["finding"] or (None if kept is None else _differs(session, kept))
     found = {
         "valid": not tampered and finding is None,
         "checked": sum(page["checked"] for page in runs),
@@ -91,6 +101,24 @@ def _verify_all(session: Session) -> None:
     session.emit(found, show)
     if not found["valid"]:
         raise typer.Exit(FAILED)
+
+
+def _differs(session: Session, kept: Path) -> dict[str, Any] | None:
+    """Compare the anchors that somebody kept with those that are there; return the first that is another one."""
+    try:
+        known = [(one["number"], one["digest"]) for one in json.loads(kept.read_text(encoding="utf-8"))["items"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Usage(f"{kept} holds no anchors: {error}") from None
+    found = session.client.pages("/audit/anchors", limit=max((number for number, _ in known), default=1))
+    digests = {one["number"]: one["digest"] for one in found["items"]}
+    for number, digest in sorted(known):
+        if digests.get(number) != digest:
+            gone = number not in digests
+            message = (
+                "It was kept elsewhere, and is gone here." if gone else "It is not the one that was kept elsewhere."
+            )
+            return {"what": "REMOVED" if gone else "CHANGED", "number": number, "message": message}
+    return None
 
 
 def _checked(session: Session, path: str, limit: int) -> list[Any]:

@@ -242,6 +242,12 @@ def test_runs_are_anchored_and_exported(dalang: Dalang, write: Write, tmp_path: 
     assert made[0] in dalang("audit", "anchors", "--json").json["items"]
     assert made[0]["digest"] in dalang("audit", "anchors").out
     assert "anchored 1 times" in dalang("audit", "verify", run_id).out
+    kept = tmp_path / "anchors.json"
+    kept.write_text(json.dumps({"items": made}))
+    assert "REMOVED  anchor" not in dalang("audit", "verify", "--all", "--anchors", kept).out
+    kept.write_text(json.dumps({"items": [made[0], {**made[0], "number": 10_000}]}))
+    gone = dalang("audit", "verify", "--all", "--anchors", kept)
+    assert (gone.code, "REMOVED  anchor 10000" in gone.out) == (1, True)
     file = tmp_path / "run.jsonl"
     assert dalang("audit", "export", run_id, "-o", file).code == 0
     script = [sys.executable, ROOT / "examples/verify_audit.py", file]
