@@ -22,6 +22,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dalang.api.problems import Forbidden, Unauthenticated
+from dalang.api.rates import Rates
 from dalang.store.engine import transaction
 from dalang.store.tokens import Token, verify_token
 
@@ -53,14 +54,20 @@ class Principal:
 class Tokens:
     """Looks tokens up, remembering for a few seconds what was found, also that nothing was."""
 
-    def __init__(self, engine: AsyncEngine, seconds: float = CACHE_SECONDS) -> None:
+    def __init__(self, engine: AsyncEngine, seconds: float = CACHE_SECONDS, rates: Rates | None = None) -> None:
         self._engine = engine
+        self._rates = rates or Rates(0)
         self.seconds = seconds
         self._seen: OrderedDict[str, tuple[Token | None, float]] = OrderedDict()
 
     async def principal(self, plain: str) -> Principal | None:
-        """Return whose token this is, or None when it is unknown, expired or revoked."""
+        """Return whose token this is, or None when it is unknown, expired or revoked.
+
+        Raises:
+            TooManyRequests: it asks too often.
+        """
         key = hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()
+        self._rates.take(key)
         token, at = self._seen.get(key, (None, -self.seconds))
         if time.monotonic() - at >= self.seconds:
             async with asyncio.timeout(DATABASE_SECONDS), transaction(self._engine, None) as conn:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -19,6 +20,7 @@ from starlette.responses import Response
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Scope
 
+from dalang.api.rates import TooManyRequests
 from dalang.canonical import pointer, safe_text
 from dalang.errors import (
     Conflict,
@@ -116,6 +118,11 @@ def _unavailable(request: Request | None, detail: str) -> Response:
     return problem(request, 503, detail, kind="unavailable", headers=headers)
 
 
+def _too_many(request: Request | None, error: Any) -> Response:
+    headers = {"Retry-After": str(math.ceil(error.seconds))}
+    return problem(request, 429, str(error), kind="too-many-requests", headers=headers)
+
+
 def _unauthenticated(request: Request | None, error: Any) -> Response:
     challenge = 'Bearer realm="dalang"' + (', error="invalid_token"' if error.presented else "")
     return problem(request, 401, str(error), kind="unauthenticated", headers={"WWW-Authenticate": challenge})
@@ -193,6 +200,7 @@ _ANSWERS: tuple[tuple[type[Exception], Answer], ...] = (
     (Malformed, _simple(400, "malformed-request")),
     # Its text is for the operator who starts a process: it names addresses.
     (TemporalUnavailable, lambda request, error: _unavailable(request, "Temporal does not answer at the moment.")),
+    (TooManyRequests, _too_many),
     (Unavailable, lambda request, error: _unavailable(request, str(error))),
 )
 

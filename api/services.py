@@ -14,6 +14,7 @@ from dalang.api.a2a.pushing import Pusher
 from dalang.api.auth import Tokens
 from dalang.api.feed import EventFeed
 from dalang.api.middleware import Metrics
+from dalang.api.rates import Rates
 from dalang.artifacts import Artifacts
 from dalang.controls import Controls
 from dalang.deliveries import Deliveries
@@ -48,7 +49,7 @@ class Services:
         self.deliveries = Deliveries(self.temporal, self.engine, settings.require_database_url())
         self.leasing = Leasing(self.engine)
         self.artifacts = Artifacts.of(self.engine, settings)
-        self.tokens = Tokens(self.engine)
+        self.tokens = Tokens(self.engine, rates=Rates(settings.api_requests_per_second))
         self.audit_keys = Keyring.load(settings.audit_keys_path)
         self.indexes = PlanIndexes()
         self.listener = Listener(settings.require_database_url(), [CHANNEL, ASSIGNED])

@@ -92,6 +92,11 @@ class Settings(BaseModel):
         default="",
         description="Address of the API that the command line talks to. Default: from `api_host` and `api_port`.",
     )
+    api_requests_per_second: float = Field(
+        default=0,
+        ge=0,
+        description="So many requests of one token an API server answers, and ten times as many at once; 0: no limit.",
+    )
     runtime_hub_wait_seconds: float = Field(
         default=25,
         ge=0,

@@ -1,0 +1,46 @@
+"""How often one token may ask: a bucket per token that fills steadily, in this process alone."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from dalang.errors import Unavailable
+
+MAX_BUCKETS = 10_000
+
+
+class TooManyRequests(Unavailable):
+    """The token asks too often; ``seconds`` is when it may again."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("This token asks too often; try again later.")
+        self.seconds = seconds
+
+
+class Rates:
+    """Lets ``per_second`` requests of each token pass, and at once what ten seconds allow; 0 lets everything pass."""
+
+    def __init__(self, per_second: float, now: Callable[[], float] = time.monotonic) -> None:
+        self._per_second = per_second
+        self._size = max(1.0, per_second * 10)
+        self._now = now
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, key: str) -> None:
+        """Count a request.
+
+        Raises:
+            TooManyRequests: the bucket is empty.
+        """
+        if not self._per_second:
+            return
+        now = self._now()
+        left, at = self._buckets.pop(key, (self._size, now))
+        left = min(self._size, left + (now - at) * self._per_second)
+        self._buckets[key] = (left - 1 if left >= 1 else left, now)
+        if len(self._buckets) > MAX_BUCKETS:
+            self._buckets.popitem(last=False)
+        if left < 1:
+            raise TooManyRequests((1 - left) / self._per_second)
