@@ -9,6 +9,7 @@ import uvicorn
 
 from dalang.activities.catalogue import load_node_modules
 from dalang.api.app import create_app
+from dalang.encryption_keys import watched_keys
 from dalang.enforcement import Enforcer
 from dalang.errors import DalangError
 from dalang.settings import Settings
@@ -27,6 +28,7 @@ def main() -> int:
         logging.getLogger("alembic").setLevel(logging.WARNING)  # readiness asks for the revision all the time
         Enforcer(settings)  # a policy with problems ends the process before it listens
         Keyring.load(settings.audit_keys_path)  # so do audit keys
+        watched_keys(settings)  # and those of encryption
         load_node_modules(settings.node_modules)  # so that validation knows their node types
     except DalangError as error:
         sys.stderr.write(f"dalang api: {error}\n")

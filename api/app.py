@@ -18,6 +18,7 @@ from dalang.api import (
     audit,
     breakers,
     budgets,
+    codec,
     decisions,
     docs,
     episodes,
@@ -84,6 +85,7 @@ _TAGS = [
     {"name": "runtime hub", "description": "Wayang's contract: single tasks for the workers of this Dalang."},
     {"name": "audit", "description": "Proof that nobody rewrote what runs did."},
     {"name": "artifacts", "description": "Files that inputs and outputs refer to."},
+    {"name": "codec", "description": "For Temporal's Web UI and CLI: reads and writes encrypted payloads."},
     {"name": "health", "description": "For load balancers and Prometheus."},
 ]
 _DESCRIPTION = (
@@ -100,6 +102,7 @@ _BODIES = (
     *INBOUND_BODIES,
     *LIMIT_BODIES,
     *budgets.BODIES,
+    *codec.BODIES,
     *runtime_hub.BODIES,
     *_SCHEDULE_BODIES,
     ExecutePlanRequest,
@@ -158,6 +161,7 @@ def create_app(settings: Settings) -> FastAPI:
         episodes,
         artifacts,
         budgets,
+        codec,
         decisions,
         queue,
         limits,
@@ -176,6 +180,7 @@ def create_app(settings: Settings) -> FastAPI:
     mcp = McpEndpoint(app, settings.max_plan_bytes + 64 * 1024, (settings.public_url, settings.api_url))
     app.router.routes.append(mcp.route)
     problems.install(app)
+    app.add_middleware(codec.CodecCors, ui_url=settings.temporal_ui_url)
     app.add_middleware(RequestContext, metrics=metrics)
     _complete_openapi(app)
     return app

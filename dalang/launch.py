@@ -72,8 +72,10 @@ class TemporalLink:
     def __init__(self, settings: Settings, engine: AsyncEngine, client: Client | None = None) -> None:
         self.settings = settings
         # A request does not wait for a database as long as a node may.
-        self._driver = PostgresBlobDriver(engine, wait_seconds=CONNECT_SECONDS)
-        self._client = client  # a worker brings its own
+        driver = PostgresBlobDriver(engine, wait_seconds=CONNECT_SECONDS)
+        # A worker brings its own client.
+        self.converter = client.data_converter if client else temporal.data_converter(settings, driver)
+        self._client = client
         self._lock = asyncio.Lock()
         self._silence: Exception | None = None
         self._silent_until = 0.0
@@ -98,7 +100,7 @@ class TemporalLink:
         try:
             async with asyncio.timeout(START_SECONDS):
                 client = await temporal.connect(
-                    self.settings, storage_driver=self._driver, timeout_seconds=CONNECT_SECONDS
+                    self.settings, converter=self.converter, timeout_seconds=CONNECT_SECONDS
                 )
                 await self.prepare_namespace(client)
         except (TimeoutError, Unavailable) as error:

@@ -169,6 +169,16 @@ class Settings(BaseModel):
         le=7 * 24 * 3600,
         description="How often what all runs of a tenant have come to is anchored (`docs/audit.md`); 0: never.",
     )
+    encryption_keys_file: str = Field(
+        default="",
+        description="File of the keys that payloads in Temporal are encrypted with (`docs/encryption.md`, "
+        "`dalang keys new`); read again when it changes. Workers and API servers need the same. Empty: not encrypted.",
+    )
+    codec_tenants: tuple[str, ...] = Field(
+        default=("default",),
+        description="Tenants whose tokens may use the codec server, which reads what Temporal holds of all tenants; "
+        "`*`: all.",
+    )
 
     artifacts: str = Field(
         default="",
@@ -349,7 +359,14 @@ class Settings(BaseModel):
             problems = (f"{PREFIX}{'.'.join(map(str, x['loc'])).upper()}: {x['msg']}" for x in e.errors())
             raise SettingsError("invalid settings:\n  " + "\n  ".join(problems)) from None
 
-    @field_validator("node_modules", "egress_allow", "egress_deny", "secrets_environment_tenants", mode="before")
+    @field_validator(
+        "node_modules",
+        "egress_allow",
+        "egress_deny",
+        "secrets_environment_tenants",
+        "codec_tenants",
+        mode="before",
+    )
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(x.strip() for x in value.split(",") if x.strip()) if isinstance(value, str) else value

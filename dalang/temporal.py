@@ -1,7 +1,7 @@
 """Connecting to Temporal: one data converter for every client, worker and replayer, and one clear error.
 
 Large payloads are kept outside of Temporal by a storage driver; **everything that reads or writes payloads needs the
-same driver**, or fails with ``TMPRL1105``.
+same driver**, or fails with ``TMPRL1105``. With encryption switched on it needs the keys too (``payload_codec.py``).
 """
 
 from __future__ import annotations
@@ -11,18 +11,26 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from temporalio.api.common.v1 import Payload
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client, Interceptor
 from temporalio.common import SearchAttributeKey
 from temporalio.contrib.pydantic import PydanticPayloadConverter
-from temporalio.converter import DataConverter, ExternalStorage, StorageDriver
+from temporalio.converter import (
+    DataConverter,
+    DefaultFailureConverterWithEncodedAttributes,
+    EncodingPayloadConverter,
+    ExternalStorage,
+    StorageDriver,
+)
 from temporalio.service import RPCError, RPCStatusCode
 
-from dalang.errors import Unavailable
+from dalang.encryption_keys import SETTING, watched_keys
+from dalang.errors import DalangError, Unavailable
 
 if TYPE_CHECKING:
     from dalang.settings import Settings
@@ -41,6 +49,26 @@ class TemporalUnavailable(Unavailable):
     """Temporal does not answer at the configured address, or refuses us; the text says where and what to do."""
 
 
+class _Sealed(EncodingPayloadConverter):
+    """Says what to do where a process without keys meets an encrypted payload."""
+
+    ENCODING = "binary/encrypted"
+
+    @property
+    def encoding(self) -> str:
+        return self.ENCODING
+
+    def to_payload(self, value: Any) -> Payload | None:
+        return None
+
+    def from_payload(self, payload: Payload, type_hint: type | None = None) -> Any:
+        raise EncryptedPayload(f"Payloads in this Temporal are encrypted, and this process has no keys: set {SETTING}.")
+
+
+class EncryptedPayload(DalangError):
+    """A payload is encrypted, and this process was given no keys."""
+
+
 class SharedPayloadConverter(PydanticPayloadConverter):
     """The SDK's pydantic converter, one instance for the whole process: it holds no state but its cache of types.
 
@@ -55,6 +83,7 @@ class SharedPayloadConverter(PydanticPayloadConverter):
         if cls._only is None:
             made = super().__new__(cls)
             PydanticPayloadConverter.__init__(made)
+            made.converters = {**made.converters, _Sealed.ENCODING.encode(): _Sealed()}
             cls._only = made
         return cls._only
 
@@ -66,11 +95,22 @@ _CONVERTER = DataConverter(payload_converter_class=SharedPayloadConverter)
 
 
 def data_converter(settings: Settings, driver: StorageDriver | None = None) -> DataConverter:
-    """The converter of all processes: pydantic, and payloads over the threshold through ``driver``."""
+    """The converter of all processes: pydantic, encryption where it is on, large payloads through ``driver``.
+
+    Raises:
+        SettingsError: the keys file is of no use.
+    """
+    keys = watched_keys(settings)
+    converter = _CONVERTER
+    if keys is not None:
+        from dalang.payload_codec import EncryptingCodec  # loads OpenSSL
+
+        codec, failures = EncryptingCodec(keys), DefaultFailureConverterWithEncodedAttributes
+        converter = dataclasses.replace(converter, payload_codec=codec, failure_converter_class=failures)
     if driver is None:
-        return _CONVERTER
+        return converter
     storage = ExternalStorage(drivers=[driver], payload_size_threshold=settings.payload_threshold_bytes)
-    return dataclasses.replace(_CONVERTER, external_storage=storage)
+    return dataclasses.replace(converter, external_storage=storage)
 
 
 async def connect(
@@ -78,19 +118,22 @@ async def connect(
     *,
     interceptors: Sequence[Interceptor] = (),
     storage_driver: StorageDriver | None = None,
+    converter: DataConverter | None = None,
     timeout_seconds: float | None = None,
 ) -> Client:
     """Connect to Temporal, trying for ``temporal_connect_timeout_seconds`` (or ``timeout_seconds``).
 
+    ``converter`` is one that :func:`data_converter` made, in place of ``storage_driver``.
     Raises :class:`TemporalUnavailable`: at once when it refuses us, after that time when it does not answer.
     """
     patience = settings.temporal_connect_timeout_seconds if timeout_seconds is None else timeout_seconds
     deadline = time.monotonic() + patience
     pause = 0.05
+    converter = converter or data_converter(settings, storage_driver)
     while True:
         try:
             # Connecting answers for the server, this for the namespace: a missing one would fail every later call.
-            client = await _connect_once(settings, interceptors, storage_driver)
+            client = await _connect_once(settings, interceptors, converter)
             await _check_namespace(client, settings)
         except (RuntimeError, RPCError) as e:
             if isinstance(e, RPCError) and e.status not in _TRANSIENT | {RPCStatusCode.NOT_FOUND}:
@@ -118,13 +161,11 @@ async def ensure_search_attributes(client: Client) -> None:
         await client.operator_service.add_search_attributes(request)
 
 
-async def _connect_once(
-    settings: Settings, interceptors: Sequence[Interceptor], driver: StorageDriver | None
-) -> Client:
+async def _connect_once(settings: Settings, interceptors: Sequence[Interceptor], converter: DataConverter) -> Client:
     return await Client.connect(
         settings.temporal_address,
         namespace=settings.temporal_namespace,
-        data_converter=data_converter(settings, driver),
+        data_converter=converter,
         interceptors=list(interceptors),
         tls=settings.temporal_tls or bool(settings.temporal_api_key),
         api_key=settings.temporal_api_key or None,

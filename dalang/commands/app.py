@@ -20,6 +20,7 @@ from dalang.commands import (
     demo,
     episodes,
     events,
+    keys,
     limits,
     mcp,
     plans,
@@ -129,6 +130,7 @@ app.add_typer(audit.app, name="audit", rich_help_panel=LOOK)
 app.add_typer(breakers.app, name="breakers", rich_help_panel=DO)
 app.add_typer(policies.app, name="policy", rich_help_panel=SERVE)
 app.add_typer(services.database, name="db", rich_help_panel=SERVE)
+app.add_typer(keys.app, name="keys", rich_help_panel=SERVE)
 app.add_typer(tokens.app, name="token", rich_help_panel=SERVE)
 
 
