@@ -60,7 +60,7 @@ class CreateScheduleRequest(ScheduleDefinition):
 class UpdateScheduleRequest(RequestModel):
     """What is changed; what is left out stays, null is the default. `spec`, `inputs`, `metadata` are replaced whole."""
 
-    plan_id: UUID | None = Field(None, description="A stored plan.")
+    plan_id: Annotated[UUID, Strict(False)] | None = Field(None, description="A stored plan.")
     plan_version: str | None = Field(None, description="Null: the highest version at each start.")
     inputs: dict[str, Any] | None = None
     priority: Priority | None = None

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from pydantic import ConfigDict, Field, Strict, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, Strict, field_validator, model_validator
 
 from dalang.api.schemas import Answer, Cursor, Limit, QueryModel, RequestModel, Text, Time
 from dalang.cloud_events import event_id, read_event_id
@@ -131,10 +131,19 @@ class SubscriptionRequest(RequestModel):
         )
 
 
+def _text(value: Any) -> Any:
+    if value is not None and not isinstance(value, str):
+        raise ValueError("a time looks like 2026-01-31T12:00:00Z")
+    return value
+
+
+_Time = Annotated[Time, Strict(False), BeforeValidator(_text)]
+
+
 class CreateSubscriptionRequest(SubscriptionRequest):
     """Who is to be told of which events, from when on."""
 
-    since: Time | None = Field(None, description="Also of what was recorded since then. Default: from now on.")
+    since: _Time | None = Field(None, description="Also of what was recorded since then. Default: from now on.")
     secret: str | None = Field(
         None,
         max_length=200,
