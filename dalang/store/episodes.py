@@ -110,9 +110,9 @@ async def search_episodes(
         rows = [(row, 0.0) for row in (await conn.execute(newest)).mappings()]
     for one in asked:
         if len(rows) < limit:
-            seen = {(row["run_id"], row["node_id"]) for row, _ in rows}
-            more = await _best(conn, query, one, limit)
-            rows += [pair for pair in more if (pair[0]["run_id"], pair[0]["node_id"]) not in seen][: limit - len(rows)]
+            seen = [(row["run_id"], row["node_id"]) for row, _ in rows]
+            others = query.where(tuple_(_episodes.run_id, _episodes.node_id).not_in(seen)) if seen else query
+            rows += await _best(conn, others, one, limit - len(rows))
     values = await _values(conn, tenant_id, [(row["run_id"], row["node_id"]) for row, _ in rows])
     return [_episode(row, score, values) for row, score in rows]
 

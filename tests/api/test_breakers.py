@@ -64,7 +64,7 @@ async def test_list_read_and_reset(api: Api, app: FastAPI) -> None:
 @pytest.mark.usefixtures("working")
 async def test_opened_by_hand_it_holds_nodes_until_it_is_reset(api: Api) -> None:
     """A node whose breaker an operator opened is QUEUED, and runs when its short wait is over and it was reset."""
-    found = await opened(api, "api-test-echo", duration="1s", reason="maintenance")
+    found = await opened(api, "api-test-echo", duration="3s", reason="maintenance")
     assert (found["state"], found["operator"], found["reason"]) == ("OPEN", "operator@acme", "maintenance")
     run = await api.execute(chain("api-test-echo"))
     node = await api.reached(run, "n1", "QUEUED")

@@ -16,7 +16,7 @@ async def _paused(api: Api) -> str:
     """A run whose first node has ended and which is paused."""
     plan = chain("api-test-echo", "sleep", "api-test-echo")
     plan["nodes"][0]["inputs"] = {"x": 1}
-    plan["nodes"][1]["inputs"] = {"duration": "300ms"}
+    plan["nodes"][1]["inputs"] = {"duration": "1500ms"}
     plan["edges"][0]["mapping"] = {}
     run_id = await api.execute(plan)
     response = await api("POST", f"{RUNS}/{run_id}/pause")

@@ -49,6 +49,9 @@ def test_what_is_refused(dalang: Dalang, write: Write) -> None:
         (("--plan", write("{name: other, nodes: [{nodeId: a, type: noop}]}", "c.yaml")), 2, "stays with its plan"),
         (("--patch", write("changeInputs: {draft: {words: 1}}", "d.yaml")), 1, "node draft is SUCCESS"),
     ]
+    while dalang("nodes", run, "draft", "--json").json["status"] != "SUCCESS":
+        pass
+    dalang("pause", run)  # the table may take longer than the plan
     for arguments, code, words in table:
         answer = dalang("replan", run, *arguments)
         assert (answer.code, words in answer.err) == (code, True), (arguments, answer)

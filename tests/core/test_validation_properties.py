@@ -210,9 +210,9 @@ GOOD_ONES = {
 @pytest.mark.parametrize("name", LARGE_PLANS)
 def test_large_plans_take_linear_time(name: str) -> None:
     """Twenty thousand nodes, good or bad, take seconds; anything quadratic would take minutes."""
-    started = time.perf_counter()
+    started = time.process_time()
     report = validate({"name": "p", "timeout": "1h", **LARGE_PLANS[name]}, node_types=[], agents=[["x"]])
-    assert time.perf_counter() - started < 15
+    assert time.process_time() - started < 15
     assert report.ok == (name in GOOD_ONES)
 
 
