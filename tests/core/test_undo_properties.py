@@ -138,6 +138,7 @@ class Game:
         self.undoing: dict[str, Undo] = {}
         self.stopping: list[str] = []
         self.decisions = 0
+        self.disturbances = 0
 
     def happen(self, event: Event | None) -> list[Step]:
         self.at += self.rnd.choice([0, 1, SECOND])
@@ -273,7 +274,9 @@ class Game:
             if self.run.status is RunStatus.PAUSED and self.run.refusal(ResumeRequested()) is None:
                 choices.append(lambda: self.happen(ResumeRequested()))
             assert choices, f"nothing can happen any more, but the run is {self.run.status}"
-            if self.rnd.random() < 0.04:
+            # Not for ever: who draws the worst would disturb it at every step, and nothing else would happen.
+            if self.disturbances < 50 and self.rnd.random() < 0.04:
+                self.disturbances += 1
                 self.disturb()
             else:
                 self.rnd.choice(choices)()
