@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from temporalio import workflow
@@ -24,6 +25,7 @@ with workflow.unsafe.imports_passed_through():
         ResumeRequested,
         RetryRequested,
         SkipRequested,
+        TimedOut,
     )
     from dalang.program import Program
     from dalang.run import Run
@@ -37,10 +39,18 @@ MAX_REJECTIONS = 100
 ANSWER_SECONDS = 5
 
 
+@dataclass(frozen=True, slots=True)
+class Signalled:
+    """What a signal asks for: judged when it is its turn, since what came before it may make it possible."""
+
+    name: str
+    event: Control
+
+
 class Answering:
     """The part of ``PlanRun`` that people talk to; the loop works off ``_inbox``."""
 
-    _inbox: deque[Event]
+    _inbox: deque[Event | Signalled]
     _invalid: str | None
     _rejections: int
     _run: Run
@@ -63,11 +73,36 @@ class Answering:
         except Malformed as malformed:
             self.reject(f"signal {name}", str(malformed))
             return
+        if self._run.engine > 2:
+            self._inbox.append(Signalled(name, event))
+            return
         refusal = self._run.refusal(event, self._now())
         if refusal is not None and self._run.status is not RunStatus.PENDING:
             self.reject(f"signal {name}", str(refusal))
         else:
             self._inbox.append(event)
+
+    def _take_inbox(self) -> None:
+        """Let happen what has come, in its order."""
+        run, at = self._run, self._now()
+        while self._inbox:
+            event = self._inbox.popleft()
+            name = None
+            if isinstance(event, Signalled):
+                name, event = event.name, event.event
+            refusal = run.refusal(event, at)
+            if refusal is None:
+                run.apply(event, at)
+            elif name is not None:
+                self._refuse(f"signal {name}", str(refusal))
+            elif not isinstance(event, (TimedOut, CancelRequested)):
+                # A node's end never comes twice; should it, the record shows it and the run goes on.
+                run.apply(Rejected("event", str(refusal)), at)
+
+    def _refuse(self, request: str, reason: str) -> None:
+        self._rejections += 1
+        if self._rejections <= MAX_REJECTIONS and self._run.status not in RUN_ENDS:
+            self._run.apply(Rejected(safe_text(request, 200), safe_text(reason, 500)), self._now())
 
     def _check(self, kind: type[Control], payload: Any) -> Control:
         if self._invalid is not None:
@@ -76,6 +111,8 @@ class Answering:
 
     async def _updated(self, kind: type[Control], payload: Any) -> dict[str, Any]:
         await workflow.wait_condition(lambda: self._run.status is not RunStatus.PENDING)
+        if self._run.engine > 2:
+            self._take_inbox()  # signals that came before
         event = self._check(kind, payload)
         self._run.apply(event, self._now())
         told = self._run.task_answer(event) if isinstance(event, TaskEvent) else {}

@@ -29,7 +29,6 @@ with workflow.unsafe.imports_passed_through():
         GiveBack,
         MakePlan,
         NodeSucceeded,
-        Rejected,
         Start,
         Stop,
         TenantBudgetSpent,
@@ -42,6 +41,7 @@ with workflow.unsafe.imports_passed_through():
     from dalang.run_state import CORE_WAITS
     from dalang.statuses import RUN_ENDS, RunStatus
     from dalang.wait_inputs import sleep_ms
+    from dalang.workflows.answering import Signalled
     from dalang.workflows.answering_people import AnsweringPeople
     from dalang.workflows.children import Children
     from dalang.workflows.details import current_details
@@ -84,7 +84,7 @@ class PlanRun(Planners, AnsweringPeople):
 
     @workflow.init
     def __init__(self, program: Any = None, state: Any = None, *surplus: Any) -> None:
-        self._inbox: deque[Event] = deque()
+        self._inbox: deque[Event | Signalled] = deque()
         self._in_flight: dict[str, tuple[Start | Undo, asyncio.Task[Any]]] = {}
         self._elsewhere: set[str] = set()
         self._stopping: set[str] = set()
@@ -203,14 +203,7 @@ class PlanRun(Planners, AnsweringPeople):
         run, at = self._run, self._now()
         # In runs of the first version, what an update had changed already was no change.
         before = run.status if run.engine == 1 else self._shown
-        while self._inbox:
-            event = self._inbox.popleft()
-            refusal = run.refusal(event, at)
-            if refusal is None:
-                run.apply(event, at)
-            elif not isinstance(event, (TimedOut, CancelRequested)):
-                # A node's end never comes twice; should it, the record shows it and the run goes on.
-                run.apply(Rejected("event", str(refusal)), at)
+        self._take_inbox()
         steps = run.due(at, starting=not self._holding())
         asks = [step for step in steps if isinstance(step, Ask)]
         self._desk.take(asks, [step for step in steps if isinstance(step, GiveBack)])
