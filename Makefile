@@ -1,7 +1,8 @@
 # Everything here works in a fresh clone with only make and Python 3.11 or later.
 PYTHON ?= python3
 VENV ?= .venv
-JOBS ?= 2
+# More than cores: tests wait for servers as often as they compute.
+JOBS ?= 3
 PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin

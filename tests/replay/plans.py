@@ -51,6 +51,12 @@ async def _resume_next_day(started: Started) -> None:
     await started.handle.execute_update("resume", {"operator": "kim"})
 
 
+async def _signals_at_once(started: Started) -> None:
+    await started.until("NODE_STARTED", "a")
+    for name in ("pause", "resume", "resume", "pause", "resume"):
+        await started.handle.signal(name, {"operator": name})
+
+
 async def _bad_requests(started: Started) -> None:
     await started.until("NODE_STARTED", "a")
     await started.handle.signal("pause", args=[1, 2, 3])
@@ -470,6 +476,9 @@ PLANS: dict[str, Recorded] = {
         _interrupt_between_attempts,
     ),
     "run-time-out": Recorded({"timeout": "200ms", "nodes": [_node("a", "t-hang")]}),
+    "signals-at-once": Recorded(
+        {"nodes": [_node("a", "sleep", inputs={"duration": "1s"}), _node("b")]}, _signals_at_once
+    ),
     "pause": Recorded({"nodes": [_node("a", "sleep", inputs={"duration": "1s"}), _node("b")]}, _pause_and_resume),
     "cancel-signal": Recorded({"nodes": [_node("a", "t-hang")]}, _cancel_by_signal),
     "cancel-temporal": Recorded({"nodes": [_node("a", "t-hang")]}, _cancel_by_temporal),
