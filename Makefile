@@ -45,7 +45,7 @@ check: venv
 # The real OPA is said to be for Python 3.14 and works on older ones; where it cannot be had, its tests are skipped.
 test: check
 	-@$(BIN)/python -m pip install --quiet --no-deps --ignore-requires-python opa-golib-python-bindings==0.4.4 2>/dev/null
-	$(BIN)/python -m pytest -n $(JOBS) -m "not soak" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --maxschedchunk 8 -m "not soak" $(PYTEST_ARGS)
 
 soak: venv
 	$(BIN)/python -m pytest -m soak -s $(PYTEST_ARGS)
