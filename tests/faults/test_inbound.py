@@ -136,7 +136,10 @@ async def test_every_answer_counts_whatever_is_killed(site_with_api: Stack, stud
         run = await ended(api, run_id, within=90)
     assert run["status"] == "COMPLETED", run["error"]
     assert run["outputs"] == {node["nodeId"]: f"{run_id}:{node['nodeId']}:0:0" for node in nodes}
-    assert Counter(key for key, status in running.answers if status == 202) == Counter(run["outputs"].values())
+    # An answer counts once; where its 202 was lost with the API, the repetition is told that the node has ended.
+    accepted = Counter(key for key, status in running.answers if status == 202)
+    assert accepted.keys() <= set(run["outputs"].values())
+    assert set(accepted.values()) == {1}
     assert await chain_holds(site_with_api.settings, run_id)
 
 
