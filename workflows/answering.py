@@ -61,9 +61,14 @@ class Answering:
 
     def reject(self, request: str, reason: str) -> None:
         """Record that something sent into the run was ignored, and why."""
+        self._inbox.extend(self._rejected(request, reason))
+
+    def _rejected(self, request: str, reason: str) -> list[Event]:
+        """Count what is ignored, and return what is recorded of it, if anything is."""
         self._rejections += 1
-        if self._invalid is None and self._rejections <= MAX_REJECTIONS and self._run.status not in RUN_ENDS:
-            self._inbox.append(Rejected(safe_text(request, 200), safe_text(reason, 500)))
+        if self._invalid is not None or self._rejections > MAX_REJECTIONS or self._run.status in RUN_ENDS:
+            return []
+        return [Rejected(safe_text(request, 200), safe_text(reason, 500))]
 
     def _signalled(self, name: str, kind: type[Control], payload: Any) -> None:
         if self._invalid is not None:
@@ -94,15 +99,11 @@ class Answering:
             if refusal is None:
                 run.apply(event, at)
             elif name is not None:
-                self._refuse(f"signal {name}", str(refusal))
+                for rejected in self._rejected(f"signal {name}", str(refusal)):
+                    run.apply(rejected, at)
             elif not isinstance(event, (TimedOut, CancelRequested)):
                 # A node's end never comes twice; should it, the record shows it and the run goes on.
                 run.apply(Rejected("event", str(refusal)), at)
-
-    def _refuse(self, request: str, reason: str) -> None:
-        self._rejections += 1
-        if self._rejections <= MAX_REJECTIONS and self._run.status not in RUN_ENDS:
-            self._run.apply(Rejected(safe_text(request, 200), safe_text(reason, 500)), self._now())
 
     def _check(self, kind: type[Control], payload: Any) -> Control:
         if self._invalid is not None:
