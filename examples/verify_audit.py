@@ -91,6 +91,8 @@ def check_anchor(run: dict[str, Any], anchor: dict[str, Any], places: dict[str, 
         raise Tampered("the anchor is of another tenant")
     node = hashlib.sha256(b"\x00" + anchor["leaf"].encode()).digest()
     index, last = anchor["index"], document["heads"] - 1
+    if not 0 <= index <= last:
+        raise Tampered("the run's head is not in the anchor")
     for step in anchor["path"]:
         other = bytes.fromhex(step)
         if last == 0:

@@ -248,7 +248,7 @@ class PlanRun(Planners, AnsweringPeople):
             return True
         if self._was_full and not self._flow.full:
             return True
-        return self._draining() and not self._in_flight_activities() and self._flow.idle and self._desk.idle
+        return self._may_continue_as_new()  # with one condition less the loop would turn for ever, and nothing could
 
     async def _unless_cancelled(self, task: asyncio.Task[None]) -> None:
         """Await the last transitions being stored; a cancel that comes now changes nothing any more."""

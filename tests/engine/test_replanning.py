@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowUpdateFailedError, WorkflowUpdateStage
 from temporalio.exceptions import ApplicationError
 
 from dalang.store.engine import transaction
 from tests.engine.kit import TENANT, Engine, Started, body_of, node_events, noop_chain
+from tests.harness import PATIENCE, servers
 
 
 def _edge(source: str, target: str, **more: Any) -> dict[str, Any]:
@@ -131,6 +133,36 @@ async def test_across_continue_as_new(shared_engine: Engine) -> None:
     assert {"x", "y", "w"} <= end["nodes"].keys()
     info = await shared_engine.client.get_workflow_handle(started.handle.id).describe()
     assert info.run_id != started.handle.first_execution_run_id, "it did continue as new"
+
+
+async def test_a_revision_in_the_making_outlasts_the_history(shared_engine: Engine, tmp_path: Path) -> None:
+    """A run whose history is full waits for the answer of an update before it continues as new, and does nothing else.
+
+    It once asked itself over and over whether it may go on, and the workflow task never ended.
+    """
+    gate, chain = tmp_path / "open", noop_chain(30)
+    chain["nodes"].append({"nodeId": "gate", "type": "t-wait-file", "inputs": {"path": str(gate)}})
+    chain["edges"].append(_edge("gate", "n0", mapping={}))
+    started = await shared_engine.start(chain, historyLimit=60)
+    admin = await servers().superuser(str(shared_engine.db.url.database))
+    try:
+        async with admin.transaction():
+            await admin.execute("LOCK TABLE plan_documents IN SHARE MODE")
+            update = await started.handle.start_update(
+                "replan", {"patch": {"set": {"timeout": "1h"}}}, wait_for_stage=WorkflowUpdateStage.ACCEPTED
+            )
+            gate.touch()
+            async with asyncio.timeout(PATIENCE):
+                while (await started.handle.describe()).history_length < 60:
+                    await asyncio.sleep(0.05)
+            await asyncio.sleep(1)
+        assert (await update.result())["revision"] == 2
+    finally:
+        await admin.close()
+    assert (await started.end())["run"]["status"] == "COMPLETED"
+    failures = {EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED, EventType.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT}
+    first = shared_engine.client.get_workflow_handle(started.handle.id, run_id=started.handle.first_execution_run_id)
+    assert failures.isdisjoint([event.event_type async for event in first.fetch_history_events()])
 
 
 async def test_two_at_once(shared_engine: Engine, tmp_path: Path) -> None:
