@@ -52,6 +52,18 @@ def _json(model: type, *, required: bool = True) -> dict[str, object]:
     return body_schema("application/json", model=model, required=required)
 
 
+async def _owned(who: Operator, subscriptionId: UUID, it: Service) -> Subscription:
+    """Return a subscription that this principal may control."""
+    async with it.transaction(who.tenant_id) as conn:
+        found = await subscriptions.get_subscription(conn, who.tenant_id, subscriptionId)
+    if found.kind != WEBHOOK:
+        _admin(who)
+    return found
+
+
+Own = Annotated[Subscription, Depends(_owned)]
+
+
 @router.get("")
 async def get_subscriptions(who: Reader, it: Service) -> SubscriptionList:
     """List the tenant's subscriptions by name, with how they keep up."""
@@ -104,49 +116,45 @@ async def change_subscription(
 
 
 @router.delete("/{subscriptionId}", status_code=204, response_class=Response)
-async def delete_subscription(who: Operator, subscriptionId: UUID, it: Service) -> None:
+async def delete_subscription(who: Operator, own: Own, it: Service) -> None:
     """Delete a subscription, with its dead letters and what it was not told yet."""
-    await _own(who, subscriptionId, it)
     async with it.transaction(who.tenant_id) as conn:
-        await subscriptions.delete_subscription(conn, who.tenant_id, subscriptionId)
+        await subscriptions.delete_subscription(conn, who.tenant_id, own.subscription_id)
 
 
 @router.post("/{subscriptionId}/pause", openapi_extra=_json(PauseRequest, required=False))
 async def pause_subscription(
     who: Operator,
-    subscriptionId: UUID,
+    own: Own,
     body: Annotated[PauseRequest, Depends(small_body(PauseRequest, optional=True))],
     it: Service,
 ) -> SubscriptionItem:
     """Deliver nothing until it is resumed; what happens meanwhile waits."""
-    await _own(who, subscriptionId, it)
     async with it.transaction(who.tenant_id) as conn:
-        made = await subscriptions.pause_subscription(conn, subscriptionId, who.subject, body.reason)
-        progress = await subscriptions.progress_of(conn, [subscriptionId])
-    return SubscriptionItem.of(made, progress[subscriptionId])
+        made = await subscriptions.pause_subscription(conn, own.subscription_id, who.subject, body.reason)
+        progress = await subscriptions.progress_of(conn, [own.subscription_id])
+    return SubscriptionItem.of(made, progress[own.subscription_id])
 
 
 @router.post("/{subscriptionId}/resume")
-async def resume_subscription(who: Operator, subscriptionId: UUID, it: Service) -> SubscriptionItem:
+async def resume_subscription(who: Operator, own: Own, it: Service) -> SubscriptionItem:
     """Deliver what has waited, at once; also ends the pauses between attempts."""
-    await _own(who, subscriptionId, it)
     async with it.transaction(who.tenant_id) as conn:
-        made = await subscriptions.resume_subscription(conn, subscriptionId, who.subject)
-        progress = await subscriptions.progress_of(conn, [subscriptionId])
-    return SubscriptionItem.of(made, progress[subscriptionId])
+        made = await subscriptions.resume_subscription(conn, own.subscription_id, who.subject)
+        progress = await subscriptions.progress_of(conn, [own.subscription_id])
+    return SubscriptionItem.of(made, progress[own.subscription_id])
 
 
 @router.post("/{subscriptionId}/ping")
-async def ping_subscription(who: Operator, subscriptionId: UUID, response: Response, it: Service) -> PingResult:
+async def ping_subscription(who: Operator, own: Own, response: Response, it: Service) -> PingResult:
     """Send a test event of type PING and tell what came of it; 202 while no worker has taken it up."""
-    await _own(who, subscriptionId, it)
     async with it.transaction(who.tenant_id) as conn:
-        ping_id = await subscriptions.ask_ping(conn, subscriptionId)
+        ping_id = await subscriptions.ask_ping(conn, own.subscription_id)
     until = time.monotonic() + PING_SECONDS
     while time.monotonic() < until:
         await asyncio.sleep(PING_LOOK_SECONDS)
         async with it.transaction(who.tenant_id) as conn:
-            found = (await subscriptions.get_subscription(conn, who.tenant_id, subscriptionId)).ping or {}
+            found = (await subscriptions.get_subscription(conn, who.tenant_id, own.subscription_id)).ping or {}
         if found.get("id") != ping_id:
             break  # somebody else asked for another one
         if found["state"] == "answered":
@@ -159,36 +167,34 @@ async def ping_subscription(who: Operator, subscriptionId: UUID, response: Respo
 @router.post("/{subscriptionId}/rotate-secret", openapi_extra=_json(RotateRequest, required=False))
 async def rotate_secret(
     who: Operator,
-    subscriptionId: UUID,
+    own: Own,
     body: Annotated[RotateRequest, Depends(small_body(RotateRequest, optional=True))],
     it: Service,
 ) -> SecretItem:
     """Sign with another secret, which is answered this once, and with the old one too for a while."""
-    found = await _own(who, subscriptionId, it)
-    if found.kind != WEBHOOK:
-        raise Conflict(f"A subscription of kind {found.kind} has no secret.")
+    if own.kind != WEBHOOK:
+        raise Conflict(f"A subscription of kind {own.kind} has no secret.")
     secret = body.secret or new_secret()
     now, keep = datetime.now(UTC), timedelta(milliseconds=body.keep)
     async with it.transaction(who.tenant_id) as conn:
-        made = await subscriptions.rotate_secret(conn, subscriptionId, who.subject, secret, now, keep)
-        progress = await subscriptions.progress_of(conn, [subscriptionId])
-    return SecretItem.model_validate({**SubscriptionItem.shown(made, progress[subscriptionId]), "secret": secret})
+        made = await subscriptions.rotate_secret(conn, own.subscription_id, who.subject, secret, now, keep)
+        progress = await subscriptions.progress_of(conn, [own.subscription_id])
+    return SecretItem.model_validate({**SubscriptionItem.shown(made, progress[own.subscription_id]), "secret": secret})
 
 
 @router.post("/{subscriptionId}/replay", status_code=202, openapi_extra=_json(ReplayRequest))
 async def replay_run(
     who: Operator,
-    subscriptionId: UUID,
+    own: Own,
     body: Annotated[ReplayRequest, Depends(small_body(ReplayRequest, optional=False))],
     it: Service,
 ) -> SubscriptionItem:
     """Deliver a run again from its first event on."""
-    found = await _own(who, subscriptionId, it)
     async with it.transaction(who.tenant_id) as conn:
         run = await found_run(conn, who, body.run_id)
-        await subscriptions.replay(conn, found, run.tenant_id, run.run_id)
-        progress = await subscriptions.progress_of(conn, [subscriptionId])
-    return SubscriptionItem.of(found, progress[subscriptionId])
+        await subscriptions.replay(conn, own, run.tenant_id, run.run_id)
+        progress = await subscriptions.progress_of(conn, [own.subscription_id])
+    return SubscriptionItem.of(own, progress[own.subscription_id])
 
 
 @router.get("/{subscriptionId}/dead-letters")
@@ -214,36 +220,25 @@ async def get_dead_letters(
 )
 async def redeliver_dead_letters(
     who: Operator,
-    subscriptionId: UUID,
+    own: Own,
     body: Annotated[EventsRequest, Depends(small_body(EventsRequest, optional=True))],
     it: Service,
 ) -> CountResult:
     """Deliver dead letters once more, before whatever else waits of their runs; one try each."""
-    await _own(who, subscriptionId, it)
     async with it.transaction(who.tenant_id) as conn:
-        return CountResult(count=await dead_letters.redeliver(conn, subscriptionId, body.keys()))
+        return CountResult(count=await dead_letters.redeliver(conn, own.subscription_id, body.keys()))
 
 
 @router.post("/{subscriptionId}/dead-letters/discard", openapi_extra=_json(EventsRequest, required=False))
 async def discard_dead_letters(
     who: Operator,
-    subscriptionId: UUID,
+    own: Own,
     body: Annotated[EventsRequest, Depends(small_body(EventsRequest, optional=True))],
     it: Service,
 ) -> CountResult:
     """Forget dead letters."""
-    await _own(who, subscriptionId, it)
     async with it.transaction(who.tenant_id) as conn:
-        return CountResult(count=await dead_letters.discard(conn, subscriptionId, body.keys()))
-
-
-async def _own(who: Principal, subscription_id: UUID, it: Services) -> Subscription:
-    """Return a subscription that this principal may control."""
-    async with it.transaction(who.tenant_id) as conn:
-        found = await subscriptions.get_subscription(conn, who.tenant_id, subscription_id)
-    if found.kind != WEBHOOK:
-        _admin(who)
-    return found
+        return CountResult(count=await dead_letters.discard(conn, own.subscription_id, body.keys()))
 
 
 def _permit(who: Principal, body: SubscriptionRequest, it: Services) -> None:

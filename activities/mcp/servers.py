@@ -20,23 +20,19 @@ programs are started: a plan that could name one would run anything on a worker.
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from dalang.errors import InvalidDocument
+from dalang.canonical import pointer
+from dalang.errors import InvalidDocument, Problem
 from dalang.formats import load_document
 from dalang.nodes import InvalidInput, PolicyViolation
-from dalang.settings import SettingsError
+from dalang.watched_file import WatchedFile
 
-LOOK_SECONDS = 1.0
-"""How often the file is looked at, at most."""
 MAX_SERVERS = 1_000
-logger = logging.getLogger("dalang.mcp")
 
 
 class Server(BaseModel):
@@ -80,25 +76,24 @@ def read_servers(data: bytes | str) -> dict[str, Server]:
     """Return the servers of a YAML or JSON document by name.
 
     Raises:
-        InvalidDocument: it cannot be read.
-        ValueError: with all its problems.
+        InvalidDocument: with all its problems.
     """
     try:
         return dict(_File.model_validate(load_document(data)).mcpServers)
     except ValidationError as error:
-        problems = (f"{'/'.join(map(str, one['loc'])) or '/'}: {one['msg']}" for one in error.errors())
-        raise ValueError("\n  ".join(problems)) from None
+        problems = [
+            Problem(pointer=pointer(*one["loc"]), code="BAD_VALUE", message=one["msg"]) for one in error.errors()
+        ]
+        raise InvalidDocument(problems, "list of MCP servers") from None
 
 
 class NamedServers:
-    """The servers of the file, read again when it has changed; a change for the worse leaves them as they are."""
+    """The servers of the operator's file, which is read again when it has changed."""
 
     def __init__(self, path: Path | None) -> None:
         """Raises SettingsError when the file cannot be read or has problems, all of which it names."""
-        self._path = path
-        self._seen = self._signature()
-        self._servers = self._read()
-        self._looked = time.monotonic()
+        self._file = None if path is None else WatchedFile("DALANG_MCP_SERVERS_FILE", path, read_servers)
+        self._folder = None if path is None else path.absolute().parent
 
     def get(self, name: str, tenant_id: str) -> Server:
         """Return the server with this name, for a node of this tenant.
@@ -107,7 +102,7 @@ class NamedServers:
             InvalidInput: there is none.
             PolicyViolation: it is not for this tenant.
         """
-        servers = self._current()
+        servers = {} if self._file is None else self._file.current()
         server = servers.get(name)
         if server is None:
             known = [one for one, it in servers.items() if it.tenants is None or tenant_id in it.tenants]
@@ -115,44 +110,9 @@ class NamedServers:
             raise InvalidInput(f"this worker knows no MCP server {name!r} ({there})", no_effect=True)
         if server.tenants is not None and tenant_id not in server.tenants:
             raise PolicyViolation(f"the MCP server {name!r} is not for this tenant", no_effect=True)
-        return server
-
-    def _current(self) -> Mapping[str, Server]:
-        if time.monotonic() - self._looked >= LOOK_SECONDS:
-            self._looked = time.monotonic()
-            seen = self._signature()
-            if seen != self._seen:
-                self._seen = seen
-                try:
-                    self._servers = self._read()
-                except SettingsError as error:
-                    logger.error("the MCP servers stay as they were: %s", error)
-        return self._servers
-
-    def _signature(self) -> tuple[int, ...]:
-        try:
-            about = self._path.stat() if self._path is not None else None
-        except OSError:
-            about = None
-        return (about.st_mtime_ns, about.st_size, about.st_ino) if about is not None else ()
-
-    def _read(self) -> dict[str, Server]:
-        if self._path is None:
-            return {}
-        try:
-            servers = read_servers(self._path.read_bytes())
-        except OSError as error:
-            raise SettingsError(f"DALANG_MCP_SERVERS_FILE: {self._path} cannot be read: {error.strerror}") from None
-        except InvalidDocument as error:
-            listed = "\n  ".join(f"{one.pointer or '/'}: {one.message}" for one in error.problems)
-            raise SettingsError(f"DALANG_MCP_SERVERS_FILE: {self._path}:\n  {listed}") from None
-        except ValueError as error:
-            raise SettingsError(f"DALANG_MCP_SERVERS_FILE: {self._path}:\n  {error}") from None
-        folder = self._path.absolute().parent
-        return {
-            name: it if it.command is None else it.model_copy(update={"cwd": str(folder / (it.cwd or "."))})
-            for name, it in servers.items()
-        }
+        if server.command is None or self._folder is None:
+            return server
+        return server.model_copy(update={"cwd": str(self._folder / (server.cwd or "."))})
 
 
 def as_given(value: Mapping[str, Any]) -> Server:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from dalang.activities.mcp import servers as named
+from dalang import watched_file
 from dalang.activities.mcp.results import argument_problems, error_of, failure_of, outputs_of
 from dalang.activities.mcp.servers import NamedServers, as_given, read_servers
+from dalang.errors import InvalidDocument
 from dalang.nodes import InvalidInput, PolicyViolation
 from dalang.settings import SettingsError
 from dalang.validation import validate
@@ -126,16 +127,17 @@ mcpServers:
   f: {command: x, type: http}
   g: {command: x, timeout: 3}
 """
-    with pytest.raises(ValueError, match="either `command`") as caught:
+    with pytest.raises(InvalidDocument) as caught:
         read_servers(text)
-    said = str(caught.value)
+    said = [one.pointer for one in caught.value.problems]
     for name in "abcdefg":
-        assert f"mcpServers/{name}" in said, name
+        assert any(one.startswith(f"/mcpServers/{name}") for one in said), name
+    assert "either `command`" in caught.value.problems[0].message
 
 
 def test_servers_are_read_again_when_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """For the better; a file that cannot be read leaves them as they were. A folder is that of the file."""
-    monkeypatch.setattr(named, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(watched_file, "LOOK_SECONDS", 0)
     path = tmp_path / "servers.yaml"
     path.write_text("mcpServers: {a: {command: run, cwd: sub}, b: {url: 'https://b.example/', tenants: [acme]}}")
     servers = NamedServers(path)
