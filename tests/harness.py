@@ -100,6 +100,8 @@ class Servers:
 
 def prepare(config: pytest.Config) -> None:
     """In the main process of a test run: name the folder where servers will be, for it and its xdist workers."""
+    # Tests start hundreds of Pythons; without bytecode each of them compiles the whole product again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if not hasattr(config, "workerinput"):
         memory = _memory_folder()
         if memory is not None:
