@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from dalang.graph import levels
 from dalang.plan import ERROR_PORT, SUCCESS_PORT, Edge, Node, Plan
@@ -37,6 +37,8 @@ class Box:
     final: bool = False
     statuses: tuple[tuple[str, int], ...] = ()
     """How many of the nodes have which status, most first; empty when none is known."""
+    key: str = ""
+    """What the box is called to have it opened, or drawn as before: the node's id, or that of a group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +77,29 @@ class _Grouping:
         self.group[node.node_id] = key
 
 
-def picture(plan: Plan, statuses: Mapping[str, str] | None = None, *, max_boxes: int, max_links: int) -> Picture:
+def picture(
+    plan: Plan,
+    statuses: Mapping[str, str] | None = None,
+    *,
+    max_boxes: int,
+    max_links: int,
+    max_width: int = MAX_WIDTH,
+    opened: Collection[str] = (),
+) -> Picture:
     """Return what to draw of ``plan``, with at most about ``max_boxes`` boxes and ``max_links`` links.
+
+    Levels wider than ``max_width`` are drawn by type; groups whose key is among ``opened`` are drawn node by node.
 
     Raises:
         dalang.graph.GraphError: an edge leads nowhere or there is a cycle.
     """
     rows = _rows(plan)
     finals = {node.node_id for node in plan.finally_}
-    for width in _WIDTHS:
-        grouping = _by_type(rows, width)
-        pairs = {(grouping.group[edge.source_node_id], grouping.group[edge.target_node_id]) for edge in plan.edges}
+    ends = [(edge.source_node_id, edge.target_node_id) for edge in plan.edges]
+    for width in (max_width, *(width for width in _WIDTHS if width < max_width)):
+        grouping = _by_type(rows, width, opened)
+        group = grouping.group
+        pairs = {(group[source], group[target]) for source, target in ends}
         if len(grouping.members) < len(plan.all_nodes()):
             max_boxes, max_links = min(max_boxes, COLLAPSED_BOXES), min(max_links, 4 * COLLAPSED_BOXES)
         if len(grouping.members) <= max_boxes and len(pairs) <= max_links:
@@ -94,7 +108,10 @@ def picture(plan: Plan, statuses: Mapping[str, str] | None = None, *, max_boxes:
         grouping = _bands(rows, finals)
     index = {key: at for at, key in enumerate(grouping.members)}
     boxes = tuple(
-        _box(members, grouping.level[key], members[0].node_id in finals, statuses, grouping.label.get(key, ""))
+        replace(
+            _box(members, grouping.level[key], members[0].node_id in finals, statuses, grouping.label.get(key, "")),
+            key=_key(key),
+        )
         for key, members in grouping.members.items()
     )
     between: dict[tuple[int, int], list[Edge]] = {}
@@ -121,12 +138,17 @@ def _rows(plan: Plan) -> list[list[Node]]:
     return [[by_id[node] for node in row] for row in (*main, *end)]
 
 
-def _by_type(rows: Sequence[Sequence[Node]], width: int) -> _Grouping:
+def _by_type(rows: Sequence[Sequence[Node]], width: int, opened: Collection[str] = ()) -> _Grouping:
     grouping = _Grouping()
     for level, row in enumerate(rows):
         for node in row:
-            grouping.add((level, node.type) if len(row) > width else node.node_id, node, level)
+            key = level, node.type
+            grouping.add(key if len(row) > width and _key(key) not in opened else node.node_id, node, level)
     return grouping
+
+
+def _key(key: object) -> str:
+    return key if isinstance(key, str) else ":".join(map(str, key)) if isinstance(key, tuple) else ""
 
 
 def _bands(rows: Sequence[Sequence[Node]], finals: set[str]) -> _Grouping:

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from xml.sax.saxutils import escape
 
 from dalang.layout import Layout, layered, spread
-from dalang.picture import Box, Link, Picture, clip, columns_of, printable
+from dalang.picture import Box, Link, Picture, clip, printable
+from dalang.svg_text import num, text_width, xml
 
 HEIGHT = 46
 TITLE_COLUMNS, SUBTITLE_COLUMNS, LABEL_COLUMNS = 30, 36, 30
 _TITLE_SIZE, _SUBTITLE_SIZE, _LABEL_SIZE = 13 * 1.08, 11, 11  # in px; bold is wider
-_MARGIN = 24
+MARGIN = 24
 
-_ICONS = {
+ICONS = {
     "SUCCESS": "✓",
     "FAILED": "✗",
     "ERROR": "!",
@@ -33,7 +33,7 @@ _ICONS = {
     "COMPENSATED": "↶",
     "COMPENSATION_FAILED": "✗",
 }
-_TONES = {
+TONES = {
     "SUCCESS": "good",
     "FAILED": "bad",
     "COMPENSATION_FAILED": "bad",
@@ -85,14 +85,14 @@ _DARK = {
     "ask .dlg-box": "fill:#271a3d;stroke:#a98be0",
     "idle .dlg-box": "fill:#1d2530;stroke:#3d4958",
 }
-_HUES = ("#4c78a8", "#b07a2a", "#3f8f7f", "#b04a5a", "#7a5ca8", "#5f8a3c", "#a8568f", "#5b7083")
+HUES = ("#4c78a8", "#b07a2a", "#3f8f7f", "#b04a5a", "#7a5ca8", "#5f8a3c", "#a8568f", "#5b7083")
 
 
 def _rules(colours: dict[str, str], before: str = "") -> str:
     return "".join(f"{before}.dlg-{name}{{{style}}}" for name, style in colours.items())
 
 
-_STYLE = (
+STYLE = (
     ".dlg text{font-family:system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif}"
     ".dlg-box,.dlg-back{stroke-width:1.2}.dlg-title{font-size:13px;font-weight:600}.dlg-sub{font-size:11px}"
     ".dlg-link{fill:none;stroke-width:1.4}.dlg-label{font-size:11px;paint-order:stroke;stroke-width:4px;"
@@ -105,7 +105,7 @@ _STYLE = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Frame:
+class Frame:
     """A box on the paper: its left upper corner and its width."""
 
     x: float
@@ -115,15 +115,21 @@ class _Frame:
 
 def draw(picture: Picture) -> str:
     """Return the SVG document."""
-    return _Drawing(picture).document()
+    return Drawing(picture).document()
 
 
-class _Drawing:
+class Drawing:
+    """One picture laid out: boxes as frames, links as paths. Who draws otherwise overrides the methods that draw."""
+
+    height = HEIGHT
+    slot = 16.0
+    """The gap between boxes of a layer, where layers are columns."""
+
     def __init__(self, picture: Picture) -> None:
         self.picture = picture
         ranks = {level: rank for rank, level in enumerate(sorted({box.level for box in picture.boxes}))}
         self.layers = [ranks[box.level] for box in picture.boxes]
-        self.texts = [_texts(box) for box in picture.boxes]
+        self.texts = [self._texts_of(box) for box in picture.boxes]
         self.labels = [clip(printable(link.label), LABEL_COLUMNS) for link in picture.links]
         self.depth = len(ranks)
         self.widths = self._widths()
@@ -132,11 +138,14 @@ class _Drawing:
         self.layout = self._layout()
         self.frames = self._frames()
 
+    def _texts_of(self, box: Box) -> tuple[str, str]:
+        return _texts(box)
+
     def _widths(self) -> list[float]:
         """Return the width of each box: what its texts take, and one for all boxes of a layer."""
         width = [120.0] * self.depth
         for layer, (title, subtitle) in zip(self.layers, self.texts, strict=True):
-            needed = max(_width(title) * _TITLE_SIZE, _width(subtitle) * _SUBTITLE_SIZE) + 28
+            needed = max(text_width(title) * _TITLE_SIZE, text_width(subtitle) * _SUBTITLE_SIZE) + 28
             width[layer] = max(width[layer], needed)
         return [width[layer] for layer in self.layers]
 
@@ -155,10 +164,10 @@ class _Drawing:
         gaps = [52.0] * self.depth
         for link, label in zip(self.picture.links, self.labels, strict=True):
             if label:
-                room = 70 if self.down else _width(label) * _LABEL_SIZE + 56
+                room = 70 if self.down else text_width(label) * _LABEL_SIZE + 56
                 layer = self.layers[link.source]
                 gaps[layer] = max(gaps[layer], room)
-        sizes = [float(HEIGHT)] * self.depth
+        sizes = [float(self.height)] * self.depth
         if not self.down:
             for layer, width in zip(self.layers, self.widths, strict=True):
                 sizes[layer] = width
@@ -172,35 +181,37 @@ class _Drawing:
     def _layout(self) -> Layout:
         edges = list(dict.fromkeys((link.source, link.target) for link in self.picture.links))
         self.edge_index = {edge: at for at, edge in enumerate(edges)}
-        sizes = self.widths if self.down else [float(HEIGHT)] * len(self.widths)
-        return layered(self.layers, sizes, edges, gap=24 if self.down else 16, lane=14)
+        sizes = self.widths if self.down else [float(self.height)] * len(self.widths)
+        return layered(self.layers, sizes, edges, gap=24 if self.down else self.slot, lane=14)
 
-    def _frames(self) -> list[_Frame]:
+    def _frames(self) -> list[Frame]:
         frames = []
         for at, layer in enumerate(self.layers):
             cross, main = self.layout.cross[at], self.starts[layer]
             if self.down:
-                frames.append(_Frame(_MARGIN + cross - self.widths[at] / 2, _MARGIN + main, self.widths[at]))
+                frames.append(Frame(MARGIN + cross - self.widths[at] / 2, MARGIN + main, self.widths[at]))
             else:
-                frames.append(_Frame(_MARGIN + main, _MARGIN + cross - HEIGHT / 2, self.widths[at]))
+                frames.append(Frame(MARGIN + main, MARGIN + cross - self.height / 2, self.widths[at]))
         return frames
 
     def document(self) -> str:
+        """Return it as an SVG document of its own."""
         extent = max(self.layout.extent, 20.0)
         width, height = (extent, self.main) if self.down else (self.main, extent)
-        width, height = max(width, 120) + 2 * _MARGIN, max(height, HEIGHT) + 2 * _MARGIN
+        width, height = max(width, 120) + 2 * MARGIN, max(height, self.height) + 2 * MARGIN
         zone, deeper = self._zone()
         height += deeper
-        title = _xml(self.picture.title)
+        title = xml(self.picture.title)
         nodes = sum(len(box.nodes) for box in self.picture.boxes)
         summary = f"{nodes} nodes in {self.depth} levels"
         summary += f", drawn as {len(self.picture.boxes)} boxes" if self.picture.collapsed else ""
         head = (
-            f'<svg xmlns="http://www.w3.org/2000/svg" class="dlg" role="img" width="{_n(width)}" height="{_n(height)}" '
-            f'viewBox="0 0 {_n(width)} {_n(height)}" aria-label="{title}: {summary}">'
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="dlg" role="img" '
+            f'width="{num(width)}" height="{num(height)}" '
+            f'viewBox="0 0 {num(width)} {num(height)}" aria-label="{title}: {summary}">'
         )
-        paper = f'<rect class="dlg-paper" width="{_n(width)}" height="{_n(height)}"/>'
-        parts = [head, f"<title>{title}</title><desc>{summary}</desc><style>{_STYLE}</style>", paper, zone]
+        paper = f'<rect class="dlg-paper" width="{num(width)}" height="{num(height)}"/>'
+        parts = [head, f"<title>{title}</title><desc>{summary}</desc><style>{STYLE}</style>", paper, zone]
         parts.extend(self._links())
         parts.extend(self._box(at) for at in range(len(self.frames)))
         return "\n".join([*filter(None, parts), "</svg>"]) + "\n"
@@ -211,11 +222,13 @@ class _Drawing:
         if not inside:
             return "", 0.0
         x, y = min(frame.x for frame in inside) - 12, min(frame.y for frame in inside) - 12
-        right, low = max(frame.x + frame.width for frame in inside) + 12, max(frame.y for frame in inside) + HEIGHT + 24
-        rect = (
-            f'<rect class="dlg-zone" x="{_n(x)}" y="{_n(y)}" width="{_n(right - x)}" height="{_n(low - y)}" rx="10"/>'
+        right, low = (
+            max(frame.x + frame.width for frame in inside) + 12,
+            max(frame.y for frame in inside) + self.height + 24,
         )
-        return f'{rect}<text class="dlg-sub" x="{_n(x + 12)}" y="{_n(low - 8)}">finally</text>', 12.0
+        size = f'width="{num(right - x)}" height="{num(low - y)}"'
+        rect = f'<rect class="dlg-zone" x="{num(x)}" y="{num(y)}" {size} rx="10"/>'
+        return f'{rect}<text class="dlg-sub" x="{num(x + 12)}" y="{num(low - 8)}">finally</text>', 12.0
 
     def _links(self) -> list[str]:
         """Return the paths, then the labels, which no path may cover."""
@@ -228,7 +241,7 @@ class _Drawing:
         for link, label in zip(self.picture.links, self.labels, strict=True):
             pair = link.source, link.target
             nth = drawn[pair] = drawn.get(pair, 0) + 1
-            offset = (nth - (siblings[pair] + 1) / 2) * min(14, (HEIGHT - 10) / siblings[pair])
+            offset = (nth - (siblings[pair] + 1) / 2) * min(14, (self.height - 10) / siblings[pair])
             points = self._points(link, offset)
             paths.append(self._path(link, points))
             if label:
@@ -247,6 +260,17 @@ class _Drawing:
 
     def _path(self, link: Link, points: list[tuple[float, float]]) -> str:
         end = points[-1]
+        classes = (
+            "dlg-link" + (" dlg-err" if link.error else "") + (" dlg-dash" if link.error or link.conditional else "")
+        )
+        return (
+            f'<g><title>{xml(link.tooltip)}</title><path class="{classes}" d="{self._curve(points)}"/>'
+            f'<path class="dlg-{"errhead" if link.error else "head"}" d="{self._head(end)}"/></g>'
+        )
+
+    def _curve(self, points: list[tuple[float, float]]) -> str:
+        """Return the path through ``points``, which ends where the head of the arrow begins."""
+        end = points[-1]
         points = [*points[:-1], (end[0] - 7, end[1])]
         commands = [f"M{self._at(*points[0])}"]
         for index, (before, after) in enumerate(pairwise(points)):
@@ -255,23 +279,21 @@ class _Drawing:
             else:
                 middle = (before[0] + after[0]) / 2
                 commands.append(f"C{self._at(middle, before[1])} {self._at(middle, after[1])} {self._at(*after)}")
-        tip = (end, (end[0] - 8, end[1] - 4), (end[0] - 8, end[1] + 4))
-        head = f"M{self._at(*tip[0])}L{self._at(*tip[1])}L{self._at(*tip[2])}Z"
-        classes = (
-            "dlg-link" + (" dlg-err" if link.error else "") + (" dlg-dash" if link.error or link.conditional else "")
-        )
-        return (
-            f'<g><title>{_xml(link.tooltip)}</title><path class="{classes}" d="{"".join(commands)}"/>'
-            f'<path class="dlg-{"errhead" if link.error else "head"}" d="{head}"/></g>'
-        )
+        return "".join(commands)
+
+    def _head(self, tip: tuple[float, float], length: float = 8) -> str:
+        """Return an arrow head whose tip is there; a negative ``length`` lets it point backwards."""
+        main, cross = tip
+        corners = self._at(main, cross), self._at(main - length, cross - 4), self._at(main - length, cross + 4)
+        return "M{}L{}L{}Z".format(*corners)
 
     def _at(self, main: float, cross: float) -> str:
         x, y = (cross, main) if self.down else (main, cross)
-        return f"{_n(x + _MARGIN)},{_n(y + _MARGIN)}"
+        return f"{num(x + MARGIN)},{num(y + MARGIN)}"
 
     def _label_texts(self, layer: int, found: list[tuple[float, Link, str]]) -> list[str]:
         found = sorted(found, key=lambda item: item[0])
-        sizes = [_width(label) * _LABEL_SIZE + 10 if self.down else 16.0 for _, _, label in found]
+        sizes = [text_width(label) * _LABEL_SIZE + 10 if self.down else 16.0 for _, _, label in found]
         offsets = [0.0]
         for before, after in pairwise(sizes):
             offsets.append(offsets[-1] + (before + after) / 2)
@@ -282,55 +304,34 @@ class _Drawing:
         for place, (_, link, label) in zip(places, found, strict=True):
             x, y = (place, main) if self.down else (main, place + 4)
             texts.append(
-                f'<text class="dlg-label" x="{_n(x + _MARGIN)}" y="{_n(y + _MARGIN)}">'
-                f"<title>{_xml(link.tooltip)}</title>{_xml(label)}</text>"
+                f'<text class="dlg-label" x="{num(x + MARGIN)}" y="{num(y + MARGIN)}">'
+                f"<title>{xml(link.tooltip)}</title>{xml(label)}</text>"
             )
         return texts
 
     def _box(self, at: int) -> str:
         box, frame, (title, subtitle) = self.picture.boxes[at], self.frames[at], self.texts[at]
-        tone = _TONES.get(box.statuses[0][0], "idle") if len(box.statuses) == 1 else ""
-        hue = _HUES[sum(box.type.encode("utf-8", "replace")) % len(_HUES)]
-        data = f' data-node-id="{_xml(box.nodes[0].node_id)}"' if len(box.nodes) == 1 else ""
-        place = f'x="{_n(frame.x)}" y="{_n(frame.y)}" width="{_n(frame.width)}" height="{HEIGHT}"'
+        tone = TONES.get(box.statuses[0][0], "idle") if len(box.statuses) == 1 else ""
+        hue = HUES[sum(box.type.encode("utf-8", "replace")) % len(HUES)]
+        data = f' data-node-id="{xml(box.nodes[0].node_id)}"' if len(box.nodes) == 1 else ""
+        place = f'x="{num(frame.x)}" y="{num(frame.y)}" width="{num(frame.width)}" height="{self.height}"'
         behind = ""
         if len(box.nodes) > 1:
-            shifted = f'x="{_n(frame.x + 4)}" y="{_n(frame.y + 4)}" width="{_n(frame.width)}" height="{HEIGHT}"'
+            shifted = f'x="{num(frame.x + 4)}" y="{num(frame.y + 4)}" width="{num(frame.width)}" height="{self.height}"'
             behind = f'<rect class="dlg-box dlg-back" {shifted} rx="7"/>'
         return (
-            f'<g class="dlg-node{f" dlg-{tone}" if tone else ""}"{data}><title>{_xml(box.tooltip)}</title>{behind}'
+            f'<g class="dlg-node{f" dlg-{tone}" if tone else ""}"{data}><title>{xml(box.tooltip)}</title>{behind}'
             f'<rect class="dlg-box" {place} rx="7"/>'
-            f'<rect x="{_n(frame.x)}" y="{_n(frame.y + 7)}" width="4" height="{HEIGHT - 14}" rx="2" fill="{hue}"/>'
-            f'<text class="dlg-title" x="{_n(frame.x + 14)}" y="{_n(frame.y + 20)}">{_xml(title)}</text>'
-            f'<text class="dlg-sub" x="{_n(frame.x + 14)}" y="{_n(frame.y + 36)}">{_xml(subtitle)}</text></g>'
+            f'<rect x="{num(frame.x)}" y="{num(frame.y + 7)}" width="4" height="{self.height - 14}" '
+            f'rx="2" fill="{hue}"/>'
+            f'<text class="dlg-title" x="{num(frame.x + 14)}" y="{num(frame.y + 20)}">{xml(title)}</text>'
+            f'<text class="dlg-sub" x="{num(frame.x + 14)}" y="{num(frame.y + 36)}">{xml(subtitle)}</text></g>'
         )
 
 
 def _texts(box: Box) -> tuple[str, str]:
     """Return a box's two lines; what its nodes' statuses are comes first in the second."""
     one = len(box.nodes) == 1
-    states = [f"{_ICONS.get(status, '')} {status if one else f'{count} {status}'}" for status, count in box.statuses]
+    states = [f"{ICONS.get(status, '')} {status if one else f'{count} {status}'}" for status, count in box.statuses]
     subtitle = " · ".join([*states, printable(box.subtitle)])
     return clip(printable(box.title), TITLE_COLUMNS), clip(printable(subtitle), SUBTITLE_COLUMNS)
-
-
-_NARROW, _BROAD = frozenset("iljtfrI.,:;'|!()[]{}- "), frozenset("mwMW@%")
-
-
-def _width(text: str) -> float:
-    """Return about how wide ``text`` is, in units of the font's size, in the widest usual font (DejaVu Sans)."""
-    return sum(
-        0.4 if c in _NARROW else 1.0 if c in _BROAD else 0.7 if c.isupper() else 0.63 * columns_of(c) for c in text
-    )
-
-
-def _n(value: float) -> str:
-    """Return a coordinate with one decimal at most."""
-    text = f"{value:.1f}"
-    return text.removesuffix(".0") if text != "-0.0" else "0"
-
-
-def _xml(text: str) -> str:
-    """Return ``text`` as the content of an element or of an attribute; characters that XML forbids become spaces."""
-    lines = "\n".join(printable(line) for line in text.split("\n"))
-    return escape(lines, {'"': "&quot;", "'": "&#39;"})
