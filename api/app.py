@@ -41,6 +41,7 @@ from dalang.api import (
     subscriptions,
     task_decisions,
     terminations,
+    tickets,
 )
 from dalang.api.a2a import routes as a2a
 from dalang.api.agent_schemas import BODIES as AGENT_BODIES
@@ -67,6 +68,7 @@ from dalang.api.services import Services
 from dalang.api.subscription_schemas import BODIES as SUBSCRIPTION_BODIES
 from dalang.api.task_schemas import BODIES as TASK_BODIES
 from dalang.api.terminations import TerminateRequest
+from dalang.api.ui import sign_in
 from dalang.settings import Settings
 
 _TAGS = [
@@ -86,12 +88,13 @@ _TAGS = [
     {"name": "audit", "description": "Proof that nobody rewrote what runs did."},
     {"name": "artifacts", "description": "Files that inputs and outputs refer to."},
     {"name": "codec", "description": "For Temporal's Web UI and CLI: reads and writes encrypted payloads."},
+    {"name": "identity", "description": "Who may come in: tokens, and links that sign a browser in."},
     {"name": "health", "description": "For load balancers and Prometheus."},
 ]
 _DESCRIPTION = (
     "Durable plans of agents, tools, services and people on Temporal. Every request but health carries "
-    "`Authorization: Bearer <token>`; what a token's tenant does not own is answered with 404. Errors are "
-    "`application/problem+json` (RFC 9457)."
+    "`Authorization: Bearer <token>`, or the session cookie of a browser that is signed in; what is another tenant's "
+    "is answered with 404. Errors are `application/problem+json` (RFC 9457)."
 )
 _SCHEDULE_BODIES = (CreateScheduleRequest, UpdateScheduleRequest, TriggerRequest, BackfillRequest)
 _BODIES = (
@@ -171,8 +174,10 @@ def create_app(settings: Settings) -> FastAPI:
         schedules,
         subscriptions,
         runtime_hub,
+        tickets,
         health,
         docs,
+        sign_in,
         a2a,
     )
     for router in (resource.router for resource in resources):

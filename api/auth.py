@@ -1,4 +1,6 @@
-"""Who asks: ``Authorization: Bearer <token>``, looked up by its SHA-256; nothing but health and the docs is open.
+"""Who asks: ``Authorization: Bearer <token>``, looked up by its SHA-256, or the session cookie of a browser.
+
+Nothing but health, the docs and the sign-in page is open.
 
 What a token may do is a matter of its roles: ``viewer`` reads, ``approver`` also decides human tasks, ``operator`` does
 that and runs and controls, ``agent`` registers an agent and does its work, ``admin`` may do everything. Which tasks are
@@ -15,14 +17,17 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Self
+from uuid import UUID
 
 from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dalang.api.problems import Forbidden, Unauthenticated
 from dalang.api.rates import Rates
+from dalang.api.sessions import COOKIE, CSRF_HEADER, SAFE_METHODS, Sessions, check_not_forged, csrf_of
+from dalang.store.browser_sessions import SignedIn
 from dalang.store.engine import transaction
 from dalang.store.tokens import Token, verify_token
 
@@ -39,16 +44,33 @@ DECIDERS = frozenset({"approver", "operator", "admin"})
 ADMINS = frozenset({"admin"})
 
 bearer = HTTPBearer(auto_error=False, description="A token made by `dalang token create`, or `<home>/token`.")
+session_cookie = APIKeyCookie(
+    name=COOKIE,
+    auto_error=False,
+    description=f"A browser that is signed in; what changes something needs the header `{CSRF_HEADER}` too.",
+)
 
 
 @dataclass(frozen=True)
 class Principal:
-    """Who asks."""
+    """Who asks. ``token_id`` is the API token that this goes back to, ``expires_at`` when it ends."""
 
     tenant_id: str
     subject: str
     roles: frozenset[str]
     groups: tuple[str, ...] = ()
+    token_id: UUID | None = None
+    expires_at: datetime | None = None
+
+    @classmethod
+    def of(cls, who: Token | SignedIn) -> Self:
+        """Return who a token, or a session, stands for."""
+        return cls(who.tenant_id, who.subject, frozenset(who.roles), who.groups, who.token_id, who.expires_at)
+
+    def signed_in(self) -> SignedIn:
+        """Return what a session remembers of him."""
+        roles = tuple(sorted(self.roles))
+        return SignedIn(self.tenant_id, self.subject, roles, self.groups, self.token_id, self.expires_at)
 
 
 class Tokens:
@@ -66,6 +88,8 @@ class Tokens:
         Raises:
             TooManyRequests: it asks too often.
         """
+        if len(plain) > MAX_TOKEN_LENGTH:
+            return None
         key = hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()
         self._rates.take(key)
         token, at = self._seen.get(key, (None, -self.seconds))
@@ -78,27 +102,47 @@ class Tokens:
                 self._seen.popitem(last=False)
         if token is None or (token.expires_at is not None and token.expires_at <= datetime.now(UTC)):
             return None
-        return Principal(token.tenant_id, token.subject, frozenset(token.roles), token.groups)
+        return Principal.of(token)
 
 
 def requires(roles: frozenset[str]) -> Callable[..., Awaitable[Principal]]:
     """Return the dependency that lets in whoever has one of ``roles`` and says who it is."""
 
     async def authenticate(
-        request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+        request: Request,
+        credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
+        cookie: Annotated[str | None, Depends(session_cookie)],
     ) -> Principal:
-        if credentials is None or not credentials.credentials:
+        if credentials is not None and credentials.credentials:
+            principal = await _of_token(request, credentials.credentials)
+        elif cookie:
+            principal = await _of_session(request, cookie)
+        else:
             raise Unauthenticated("The request needs a token: Authorization: Bearer <token>.", presented=False)
-        tokens: Tokens = request.app.state.services.tokens
-        plain = credentials.credentials
-        principal = await tokens.principal(plain) if len(plain) <= MAX_TOKEN_LENGTH else None
-        if principal is None:
-            raise Unauthenticated("The token is unknown, expired or revoked.", presented=True)
         if not principal.roles & roles:
             raise Forbidden(f"This needs one of the roles {', '.join(sorted(roles))}.")
         return principal
 
     return authenticate
+
+
+async def _of_token(request: Request, plain: str) -> Principal:
+    tokens: Tokens = request.app.state.services.tokens
+    principal = await tokens.principal(plain)
+    if principal is None:
+        raise Unauthenticated("The token is unknown, expired or revoked.", presented=True)
+    return principal
+
+
+async def _of_session(request: Request, cookie: str) -> Principal:
+    sessions: Sessions = request.app.state.services.sessions
+    found = await sessions.find(cookie)
+    if found is None:
+        raise Unauthenticated("The session has ended; sign in again.", presented=True)
+    if request.method not in SAFE_METHODS:
+        check_not_forged(request, cookie, request.headers.get(CSRF_HEADER, ""))
+    request.state.csrf = csrf_of(cookie)  # for pages to carry
+    return Principal.of(found)
 
 
 Reader = Annotated[Principal, Depends(requires(READERS))]

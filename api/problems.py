@@ -162,7 +162,8 @@ def _http(request: Request | None, error: Any) -> Response:
     if error.status_code == 404 and detail is None:
         detail = "There is no such address; /docs lists all."
     elif error.status_code == 405 and request is not None:
-        allowed = ", ".join(_methods(request))
+        # Pages are in no document, and have one route for each address.
+        allowed = ", ".join(_methods(request)) or (error.headers or {}).get("Allow", "")
         detail = f"This address takes {allowed}, not {request.method[:20]}."
         return problem(request, 405, detail, headers={"Allow": allowed})
     return problem(request, error.status_code, detail, headers=error.headers)

@@ -15,6 +15,7 @@ from dalang.api.auth import Tokens
 from dalang.api.feed import EventFeed
 from dalang.api.middleware import Metrics
 from dalang.api.rates import Rates
+from dalang.api.sessions import Sessions
 from dalang.artifacts import Artifacts
 from dalang.controls import Controls
 from dalang.deliveries import Deliveries
@@ -33,6 +34,8 @@ from dalang.store.recording import CHANNEL
 DATABASE_SECONDS = 10.0
 """How long a request waits for a database that hangs, and for a free connection."""
 
+FAILED_SIGN_INS_PER_SECOND = 0.5
+
 
 class Services:
     """Database, Temporal, and what is remembered between requests."""
@@ -50,6 +53,9 @@ class Services:
         self.leasing = Leasing(self.engine)
         self.artifacts = Artifacts.of(self.engine, settings)
         self.tokens = Tokens(self.engine, rates=Rates(settings.api_requests_per_second))
+        self.sessions = Sessions(self.engine, settings, Rates(settings.api_requests_per_second))
+        self.failed_sign_ins = Rates(FAILED_SIGN_INS_PER_SECOND, message="Too many attempts; try again in a minute.")
+        """By address; those that succeed are not counted."""
         self.audit_keys = Keyring.load(settings.audit_keys_path)
         self.indexes = PlanIndexes()
         self.listener = Listener(settings.require_database_url(), [CHANNEL, ASSIGNED])

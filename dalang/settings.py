@@ -98,6 +98,15 @@ class Settings(OutsideSettings):
         ge=0,
         description="So many requests of one token an API server answers, and ten times as many at once; 0: no limit.",
     )
+    session_seconds: float = Field(
+        default=12 * 3600,
+        ge=60,
+        le=30 * 24 * 3600,
+        description="How long somebody stays signed in to the pages at most (`docs/identity.md`).",
+    )
+    session_idle_seconds: float = Field(
+        default=2 * 3600, ge=60, le=30 * 24 * 3600, description="And how long without using them."
+    )
     public_url: str = Field(
         default="",
         description="Address of the API as others reach it: of `callback`, of the A2A agent card. Default: `api_url`.",

@@ -146,7 +146,7 @@ class Serving:
 
 
 async def _authenticate(request: Request) -> None:
-    request.state.who = await requires(READERS)(request, await bearer(request))
+    request.state.who = await requires(READERS)(request, await bearer(request), None)
 
 
 async def _read(request: Request) -> Any:

@@ -23,6 +23,7 @@ from dalang.commands import (
     keys,
     limits,
     mcp,
+    opening,
     plans,
     policies,
     redrives,
@@ -84,6 +85,8 @@ _PANELS = {
         ("revisions",),
         limits.app,
         ("queue",),
+        opening.app,
+        ("open",),
     ),
     DO: (
         runs.app,

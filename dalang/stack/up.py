@@ -72,12 +72,28 @@ def addresses(running: Stack) -> list[str]:
     return [*lines, f"API token        {settings.home}/token", f"logs             {settings.home}/logs/"]
 
 
+async def sign_in_link(settings: Settings) -> str | None:
+    """Return a link that signs a browser in once, as the owner of the stack's token; None if none is to be had."""
+    import httpx
+
+    headers = {"Authorization": f"Bearer {settings.read_token()}"}
+    try:
+        async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
+            made = await client.post(f"{settings.api_url}/orchestrator/sign-in-tickets", headers=headers)
+            return str(made.raise_for_status().json()["url"])
+    except (httpx.HTTPError, ValueError, KeyError):
+        return None
+
+
 async def _serve(settings: Settings, say: Callable[[str], None], running: list[Stack]) -> None:
     parts = own_parts(settings)
     say(f"starting {', '.join(sorted(parts))} in {settings.home.absolute()}")
     async with stack(settings, parts, supervised=True, say=say, into=running) as started:
         for line in addresses(started):
             say(line)
+        link = await sign_in_link(started.settings)
+        if link is not None:
+            say(f"sign in here     {link} (once, within two minutes; `dalang open` makes another)")
         say("running; Ctrl-C stops it")
         await asyncio.Event().wait()
 

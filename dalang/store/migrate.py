@@ -48,6 +48,8 @@ PRIVILEGES = {
     "node_checkpoints": "SELECT, INSERT, UPDATE, DELETE",
     "payload_blobs": "SELECT, INSERT, UPDATE, DELETE",
     "api_tokens": "SELECT, INSERT, UPDATE",
+    "browser_sessions": "SELECT, INSERT, UPDATE, DELETE",
+    "sign_in_tickets": "SELECT, INSERT, DELETE",
     "retired_runs": "SELECT",
     "schedules": "SELECT, INSERT, UPDATE, DELETE",
     "resource_pools": "SELECT, INSERT, UPDATE, DELETE",

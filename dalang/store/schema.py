@@ -15,6 +15,7 @@ from dalang.store import (
     memory_tables,
     people_tables,
     restart_tables,
+    session_tables,
     subscription_tables,
     tables,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "metadata",
     "people_tables",
     "restart_tables",
+    "session_tables",
     "subscription_tables",
     "tables",
 ]

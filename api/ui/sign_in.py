@@ -1,0 +1,148 @@
+"""``/ui/sign-in`` and ``/ui/sign-out``: a browser gets its session cookie by a token or by a ticket, and loses it.
+
+A link with a ticket signs in at once when a person opened it, from a terminal or by hand. A link on a page of others
+is asked about first: it would sign in whoever follows it as somebody else, and he would not notice.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import parse_qs
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.responses import HTMLResponse, RedirectResponse
+
+from dalang.api.auth import READERS, session_cookie
+from dalang.api.bodies import media_type, read_body
+from dalang.api.problems import UnsupportedMedia
+from dalang.api.rates import TooManyRequests
+from dalang.api.services import Service, Services
+from dalang.api.sessions import (
+    CSRF_HEADER,
+    check_not_forged,
+    check_origin,
+    forget_cookie,
+    set_cookie,
+)
+from dalang.store.browser_sessions import SignedIn
+
+router = APIRouter(include_in_schema=False)
+
+SIGN_IN = "/ui/sign-in"
+HOME = "/ui/"
+MAX_NEXT_LENGTH = 2_000
+MAX_FORM_BYTES = 16 * 1024
+FORM = "application/x-www-form-urlencoded"
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "X-Frame-Options": "DENY",
+    # Not no-referrer: browsers would send the form with `Origin: null`, which is nobody's.
+    "Referrer-Policy": "same-origin",
+}
+_pages = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined
+)
+Cookie = Annotated[str | None, Depends(session_cookie)]
+Next = Annotated[str, Query(alias="next")]
+
+
+@router.get(SIGN_IN)
+async def sign_in_page(request: Request, it: Service, next_: Next = HOME, ticket: str | None = None) -> Response:
+    """Show how to sign in, or do it with a ticket."""
+    if ticket is not None and request.headers.get("sec-fetch-site", "none") in ("none", "same-origin"):
+        return await _with_ticket(request, it, ticket, local_path(next_))
+    return _page(local_path(next_), ticket=ticket)
+
+
+@router.post(SIGN_IN)
+async def sign_in(request: Request, it: Service) -> Response:
+    """Sign in with the token, or the ticket, of the form."""
+    check_origin(request)
+    form = await _form(request)
+    next_ = local_path(form.get("next"))
+    if "ticket" in form:
+        return await _with_ticket(request, it, form["ticket"], next_)
+    return await _with_token(request, it, form.get("token", "").strip(), next_)
+
+
+@router.post("/ui/sign-out")
+async def sign_out(request: Request, it: Service, cookie: Cookie) -> Response:
+    """End the session; the CSRF value comes in the form (``csrf``) or in its header."""
+    response = RedirectResponse(SIGN_IN, HTTPStatus.SEE_OTHER)
+    if cookie:
+        given = request.headers.get(CSRF_HEADER)
+        check_not_forged(request, cookie, (await _form(request)).get("csrf", "") if given is None else given)
+        await it.sessions.end(cookie)
+        forget_cookie(request, response)
+    return response
+
+
+async def _with_token(request: Request, it: Services, token: str, next_: str) -> Response:
+    try:
+        it.failed_sign_ins.take(_address(request), 0)
+        principal = await it.tokens.principal(token) if token else None
+        if principal is None:
+            it.failed_sign_ins.take(_address(request))
+    except TooManyRequests as error:
+        return _refused(HTTPStatus.TOO_MANY_REQUESTS, str(error), next_)
+    if principal is None:
+        return _refused(HTTPStatus.UNAUTHORIZED, "This token is unknown, expired or revoked.", next_)
+    if not principal.roles & READERS:
+        return _refused(HTTPStatus.FORBIDDEN, "This token has no role that may read.", next_)
+    return await begin_session(request, it, principal.signed_in(), next_)
+
+
+async def _with_ticket(request: Request, it: Services, ticket: str, next_: str) -> Response:
+    try:
+        it.failed_sign_ins.take(_address(request), 0)
+        who = await it.sessions.use(ticket)
+        if who is None:
+            it.failed_sign_ins.take(_address(request))
+    except TooManyRequests as error:
+        return _refused(HTTPStatus.TOO_MANY_REQUESTS, str(error), next_)
+    if who is None:
+        return _refused(HTTPStatus.UNAUTHORIZED, "This link was used before, or is too old.", next_)
+    return await begin_session(request, it, who, next_)
+
+
+def local_path(text: str | None) -> str:
+    """Return ``text`` if it is a path of this server, else that of the first page: no link leads elsewhere."""
+    if not text or len(text) > MAX_NEXT_LENGTH or not text.isprintable() or not text.isascii():
+        return HOME
+    # Browsers read // and /\ as the beginning of another server's address.
+    return text if text[0] == "/" and text[1:2] not in ("/", "\\") else HOME
+
+
+async def begin_session(request: Request, it: Services, who: SignedIn, next_: str) -> Response:
+    """Sign in and go on to ``next_``, a local path."""
+    response = RedirectResponse(next_, HTTPStatus.SEE_OTHER, headers=HEADERS)
+    set_cookie(request, response, await it.sessions.start(who))
+    return response
+
+
+def _refused(status: HTTPStatus, why: str, next_: str) -> Response:
+    return _page(next_, status=status, problem=why)
+
+
+def _page(next_: str, *, status: int = 200, problem: str | None = None, ticket: str | None = None) -> Response:
+    page = _pages.get_template("sign_in.html").render(next=next_, problem=problem, ticket=ticket)
+    return HTMLResponse(page, status, headers=HEADERS)
+
+
+async def _form(request: Request) -> dict[str, str]:
+    if media_type(request) != FORM:
+        raise UnsupportedMedia(f"The form is sent with Content-Type: {FORM}.")
+    body = await read_body(request, MAX_FORM_BYTES)
+    try:
+        fields = parse_qs(body.decode("ascii"), errors="strict", max_num_fields=10)
+    except ValueError:
+        return {}
+    return {name: values[0] for name, values in fields.items()}
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
