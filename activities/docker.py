@@ -17,6 +17,7 @@ import httpx
 
 from dalang.canonical import safe_text
 from dalang.nodes import InvalidInput, NetworkError, ToolError
+from dalang.trust import trusted
 
 CALL_SECONDS = 30.0
 PULL_SECONDS = 600.0
@@ -71,7 +72,9 @@ class Docker:
         transport = httpx.AsyncHTTPTransport(uds=place) if scheme == "unix" else None
         base = "http://engine" if scheme == "unix" else address.replace("tcp://", "http://", 1)
         timeout = httpx.Timeout(CALL_SECONDS, connect=5.0)
-        self._client = httpx.AsyncClient(base_url=base, transport=transport, timeout=timeout, trust_env=False)
+        self._client = httpx.AsyncClient(
+            base_url=base, transport=transport, timeout=timeout, trust_env=False, verify=trusted()
+        )
         self._prefix: str | None = None
 
     async def close(self) -> None:

@@ -30,6 +30,7 @@ import httpx
 
 from dalang.egress import SCHEMES, Address, Egress, Refused
 from dalang.nodes import NodeFailure, PolicyViolation
+from dalang.trust import trusted
 
 Resolve = Callable[[str, int], Awaitable[list[Address]]]
 _OF_TRANSPORT = ("verify", "cert", "http1", "http2", "limits", "retries", "socket_options")
@@ -68,6 +69,7 @@ def http_client(*, rules: Egress | None = None, resolve: Resolve | None = None, 
     if around:
         raise TypeError(f"http_client takes no {', '.join(around)}: that would lead around the operator's rules")
     for_transport = {name: options.pop(name) for name in _OF_TRANSPORT if name in options}
+    for_transport.setdefault("verify", trusted())
     options.setdefault("cookies", CookieJar(DefaultCookiePolicy(allowed_domains=())))
     transport = _Transport(rules or _InForce.rules, resolve or _resolved, for_transport)
     return httpx.AsyncClient(transport=transport, trust_env=False, **options)

@@ -24,6 +24,7 @@ import httpx
 
 from dalang.canonical import find_unsafe
 from dalang.settings import Settings
+from dalang.trust import trusted
 
 ATTEMPTS = 3
 PAUSE_SECONDS = 0.2
@@ -67,7 +68,9 @@ class Cortex:
         self._away_until = 0.0
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         # Not through the proxies of the environment: a memory is near, and sees inputs.
-        self._client = httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout, trust_env=False)
+        self._client = httpx.AsyncClient(
+            base_url=url, headers=headers, timeout=timeout, trust_env=False, verify=trusted()
+        )
 
     @classmethod
     def of(cls, settings: Settings) -> Self | None:

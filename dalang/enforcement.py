@@ -16,6 +16,7 @@ import httpx
 from dalang.errors import Denied
 from dalang.policies import ALLOWED, NODE, RUN, Decision, Policy, denied_by, read_policy
 from dalang.settings import Settings
+from dalang.trust import trusted
 from dalang.watched_file import WatchedFile
 
 OPA, SERVICE = "opa", "policy-service"
@@ -127,7 +128,7 @@ class Enforcer:
     async def _post(self, address: str, body: Mapping[str, Any]) -> dict[str, Any]:
         if self._client is None:
             # Not through the proxies of the environment: a policy service is near, and sees inputs.
-            self._client = httpx.AsyncClient(timeout=self._seconds, trust_env=False)
+            self._client = httpx.AsyncClient(timeout=self._seconds, trust_env=False, verify=trusted())
         for last in (False, True):
             try:
                 response = await self._client.post(address, json=body)

@@ -32,6 +32,7 @@ from dalang.activities.mcp import results
 from dalang.activities.mcp.servers import Server
 from dalang.canonical import safe_text
 from dalang.nodes import InvalidInput, NetworkError, NodeFailure, TimedOut, ToolError
+from dalang.trust import trusted
 
 CONNECT_SECONDS = 30.0
 """For starting or reaching the server, the handshake, and the list of its tools."""
@@ -215,7 +216,7 @@ class Call:
         timeout = httpx.Timeout(None, connect=10.0)
         # What the operator named he has chosen; an address of a plan is under his rules.
         return (
-            httpx.AsyncClient(timeout=timeout, trust_env=False)
+            httpx.AsyncClient(timeout=timeout, trust_env=False, verify=trusted())
             if self.trusted
             else http_client(timeout=timeout, cookies={})
         )

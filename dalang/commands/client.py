@@ -12,6 +12,7 @@ from uuid import UUID
 import httpx
 
 from dalang.commands.failures import USAGE, CommandFailure, Unreachable, Usage
+from dalang.trust import trusted
 
 PREFIX = "/orchestrator"
 PAGE = 200
@@ -38,6 +39,7 @@ class ApiClient:
             timeout=httpx.Timeout(seconds, connect=5.0),
             # A proxy of the environment is for the world outside, not for this machine.
             trust_env=host not in ("127.0.0.1", "localhost", "::1"),
+            verify=trusted(),
         )
 
     def close(self) -> None:

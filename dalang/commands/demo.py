@@ -89,10 +89,13 @@ def _running_stack(session: Session) -> bool:
     """Tell whether a stack that runs in this folder answers."""
     import httpx
 
+    from dalang.trust import trusted
+
     if not (session.settings.home / "stack.json").exists():
         return False
     try:
-        return httpx.get(f"{session.settings.api_url}/health/ready", timeout=2, trust_env=False).is_success
+        address = f"{session.settings.api_url}/health/ready"
+        return httpx.get(address, timeout=2, trust_env=False, verify=trusted()).is_success
     except httpx.HTTPError:
         return False
 

@@ -21,6 +21,8 @@ def mcp(session: Session) -> None:
 
     import httpx
 
+    from dalang.trust import trusted
+
     try:
         from dalang.mcp_server.serving import serve_stdio
     except ModuleNotFoundError as error:
@@ -34,7 +36,7 @@ def mcp(session: Session) -> None:
     async def serve() -> None:
         # A proxy of the environment is for the world outside, not for this machine.
         local = httpx.URL(settings.api_url).host in ("127.0.0.1", "localhost", "::1")
-        async with httpx.AsyncClient(base_url=settings.api_url, trust_env=not local) as client:
+        async with httpx.AsyncClient(base_url=settings.api_url, trust_env=not local, verify=trusted()) as client:
             await serve_stdio(client, settings.read_token())
 
     asyncio.run(serve())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ssl
 import threading
@@ -22,6 +23,7 @@ from dalang.activities.egress import EgressRefused, enforcing, http_client, refu
 from dalang.activities.failures import classify
 from dalang.egress import Address, Egress
 from dalang.settings import Settings, SettingsError
+from dalang.trust import trusted
 from tests.engine.kit import Engine, body_of
 
 HERE = Egress.of(["127.0.0.1"])
@@ -201,6 +203,26 @@ async def test_the_certificate_must_be_the_names(tmp_path: Path) -> None:
             assert told == [NAME]
             with pytest.raises(httpx.ConnectError, match="verif"):
                 await client.get(f"https://127.0.0.1:{server.server_port}/")
+
+
+async def test_clients_share_what_is_trusted_and_read_it_when_they_need_it(
+    tmp_path: Path, service: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both kinds of client trust whom the environment names, and no one else; without TLS nothing is read."""
+    public, private = certificate(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(public, private)
+    for server in serving(context):
+        for name, trust in ((str(public), True), ("", False)):
+            monkeypatch.setenv("SSL_CERT_FILE", name)
+            shared = trusted.__wrapped__()
+            async with http_client(rules=HERE, resolve=resolver(*["127.0.0.1"] * 3), verify=shared) as client:
+                assert (await client.get(f"http://{NAME}:{service.server_port}/")).status_code == 200
+                assert "_real" not in vars(shared)
+                with contextlib.nullcontext() if trust else pytest.raises(httpx.ConnectError, match="verif"):
+                    assert (await client.get(f"https://{NAME}:{server.server_port}/")).status_code == 200
+            with httpx.Client(verify=shared) as plain, pytest.raises(httpx.ConnectError, match="verif"):
+                plain.get(f"https://127.0.0.1:{server.server_port}/")
 
 
 async def test_a_refusal_that_a_library_wraps_is_found_again() -> None:
