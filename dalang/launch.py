@@ -407,6 +407,7 @@ def initial_state(run: Run | NewRun, settings: Settings) -> dict[str, Any]:
         },
         "maxInFlight": settings.max_in_flight,
         "historyLimit": settings.history_events_limit,
+        "pages": f"{settings.public_url}/ui/runs",
     }
 
 
@@ -442,7 +443,7 @@ def _search_attributes(run: Run) -> TypedSearchAttributes:
 
 def _details(run: Run, settings: Settings) -> str:
     """What the Web UI shows of a run, in Markdown."""
-    address = f"{settings.api_url}/orchestrator/runs/{run.run_id}"
+    address = f"{settings.public_url}/ui/runs/{run.run_id}"
     return (
         f"Plan {_inline_code(run.plan_name, 500)} version {_inline_code(run.plan_version, 100)}, "
         f"requested by {_inline_code(run.created_by, 200)}\n\n[{address}]({address})"

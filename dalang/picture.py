@@ -14,7 +14,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from dalang.graph import levels
-from dalang.plan import ERROR_PORT, SUCCESS_PORT, Edge, Node, Plan
+from dalang.plan import ERROR_PORT, SUCCESS_PORT
+from dalang.sketch import DrawnEdge, DrawnNode, DrawnPlan
 
 MAX_WIDTH = 100
 """A level with more nodes than this is drawn by type."""
@@ -33,7 +34,7 @@ class Box:
     tooltip: str
     type: str
     level: int
-    nodes: tuple[Node, ...]
+    nodes: tuple[DrawnNode, ...]
     final: bool = False
     statuses: tuple[tuple[str, int], ...] = ()
     """How many of the nodes have which status, most first; empty when none is known."""
@@ -52,6 +53,8 @@ class Link:
     error: bool = False
     conditional: bool = False
     count: int = 1
+    keys: tuple[str, ...] = ()
+    """The ids of the edges."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +69,19 @@ class Picture:
 
 @dataclass(slots=True)
 class _Grouping:
-    members: dict[object, list[Node]] = field(default_factory=dict)
+    members: dict[object, list[DrawnNode]] = field(default_factory=dict)
     level: dict[object, int] = field(default_factory=dict)
     group: dict[str, object] = field(default_factory=dict)
     label: dict[object, str] = field(default_factory=dict)
 
-    def add(self, key: object, node: Node, level: int) -> None:
+    def add(self, key: object, node: DrawnNode, level: int) -> None:
         self.members.setdefault(key, []).append(node)
         self.level.setdefault(key, level)
         self.group[node.node_id] = key
 
 
 def picture(
-    plan: Plan,
+    plan: DrawnPlan,
     statuses: Mapping[str, str] | None = None,
     *,
     max_boxes: int,
@@ -100,7 +103,7 @@ def picture(
         grouping = _by_type(rows, width, opened)
         group = grouping.group
         pairs = {(group[source], group[target]) for source, target in ends}
-        if len(grouping.members) < len(plan.all_nodes()):
+        if len(grouping.members) < len(plan.nodes) + len(plan.finally_):
             max_boxes, max_links = min(max_boxes, COLLAPSED_BOXES), min(max_links, 4 * COLLAPSED_BOXES)
         if len(grouping.members) <= max_boxes and len(pairs) <= max_links:
             break
@@ -114,7 +117,7 @@ def picture(
         )
         for key, members in grouping.members.items()
     )
-    between: dict[tuple[int, int], list[Edge]] = {}
+    between: dict[tuple[int, int], list[DrawnEdge]] = {}
     for edge in plan.edges:
         pair = index[grouping.group[edge.source_node_id]], index[grouping.group[edge.target_node_id]]
         if pair[0] != pair[1]:
@@ -128,17 +131,17 @@ def picture(
     return Picture(plan.name, boxes, tuple(links), len(boxes) < len(plan.nodes) + len(plan.finally_))
 
 
-def _rows(plan: Plan) -> list[list[Node]]:
+def _rows(plan: DrawnPlan) -> list[list[DrawnNode]]:
     """Return the nodes by level; the ``finally`` nodes have the levels after all others."""
     finals = {node.node_id for node in plan.finally_}
     pairs = [(edge.source_node_id, edge.target_node_id) for edge in plan.edges]
-    by_id = {node.node_id: node for node in plan.all_nodes()}
+    by_id = {node.node_id: node for node in (*plan.nodes, *plan.finally_)}
     main = levels((node.node_id for node in plan.nodes), (pair for pair in pairs if not finals.intersection(pair)))
     end = levels((node.node_id for node in plan.finally_), (pair for pair in pairs if finals.intersection(pair)))
     return [[by_id[node] for node in row] for row in (*main, *end)]
 
 
-def _by_type(rows: Sequence[Sequence[Node]], width: int, opened: Collection[str] = ()) -> _Grouping:
+def _by_type(rows: Sequence[Sequence[DrawnNode]], width: int, opened: Collection[str] = ()) -> _Grouping:
     grouping = _Grouping()
     for level, row in enumerate(rows):
         for node in row:
@@ -151,7 +154,7 @@ def _key(key: object) -> str:
     return key if isinstance(key, str) else ":".join(map(str, key)) if isinstance(key, tuple) else ""
 
 
-def _bands(rows: Sequence[Sequence[Node]], finals: set[str]) -> _Grouping:
+def _bands(rows: Sequence[Sequence[DrawnNode]], finals: set[str]) -> _Grouping:
     """Group whole levels, so that there are few; levels of ``finally`` nodes are a band of their own."""
     grouping = _Grouping()
     per_band = -(-len(rows) // _BANDS)
@@ -165,7 +168,9 @@ def _bands(rows: Sequence[Sequence[Node]], finals: set[str]) -> _Grouping:
     return grouping
 
 
-def _box(members: Sequence[Node], level: int, final: bool, statuses: Mapping[str, str] | None, label: str = "") -> Box:
+def _box(
+    members: Sequence[DrawnNode], level: int, final: bool, statuses: Mapping[str, str] | None, label: str = ""
+) -> Box:
     known = Counter(statuses[node.node_id] for node in members if node.node_id in statuses) if statuses else Counter()
     counts = tuple(sorted(known.items(), key=lambda item: (-item[1], item[0])))
     if len(members) == 1:
@@ -205,7 +210,7 @@ def _stem(name: str) -> str:
     return _NUMBERED.sub("", name) or name
 
 
-def _link(source: int, target: int, edge: Edge) -> Link:
+def _link(source: int, target: int, edge: DrawnEdge) -> Link:
     words = [] if edge.source_port == SUCCESS_PORT else [edge.source_port]
     if edge.condition is not None:
         words.append(f"if {edge.condition}")
@@ -220,10 +225,11 @@ def _link(source: int, target: int, edge: Edge) -> Link:
         "\n".join(tooltip),
         error=edge.source_port == ERROR_PORT,
         conditional=edge.condition is not None or edge.source_port not in (SUCCESS_PORT, ERROR_PORT),
+        keys=(edge.edge_id or "",),
     )
 
 
-def _bundle(source: int, target: int, edges: Sequence[Edge]) -> Link:
+def _bundle(source: int, target: int, edges: Sequence[DrawnEdge]) -> Link:
     ports = {edge.source_port for edge in edges}
     label = f"×{len(edges)}" if len(edges) > 1 else ""
     if ports != {SUCCESS_PORT}:
@@ -236,6 +242,7 @@ def _bundle(source: int, target: int, edges: Sequence[Edge]) -> Link:
         error=ports == {ERROR_PORT},
         conditional=all(edge.condition is not None for edge in edges),
         count=len(edges),
+        keys=tuple(edge.edge_id or "" for edge in edges),
     )
 
 

@@ -205,7 +205,7 @@ class Children:
             },
             "maxInFlight": parent["maxInFlight"],
             "historyLimit": parent["historyLimit"],
-            **({"limits": parent["limits"]} if "limits" in parent else {}),
+            **{key: parent[key] for key in ("limits", "pages") if key in parent},
             "keyRoot": link["keyRoot"],
             "child": link,
         }

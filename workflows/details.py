@@ -45,6 +45,10 @@ def current_details(run: Run, state: Mapping[str, Any]) -> str:
         lines += ["", f"**Waiting for a decision (retry or skip):** {waiting}"]
     if run.reason:
         lines += ["", f"Ending: {run.reason}"]
+    pages = state.get("pages")
+    if isinstance(pages, str):  # a run that was started before there were pages knows of none
+        address = f"{pages}/{state['runId']}"
+        lines += ["", f"[Look at it and control it]({address})"]
     return "\n".join(lines)
 
 

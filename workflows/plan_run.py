@@ -64,6 +64,7 @@ _CARRIED = (
     "about",
     "maxInFlight",
     "historyLimit",
+    "pages",
     "keyRoot",
     "child",
     "limits",
@@ -78,8 +79,8 @@ class PlanRun(Planners, AnsweringPeople):
     """Drives one run of a plan; see the module's text.
 
     Arguments: the program document (``compilation.compile_plan``), and the run's state: runId, tenantId, inputs, about,
-    maxInFlight, historyLimit, for a redrive keyRoot and seed, and after a continue-as-new also snapshot, head, wakes
-    and deadline.
+    maxInFlight, historyLimit, pages (runs have theirs below that address), for a redrive keyRoot and seed, and after a
+    continue-as-new also snapshot, head, wakes and deadline.
     """
 
     @workflow.init

@@ -1,0 +1,93 @@
+"""What a run looked like at a moment of its past, and when its nodes did what: questions to its events.
+
+Only the chain that counts is asked: what a ``workflow reset`` took back is left out. Its numbers rise from 1 without
+gaps but where a restored backup left one, so that ``seq`` is a place in the run's time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from dalang.store.tables import run_events, run_revisions
+
+_events, _revisions = run_events.c, run_revisions.c
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One event of a run as a place in its time."""
+
+    epoch: int
+    seq: int
+    at: datetime
+    type: str
+    node_id: str | None
+
+
+@dataclass(frozen=True)
+class Change:
+    """That a node came to a status; ``data`` is the event's."""
+
+    seq: int
+    at: datetime
+    type: str
+    node_id: str
+    status: str
+    data: dict[str, Any]
+
+
+async def moment_at(conn: AsyncConnection, tenant_id: str, run_id: UUID, seq: int) -> Moment | None:
+    """What was the newest event when a run had come to this number?"""
+    query = select(_events.epoch, _events.seq, _events.at, _events.type, _events.node_id)
+    query = query.where(_of(tenant_id, run_id), _events.seq <= seq).order_by(_events.seq.desc()).limit(1)
+    row = (await conn.execute(query)).first()
+    return None if row is None else Moment(*row)
+
+
+async def node_statuses_at(conn: AsyncConnection, tenant_id: str, run_id: UUID, seq: int) -> dict[str, str]:
+    """Which status had each node when a run had come to this number? Not told of: nodes nothing had happened to."""
+    status = _events.data["status"].astext
+    query = select(_events.node_id, status).distinct(_events.node_id)
+    query = query.where(_of(tenant_id, run_id), _events.seq <= seq, _events.node_id.is_not(None), status.is_not(None))
+    rows = await conn.execute(query.order_by(_events.node_id, _events.seq.desc()))
+    return {node_id: found for node_id, found in rows}
+
+
+async def run_status_at(conn: AsyncConnection, tenant_id: str, run_id: UUID, seq: int) -> str | None:
+    """Which status had a run when it had come to this number?"""
+    status = _events.data["status"].astext
+    query = select(status).where(_of(tenant_id, run_id), _events.seq <= seq, _events.node_id.is_(None))
+    found: str | None = (
+        await conn.execute(query.where(status.is_not(None)).order_by(_events.seq.desc()).limit(1))
+    ).scalar_one_or_none()
+    return found
+
+
+async def revision_at(conn: AsyncConnection, tenant_id: str, run_id: UUID, seq: int) -> int:
+    """At which revision was a run's plan then?"""
+    of_run = (_revisions.tenant_id == tenant_id) & (_revisions.run_id == run_id)
+    query = select(func.max(_revisions.revision)).where(of_run, _revisions.seq <= seq)
+    return (await conn.execute(query)).scalar_one() or 1
+
+
+async def status_changes(
+    conn: AsyncConnection, tenant_id: str, run_id: UUID, *, limit: int, node_ids: Sequence[str] | None = None
+) -> list[Change]:
+    """When did nodes come to which status, in order?"""
+    status = _events.data["status"].astext
+    query = select(_events.seq, _events.at, _events.type, _events.node_id, status, _events.data)
+    query = query.where(_of(tenant_id, run_id), _events.node_id.is_not(None), status.is_not(None))
+    if node_ids is not None:
+        query = query.where(_events.node_id.in_(node_ids))
+    return [Change(*row) for row in await conn.execute(query.order_by(_events.seq).limit(limit))]
+
+
+def _of(tenant_id: str, run_id: UUID) -> ColumnElement[bool]:
+    return (_events.tenant_id == tenant_id) & (_events.run_id == run_id) & ~_events.superseded
