@@ -42,6 +42,7 @@ from dalang.api import (
     task_decisions,
     terminations,
     tickets,
+    tokens,
 )
 from dalang.api.a2a import routes as a2a
 from dalang.api.agent_schemas import BODIES as AGENT_BODIES
@@ -107,6 +108,7 @@ _BODIES = (
     *budgets.BODIES,
     *codec.BODIES,
     *runtime_hub.BODIES,
+    *tokens.BODIES,
     *_SCHEDULE_BODIES,
     ExecutePlanRequest,
     PauseResumeRequest,
@@ -175,6 +177,7 @@ def create_app(settings: Settings) -> FastAPI:
         subscriptions,
         runtime_hub,
         tickets,
+        tokens,
         health,
         docs,
         sign_in,

@@ -82,6 +82,12 @@ class Tokens:
         self.seconds = seconds
         self._seen: OrderedDict[str, tuple[Token | None, float]] = OrderedDict()
 
+    def forget(self, token_id: UUID) -> None:
+        """Look a token up anew when it comes next: it was revoked."""
+        known = [key for key, (token, _) in self._seen.items() if token is not None and token.token_id == token_id]
+        for key in known:
+            del self._seen[key]
+
     async def principal(self, plain: str) -> Principal | None:
         """Return whose token this is, or None when it is unknown, expired or revoked.
 

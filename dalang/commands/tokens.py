@@ -74,14 +74,15 @@ def list_(session: Session, tenant: Tenant = "default") -> None:
     from dalang.commands.owner import as_owner
     from dalang.store.tokens import list_tokens
 
-    found = [_wire(one) for one in as_owner(session.settings, tenant, lambda conn: list_tokens(conn, tenant))]
+    page = as_owner(session.settings, tenant, lambda conn: list_tokens(conn, tenant, limit=10_000))
+    found = [_wire(one) for one in page.items]
 
     def show() -> None:
         rows = [
-            [one["tokenId"], one["subject"], *_lists(one), _state(one), age(one["createdAt"]), one["name"]]
+            [one["tokenId"], one["subject"], *_lists(one), _state(one), age(one["createdAt"]), _used(one), one["name"]]
             for one in found
         ]
-        table(session.out, ["TOKEN", "SUBJECT", "ROLES", "GROUPS", "STATE", ">AGE", "NAME"], rows)
+        table(session.out, ["TOKEN", "SUBJECT", "ROLES", "GROUPS", "STATE", ">AGE", ">USED", "NAME"], rows)
 
     session.emit({"items": found}, show)
 
@@ -123,6 +124,12 @@ def _wire(token: Token) -> dict[str, Any]:
 
 def _lists(token: dict[str, Any]) -> tuple[str, str]:
     return ", ".join(token["roles"]), ", ".join(token["groups"])
+
+
+def _used(token: dict[str, Any]) -> str:
+    from dalang.commands.output import age
+
+    return f"{age(token['lastUsedAt'])} ago" if token["lastUsedAt"] else "never"
 
 
 def _state(token: dict[str, Any]) -> str:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from uuid import UUID, uuid4
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from dalang.store.paging import Page, after, read_cursor, write_cursor
 from dalang.store.people_tables import ROLES, api_tokens
 
 PREFIX = "dalang_"
@@ -91,8 +92,7 @@ async def ensure_token(
 
 async def verify_token(conn: AsyncConnection, token: str) -> Token | None:
     """Whose token is this? None when it is unknown, expired or revoked. The tenant is the answer, not a question."""
-    valid = _tokens.revoked_at.is_(None) & or_(_tokens.expires_at.is_(None), _tokens.expires_at > func.now())
-    row = (await conn.execute(select(*_COLUMNS).where(_tokens.token_hash == _hash(token), valid))).first()
+    row = (await conn.execute(select(*_COLUMNS).where(_tokens.token_hash == _hash(token), _valid()))).first()
     if row is None:
         return None
     found = Token(*row)
@@ -104,11 +104,31 @@ async def verify_token(conn: AsyncConnection, token: str) -> Token | None:
     return found
 
 
-async def list_tokens(conn: AsyncConnection, tenant_id: str) -> list[Token]:
-    """Which tokens were made, the newest first, the revoked and expired too?"""
+async def list_tokens(
+    conn: AsyncConnection, tenant_id: str, *, active: bool = False, limit: int = 1_000, cursor: str | None = None
+) -> Page[Token]:
+    """Which tokens were made, the newest first, the revoked and expired too unless only the ``active`` are asked for?
+
+    Raises:
+        InvalidCursor: ``cursor`` is none of this list.
+    """
     query = select(*_COLUMNS).where(_tokens.tenant_id == tenant_id)
-    order = (_tokens.created_at.desc(), _tokens.token_id)
-    return [Token(*row) for row in await conn.execute(query.order_by(*order))]
+    if active:
+        query = query.where(_valid())
+    if cursor is not None:
+        at, token_id = read_cursor(cursor, datetime, UUID)
+        query = query.where(after((_tokens.created_at, at), (_tokens.token_id, token_id), descending=True))
+    query = query.order_by(_tokens.created_at.desc(), _tokens.token_id.desc()).limit(limit + 1)
+    found = [Token(*row) for row in await conn.execute(query)]
+    more = write_cursor(found[limit - 1].created_at, found[limit - 1].token_id) if len(found) > limit else None
+    return Page(found[:limit], more)
+
+
+async def get_token(conn: AsyncConnection, tenant_id: str, token_id: UUID) -> Token | None:
+    """What is known of this token of the tenant?"""
+    query = select(*_COLUMNS).where(_tokens.tenant_id == tenant_id, _tokens.token_id == token_id)
+    row = (await conn.execute(query)).first()
+    return None if row is None else Token(*row)
 
 
 async def revoke_token(conn: AsyncConnection, tenant_id: str, token_id: UUID) -> bool:
@@ -116,6 +136,10 @@ async def revoke_token(conn: AsyncConnection, tenant_id: str, token_id: UUID) ->
     valid = _tokens.revoked_at.is_(None) & (_tokens.token_id == token_id) & (_tokens.tenant_id == tenant_id)
     done = await conn.execute(update(api_tokens).where(valid).values(revoked_at=func.now()))
     return bool(done.rowcount)
+
+
+def _valid() -> ColumnElement[bool]:
+    return _tokens.revoked_at.is_(None) & or_(_tokens.expires_at.is_(None), _tokens.expires_at > func.now())
 
 
 def _hash(token: str) -> str:
