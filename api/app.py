@@ -69,6 +69,7 @@ from dalang.api.services import Services
 from dalang.api.subscription_schemas import BODIES as SUBSCRIPTION_BODIES
 from dalang.api.task_schemas import BODIES as TASK_BODIES
 from dalang.api.terminations import TerminateRequest
+from dalang.api.ui import routes as ui
 from dalang.api.ui import sign_in
 from dalang.settings import Settings
 
@@ -185,6 +186,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     for router in (resource.router for resource in resources):
         app.include_router(router)
+    for page in ui.ROUTERS:
+        app.include_router(page)
     mcp = McpEndpoint(app, settings.max_plan_bytes + 64 * 1024, (settings.public_url, settings.api_url))
     app.router.routes.append(mcp.route)
     problems.install(app)

@@ -23,8 +23,8 @@ def _file(name: str, media: str) -> Response:
 
 @router.get("/")
 async def root() -> Response:
-    """Lead to the reference."""
-    return RedirectResponse("docs")
+    """Lead to the pages that people look at."""
+    return RedirectResponse("ui/")
 
 
 @router.get("/docs")

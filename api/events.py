@@ -142,10 +142,10 @@ async def _stream(
                 continue
             if not events and _is_over(run, position):
                 return
-            await _any(wake, stopping, seconds=LOOK_SECONDS)
+            await any_of(wake, stopping, seconds=LOOK_SECONDS)
 
 
-async def _any(*events: asyncio.Event | anyio.Event, seconds: float) -> None:
+async def any_of(*events: asyncio.Event | anyio.Event, seconds: float) -> None:
     """Wait until one of ``events`` is set, at most so long."""
     waiting = [asyncio.ensure_future(event.wait()) for event in events]
     try:

@@ -7,13 +7,11 @@ is asked about first: it would sign in whoever follows it as somebody else, and 
 from __future__ import annotations
 
 from http import HTTPStatus
-from pathlib import Path
 from typing import Annotated
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from starlette.responses import HTMLResponse, RedirectResponse
+from starlette.responses import RedirectResponse
 
 from dalang.api.auth import READERS, session_cookie
 from dalang.api.bodies import media_type, read_body
@@ -27,25 +25,15 @@ from dalang.api.sessions import (
     forget_cookie,
     set_cookie,
 )
+from dalang.api.ui.pages import HEADERS, SIGN_IN, html
 from dalang.store.browser_sessions import SignedIn
 
 router = APIRouter(include_in_schema=False)
 
-SIGN_IN = "/ui/sign-in"
 HOME = "/ui/"
 MAX_NEXT_LENGTH = 2_000
 MAX_FORM_BYTES = 16 * 1024
 FORM = "application/x-www-form-urlencoded"
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
-    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
-    "X-Frame-Options": "DENY",
-    # Not no-referrer: browsers would send the form with `Origin: null`, which is nobody's.
-    "Referrer-Policy": "same-origin",
-}
-_pages = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined
-)
 Cookie = Annotated[str | None, Depends(session_cookie)]
 Next = Annotated[str, Query(alias="next")]
 
@@ -129,8 +117,8 @@ def _refused(status: HTTPStatus, why: str, next_: str) -> Response:
 
 
 def _page(next_: str, *, status: int = 200, problem: str | None = None, ticket: str | None = None) -> Response:
-    page = _pages.get_template("sign_in.html").render(next=next_, problem=problem, ticket=ticket)
-    return HTMLResponse(page, status, headers=HEADERS)
+    shown = {"title": "Sign in", "next": next_, "problem": problem, "ticket": ticket}
+    return html("sign_in.html", shown, status)
 
 
 async def _form(request: Request) -> dict[str, str]:

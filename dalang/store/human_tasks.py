@@ -174,6 +174,12 @@ async def count_tasks(conn: AsyncConnection, tenant_id: str, person: Person) -> 
     return TaskCounts(by_status, by_group, overdue, unassigned, mine)
 
 
+async def count_waiting(conn: AsyncConnection, tenant_id: str, person: Person) -> int:
+    """How many open tasks could this person decide?"""
+    mine = (_tasks.tenant_id == tenant_id, _IS_OPEN, _could_decide(person))
+    return int((await conn.execute(select(func.count()).select_from(human_tasks).where(*mine))).scalar_one())
+
+
 async def history_of_task(conn: AsyncConnection, tenant_id: str, task: Task, *, limit: int = 500) -> list[Event]:
     """What happened to a task, the oldest first? Without what a reset took back."""
     return await list_events_of_task(conn, tenant_id, task.run_id, task.task_id, limit=limit)

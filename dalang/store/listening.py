@@ -17,6 +17,8 @@ from dalang.store.engine import create_engine, is_connection_error
 PROBE_SECONDS = 10.0
 """How soon a connection that died without a word is noticed."""
 RECONNECT_SECONDS = 1.0
+ANY = "*"
+"""Who waits for this payload is woken by every notification of the channel."""
 
 logger = logging.getLogger("dalang.listening")
 
@@ -108,8 +110,9 @@ class Listener:
                 wake.set()
 
     def _heard(self, channel: str, payload: str) -> None:
-        for wake in self._waiting.get((channel, payload), ()):
-            wake.set()
+        for one in (payload, ANY):
+            for wake in self._waiting.get((channel, one), ()):
+                wake.set()
 
 
 async def woken(wake: asyncio.Event, seconds: float) -> None:

@@ -84,6 +84,8 @@ def test_the_wheel_holds_nothing_outside_of_dalang(tmp_path: Path) -> None:
         "activities/http.py",
         "api/app.py",
         "api/static",
+        "api/ui/static/app.js",
+        "api/ui/templates/base.html",
         "worker.py",
         "cli.py",
         "py.typed",
