@@ -144,6 +144,8 @@ _DRAWING = base64.b64encode(hashlib.sha256(DRAWING_STYLE.encode()).digest()).dec
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; connect-src 'self'; img-src 'self' data:; "
     f"style-src 'self' 'sha256-{_DRAWING}'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "X-Frame-Options": "DENY",
+    # Not no-referrer: browsers would send a form with `Origin: null`, which is nobody's.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
