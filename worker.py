@@ -30,6 +30,7 @@ from dalang.activities.llm import Llm, operators_models
 from dalang.activities.mcp.node import Mcp
 from dalang.activities.mcp.servers import NamedServers
 from dalang.activities.memory import Memories
+from dalang.activities.observing import ObservingInterceptor
 from dalang.activities.projection import Projection, StoreRecorder
 from dalang.activities.revisions import Revisions
 from dalang.activities.runtime_hub import RuntimeHub
@@ -44,6 +45,7 @@ from dalang.cortex import Cortex
 from dalang.errors import DalangError
 from dalang.launch import Launcher, TemporalLink
 from dalang.leasing import Leasing, Teller
+from dalang.logs import configure
 from dalang.mirroring import Mirror
 from dalang.presence import Presence
 from dalang.publishing.publisher import Publisher
@@ -154,7 +156,7 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
             undo_seeds.seed,
             *activities,
         ],
-        interceptors=[GuardInterceptor()],
+        interceptors=[GuardInterceptor(), ObservingInterceptor()],
         # Unsandboxed for speed; the import contract and the replay tests guard determinism (TEMPORAL.md, "Cost").
         workflow_runner=UnsandboxedWorkflowRunner(),
         max_concurrent_activities=settings.max_concurrent_activities,
@@ -234,7 +236,7 @@ def main() -> int:
     try:
         settings = Settings.load()
         mask_output()
-        logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+        configure(settings.log_level, settings.log_form)
         asyncio.run(run(settings))
     except (SettingsError, DalangError) as error:
         sys.stderr.write(f"dalang worker: {error}\n")

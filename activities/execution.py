@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import inspect
 import logging
 import threading
@@ -133,7 +134,8 @@ class HandlerLoop:
 
     async def run_in_thread(self, call: Callable[[], Any]) -> Any:
         """Call a plain function in a thread, which no cancellation can stop: its end is waited for all the same."""
-        ended = self.threads.submit(_surviving_exit, call)
+        # With what the attempt is about, for lines that the function logs.
+        ended = self.threads.submit(contextvars.copy_context().run, _surviving_exit, call)
         return await _to_its_end(ended, ended.cancel)
 
     @staticmethod

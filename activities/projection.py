@@ -14,6 +14,7 @@ from temporalio import activity
 from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
 
+from dalang import metrics
 from dalang.activities.execution import Recorder
 from dalang.activities.patience import beating, patiently
 from dalang.activities.policy import permit
@@ -55,15 +56,16 @@ class Projection:
             return latest.run_id == execution
 
         try:
-            async with beating():
-                head = await record(
-                    self._engine,
-                    batch,
-                    temporal_run_id=execution,
-                    workflow_id=workflow_id,
-                    is_current=is_current,
-                    keys=self._keys,
-                )
+            with metrics.storing(batch["facts"]):
+                async with beating():
+                    head = await record(
+                        self._engine,
+                        batch,
+                        temporal_run_id=execution,
+                        workflow_id=workflow_id,
+                        is_current=is_current,
+                        keys=self._keys,
+                    )
         except (NotCurrentExecution, MalformedBatch, NotFound) as error:
             # Trying again cannot help: the execution was replaced, its run was deleted, or the workflow has a defect.
             raise ApplicationError(str(error), type=type(error).__name__, non_retryable=True) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 
 import uvicorn
@@ -12,6 +11,7 @@ from dalang.api.app import create_app
 from dalang.encryption_keys import watched_keys
 from dalang.enforcement import Enforcer
 from dalang.errors import DalangError
+from dalang.logs import configure
 from dalang.settings import Settings
 from dalang.signing import Keyring
 
@@ -24,8 +24,7 @@ def main() -> int:
     try:
         settings = Settings.load()
         settings.require_database_url()
-        logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-        logging.getLogger("alembic").setLevel(logging.WARNING)  # readiness asks for the revision all the time
+        configure(settings.log_level, settings.log_form)
         Enforcer(settings)  # a policy with problems ends the process before it listens
         Keyring.load(settings.audit_keys_path)  # so do audit keys
         watched_keys(settings)  # and those of encryption

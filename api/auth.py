@@ -24,6 +24,7 @@ from fastapi import Depends, Request
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from dalang.api.observing import is_by
 from dalang.api.problems import Forbidden, Unauthenticated
 from dalang.api.rates import Rates
 from dalang.api.sessions import COOKIE, CSRF_HEADER, SAFE_METHODS, Sessions, check_not_forged, csrf_of
@@ -125,6 +126,7 @@ def requires(roles: frozenset[str]) -> Callable[..., Awaitable[Principal]]:
             principal = await _of_session(request, cookie)
         else:
             raise Unauthenticated("The request needs a token: Authorization: Bearer <token>.", presented=False)
+        is_by(principal.tenant_id, request.path_params)
         if not principal.roles & roles:
             raise Forbidden(f"This needs one of the roles {', '.join(sorted(roles))}.")
         return principal

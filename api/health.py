@@ -7,20 +7,18 @@ from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
 
 from fastapi import APIRouter, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, DescribeTaskQueueRequest
 
 from dalang.api.auth import Reader
-from dalang.api.gauges import breaker_gauges, budget_gauges, limit_gauges
 from dalang.api.schemas import Answer
 from dalang.api.services import Service, Services
-from dalang.api.subscription_gauges import subscription_gauges
-from dalang.statuses import RunStatus
+from dalang.metrics import exposition
 from dalang.store.engine import transaction
+from dalang.store.measures import gauges
 from dalang.store.migrate import current_revision, newest_revision
-from dalang.store.runs import count_by_status
 
 router = APIRouter(tags=["health"])
 
@@ -62,20 +60,12 @@ async def ready(response: Response, it: Service) -> Ready:
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(who: Reader, it: Service) -> Response:
-    """Metrics in Prometheus' text format: requests of this process; runs by status, circuit breakers, pools, queue,
-    leases, subscriptions and what was used today of the token's tenant.
+    """Metrics in Prometheus' text format: what this process does; and, of the token's tenant alone, its runs by status,
+    queue, pools, human tasks, circuit breakers, subscriptions, and what was used today.
     """
     async with it.transaction(who.tenant_id) as conn:
-        counts = await count_by_status(conn, who.tenant_id)
-        limits = await limit_gauges(conn, who.tenant_id)
-        breakers = await breaker_gauges(conn, who.tenant_id)
-        budgets = await budget_gauges(conn, who.tenant_id)
-        told = await subscription_gauges(conn, who.tenant_id)
-    lines = ["# HELP dalang_runs Runs of the token's tenant.", "# TYPE dalang_runs gauge"]
-    lines += [f'dalang_runs{{status="{status}"}} {counts.get(status, 0)}' for status in RunStatus]
-    lines += [*limits, *breakers, *budgets, *told]
-    body = generate_latest(it.metrics.registry) + ("\n".join(lines) + "\n").encode()
-    return Response(body, media_type=CONTENT_TYPE_LATEST)
+        measured = await gauges(conn, who.tenant_id)
+    return Response(exposition(measured, it.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 async def _guarded(check: Awaitable[tuple[str, str]]) -> tuple[str, str]:

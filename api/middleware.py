@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, disable_cre
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dalang.api.observing import Seen, method_of, observed, route_of
 from dalang.api.problems import Malformed, answer, request_of
 from dalang.errors import Unavailable
 
@@ -37,8 +38,7 @@ class Metrics:
 
     def count(self, scope: Scope, status: int, seconds: float) -> None:
         """Count a request under its route's template: addresses themselves would be without number."""
-        route = getattr(scope.get("route"), "path", None) or "(none)"
-        method = scope["method"] if scope["method"] in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD") else "other"
+        route, method = route_of(scope), method_of(scope)
         self.requests.labels(method, route, str(status)).inc()
         self.seconds.labels(method, route).observe(seconds)
 
@@ -58,6 +58,11 @@ class RequestContext:
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
+        with observed(scope, request_id) as seen:
+            await self._serve(scope, receive, send, seen)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, seen: Seen) -> None:
+        request_id = scope["state"]["request_id"]
         begun, status, running = time.perf_counter(), 0, True
 
         async def send_with_headers(message: Message) -> None:
@@ -70,7 +75,9 @@ class RequestContext:
                 headers["X-Request-ID"] = request_id
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers.setdefault("Cache-Control", "no-store")
-                self._metrics.count(scope, status, time.perf_counter() - begun)
+                seconds = time.perf_counter() - begun
+                self._metrics.count(scope, status, seconds)
+                seen.answered(status, seconds)
             await send(message)
 
         try:

@@ -7,6 +7,7 @@ import logging
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from dalang.metrics import rounds
 from dalang.signing import Keyring
 from dalang.store.anchors import due_tenants, make_anchor
 from dalang.store.engine import is_connection_error, transaction
@@ -29,12 +30,16 @@ class Anchoring:
         """Look for what is due until cancelled; a database that is away is waited for."""
         if self._keys.own_id is None or not self._seconds:
             return
+        every = min(max(LOOK_SECONDS, self._seconds / 4), self._seconds)
+        turns = rounds("anchoring", every)
         while True:
             # Not at the start: a stack that is up for a minute needs no anchor.
-            await asyncio.sleep(min(max(LOOK_SECONDS, self._seconds / 4), self._seconds))
+            await asyncio.sleep(every)
             try:
                 await self.step()
+                turns.went()
             except Exception as error:
+                turns.failed(error)
                 if not is_connection_error(error):
                     logger.exception("anchoring failed")
 

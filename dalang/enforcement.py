@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from dalang.errors import Denied
+from dalang.metrics import POLICY
 from dalang.policies import ALLOWED, NODE, RUN, Decision, Policy, denied_by, read_policy
 from dalang.settings import Settings
 from dalang.trust import trusted
@@ -83,6 +84,11 @@ class Enforcer:
         return decision
 
     async def _decide(self, applies: str, subject: Mapping[str, Any]) -> Decision:
+        decision = await self._asked(applies, subject)
+        POLICY.labels(applies, "away" if decision.away else "allowed" if decision.allowed else "denied").inc()
+        return decision
+
+    async def _asked(self, applies: str, subject: Mapping[str, Any]) -> Decision:
         decided = ALLOWED
         if self._file is not None:
             decided = self._file.current().decide(applies, subject)

@@ -36,6 +36,7 @@ from dalang import temporal, wire
 from dalang.compilation import compile_plan
 from dalang.enforcement import Enforcer
 from dalang.errors import Conflict, ErrorPayload, ErrorType, InvalidDocument, NotFound, Unavailable
+from dalang.metrics import rounds
 from dalang.nesting import embedded_plans, names_stored_plans
 from dalang.nodes import registry
 from dalang.plan import Plan
@@ -377,12 +378,16 @@ class Launcher:
 
     async def reconcile_for_ever(self, every_seconds: float = LEFT_SECONDS) -> None:
         """Reconcile until cancelled; what is away meanwhile is only logged."""
+        turns = rounds("reconciler", every_seconds)
         while True:
             try:
                 await self.reconcile()
+                turns.went()
             except Unavailable as error:
+                turns.failed(error)
                 logger.warning("runs that were left wait: %s", error)
             except Exception as error:
+                turns.failed(error)
                 if not is_connection_error(error):
                     logger.exception("reconciling failed")
             await asyncio.sleep(every_seconds)

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
+from dalang.metrics import LEASE_WAIT, LEASES, rounds
 from dalang.store import leases
 from dalang.store.engine import is_connection_error, transaction
 from dalang.store.leases import Answer, Ask, Asker
@@ -95,9 +96,13 @@ class Leasing:
         if turn.asks or turn.done:
             async with transaction(self._engine, None) as conn:
                 await leases.ask(conn, turn.asks)
-                await leases.release(conn, turn.done)  # who gave up asking, too, while this turn was waited for
+                ended = await leases.release(conn, turn.done)  # who gave up asking, too, while this turn was waited for
+            LEASES.labels("ended").inc(ended)
         async with transaction(self._engine, None) as conn:
             passed = await leases.grant(conn)
+        LEASES.labels("granted").inc(passed.granted)
+        for seconds in passed.waited:
+            LEASE_WAIT.observe(seconds)
         self._come_back(passed.again_at)
         if not turn.asks:
             return {}
@@ -182,6 +187,7 @@ class Teller:
         hear = listen_for_ever(self._url, [leases.CHANNEL], lambda *_: self._wake.set(), probe_seconds=LOOK_SECONDS)
         listening = asyncio.create_task(hear)
         try:
+            turns = rounds("leases", LOOK_SECONDS)
             while True:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_SECONDS):
@@ -193,7 +199,9 @@ class Teller:
                         await self._reap()
                         await self._leasing.grant()
                     await self.tell()
+                    turns.went()
                 except Exception as error:
+                    turns.failed(error)
                     if not is_connection_error(error):
                         logger.exception("telling of leases failed")
         finally:
@@ -203,4 +211,5 @@ class Teller:
         async with transaction(self._engine, None) as conn:
             ended = await leases.reap(conn)
         if ended:
+            LEASES.labels("reaped").inc(ended)
             logger.warning("%d leases of runs that are gone were given back", ended)

@@ -23,6 +23,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from dalang import wire
 from dalang.errors import Conflict, ErrorPayload, ErrorType, InvalidDocument, NotFound, Unavailable
 from dalang.launch import Launcher, Prepared, TemporalLink
+from dalang.metrics import rounds
 from dalang.program import Program
 from dalang.statuses import RUN_ENDS, RunStatus
 from dalang.store.engine import is_connection_error, transaction
@@ -83,13 +84,17 @@ class Reaper:
 
     async def reap_for_ever(self) -> None:
         """Reap until cancelled, first after a while; what is away meanwhile is only logged."""
+        turns = rounds("reaper", EVERY_SECONDS)
         while True:
             await asyncio.sleep(EVERY_SECONDS)
             try:
                 await self.reap()
+                turns.went()
             except (Unavailable, RPCError) as error:
+                turns.failed(error)
                 logger.warning("looking for lost runs waits: %s", error)
             except Exception as error:
+                turns.failed(error)
                 if not is_connection_error(error):
                     logger.exception("looking for lost runs failed")
 

@@ -21,6 +21,7 @@ from dalang.breaker import Thresholds
 from dalang.egress import Egress, read_rule
 from dalang.errors import DalangError
 from dalang.outside_settings import OutsideSettings
+from dalang.watch_settings import WatchSettings, from_otel
 
 PREFIX = "DALANG_"
 SECRET_PREFIX = "DALANG_SECRET_"  # noqa: S105 - the beginning of a name
@@ -37,7 +38,7 @@ class SettingsError(DalangError):
     """A setting is missing, unknown or invalid; the text names it and says what would be accepted."""
 
 
-class Settings(OutsideSettings):
+class Settings(OutsideSettings, WatchSettings):
     """All settings of all processes; immutable, made by :meth:`load`.
 
     Built directly it reads nothing but its arguments (tests); units are in the names. Secrets
@@ -205,11 +206,6 @@ class Settings(OutsideSettings):
         default=30, ge=0.01, le=86_400, description="How long an open circuit breaker lets nobody try."
     )
 
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="Least severe level logged."
-    )
-    log_format: Literal["text", "json"] = Field(default="text", description="Form of log lines.")
-
     postgres_port: Port = Field(default=54320, description="`dalang up`: port of its PostgreSQL.")
     temporal_port: Port = Field(default=7233, description="`dalang up`: port of its Temporal server.")
     temporal_ui_port: Port = Field(default=8233, description="`dalang up`: port of its Temporal Web UI.")
@@ -269,11 +265,6 @@ class Settings(OutsideSettings):
             read_rule(text)
         return value
 
-    @field_validator("log_level", mode="before")
-    @classmethod
-    def _upper(cls, value: Any) -> Any:
-        return value.upper() if isinstance(value, str) else value
-
     @field_validator("database_url", "migration_database_url")
     @classmethod
     def _database_url(cls, url: str) -> str:
@@ -292,7 +283,16 @@ class Settings(OutsideSettings):
             raise ValueError("must look like host:port, such as 127.0.0.1:7233")
         return value
 
-    @field_validator("api_url", "public_url", "temporal_ui_url", "opa_url", "policy_url", "egress_proxy", "cortex_url")
+    @field_validator(
+        "api_url",
+        "public_url",
+        "temporal_ui_url",
+        "opa_url",
+        "policy_url",
+        "egress_proxy",
+        "cortex_url",
+        "otel_endpoint",
+    )
     @classmethod
     def _web_address(cls, value: str) -> str:
         if value and not value.startswith(("http://", "https://")):
@@ -329,6 +329,13 @@ class Settings(OutsideSettings):
         if self.production and self.policy_when_away == "allow":
             raise ValueError("policy_when_away=allow is not for production: nodes would begin that nobody allowed")
         return self
+
+    @property
+    def log_form(self) -> Literal["text", "json"]:
+        """The form of log lines: JSON in production, unless it is said otherwise."""
+        if self.log_format == "auto":
+            return "json" if self.production else "text"
+        return self.log_format
 
     @property
     def breaker_thresholds(self) -> Thresholds:
@@ -396,7 +403,7 @@ def secret_of_environment(name: str) -> str | None:
 
 def _from_environment(cls: type[Settings]) -> dict[str, Any]:
     """The ``DALANG_`` variables; an unknown name is refused, because a typo would silently mean the default."""
-    found = {}
+    found = from_otel(os.environ)
     for variable, value in os.environ.items():
         if not variable.startswith(PREFIX) or variable.startswith(SECRET_PREFIX) or not value:
             continue
@@ -433,8 +440,8 @@ def documentation() -> str:
         "| variable | default | meaning |",
         "| --- | --- | --- |",
     ]
-    outside = OutsideSettings.model_fields
-    for name in [name for name in Settings.model_fields if name not in outside] + list(outside):
+    parts = [*WatchSettings.model_fields, *OutsideSettings.model_fields]
+    for name in [name for name in Settings.model_fields if name not in parts] + parts:
         field = Settings.model_fields[name]
         default = ",".join(field.default) if isinstance(field.default, tuple) else str(field.default)
         lines.append(f"| `{PREFIX}{name.upper()}` | {f'`{default}`' if default else ''} | {field.description} |")

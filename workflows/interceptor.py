@@ -17,6 +17,7 @@ from temporalio.worker import (
 )
 
 with workflow.unsafe.imports_passed_through():
+    from dalang.about import telling
     from dalang.workflows.plan_run import PlanRun
     from dalang.workflows.requests import INVALID_REQUEST
 
@@ -36,7 +37,9 @@ class Guard(WorkflowInboundInterceptor):
 
     async def execute_workflow(self, input: ExecuteWorkflowInput) -> Any:
         """Start the workflow with no more arguments than it has."""
-        return await super().execute_workflow(dataclasses.replace(input, args=list(input.args)[:2]))
+        args = list(input.args)[:2]
+        with telling(**_about(args)):
+            return await super().execute_workflow(dataclasses.replace(input, args=args))
 
     async def handle_signal(self, input: HandleSignalInput) -> None:
         """Hand a signal on; what its handler raises is recorded as a rejected request."""
@@ -61,3 +64,11 @@ class Guard(WorkflowInboundInterceptor):
         except Exception as error:
             message = f"update {input.update} was refused: {type(error).__name__}"
             raise ApplicationError(message, type=INVALID_REQUEST, non_retryable=True) from error
+
+
+def _about(args: list[Any]) -> dict[str, Any]:
+    """Return what log lines and spans tell of the run; it decides nothing, and any input will do."""
+    state = args[1] if len(args) > 1 and isinstance(args[1], dict) else {}
+    about = state.get("about")
+    plan = about.get("plan") if isinstance(about, dict) else None
+    return {"run": state.get("runId"), "tenant": state.get("tenantId"), "plan": plan}

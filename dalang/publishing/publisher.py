@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from dalang.cloud_events import CloudEvent, Happened, cloud_event, ping_event
 from dalang.event_filters import EventFilter
 from dalang.expressions import ExpressionError
+from dalang.metrics import PUBLISHED, rounds
 from dalang.publishing.target import MAX_SEND_SECONDS, Failure, MissingTarget, Sent, Target
 from dalang.store import publications
 from dalang.store.dead_letters import MAX_DEAD_LETTERS, bury, settle_dead_letter, wanted_back
@@ -93,10 +94,13 @@ class Publisher:
         hear = listen_for_ever(self._url, channels, self._heard, connected=self._look, probe_seconds=LOOK_SECONDS)
         listening = asyncio.create_task(hear)
         try:
+            turns = rounds("publisher", LOOK_SECONDS)
             while True:
                 try:
                     seconds = await self.step()
+                    turns.went()
                 except Exception as error:
+                    turns.failed(error)
                     seconds = RETRY_SECONDS
                     if not is_connection_error(error):
                         logger.exception("publishing events failed")
@@ -193,6 +197,13 @@ class Publisher:
 
     async def send(self, subscription: Subscription, events: Sequence[CloudEvent]) -> Sent:
         """Send events of one run to a subscription."""
+        sent = await self._sent(subscription, events)
+        PUBLISHED.labels(subscription.kind, "delivered").inc(sent.count)
+        if sent.failure is not None:
+            PUBLISHED.labels(subscription.kind, "failed").inc()
+        return sent
+
+    async def _sent(self, subscription: Subscription, events: Sequence[CloudEvent]) -> Sent:
         target = self._targets.get(subscription.kind) or MissingTarget(f"nothing here sends to {subscription.kind}")
         try:
             async with asyncio.timeout(self.send_seconds):

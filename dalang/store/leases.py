@@ -24,7 +24,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Update, any_, bindparam, case, cast, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.types import Text, Uuid
+from sqlalchemy.types import Float, Text, Uuid
 
 from dalang.admission import AGING_MS
 from dalang.store.admission_tables import leases
@@ -87,10 +87,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Pass:
-    """What a grant pass did; ``again_at`` is when a rate lets somebody through who waits now."""
+    """What a grant pass did; ``again_at`` is when a rate lets somebody through who waits now.
+
+    ``waited`` is for how many seconds each of those waited who were granted something.
+    """
 
     granted: int
     again_at: datetime | None
+    waited: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -195,11 +199,13 @@ async def grant(conn: AsyncConnection) -> Pass:
     for lease_id, lease in limits.admission.grants():
         granted.append({"id": lease_id, "agent": limits.agent_id(lease.agent)})
     done = {one["id"] for one in granted}
+    waited: Sequence[float] = ()
     if granted:
-        await _write_grants(conn, granted)
+        waited = await _write_grants(conn, granted)
         await save_buckets(conn, limits)
     await _write_short(conn, limits, {key: demand for key, demand in waiting.items() if key not in done})
-    return Pass(len(granted), limits.again_at([demand for key, demand in waiting.items() if key not in done]))
+    again_at = limits.again_at([demand for key, demand in waiting.items() if key not in done])
+    return Pass(len(granted), again_at, waited)
 
 
 async def _load_held(conn: AsyncConnection, limits: Limits) -> None:
@@ -288,14 +294,18 @@ async def _agents_of_nodes(conn: AsyncConnection, run_ids: Sequence[UUID]) -> di
     return found
 
 
-async def _write_grants(conn: AsyncConnection, granted: Sequence[Mapping[str, Any]]) -> None:
+async def _write_grants(conn: AsyncConnection, granted: Sequence[Mapping[str, Any]]) -> list[float]:
     ids = bindparam("granted", [one["id"] for one in granted], ARRAY(Uuid))
     chosen = bindparam("agents", [one["agent"] for one in granted], ARRAY(Text))
     given = func.unnest(ids, chosen).table_valued("id", "agent", name="given").render_derived()
     changes = {"state": "GRANTED", "granted_at": func.now(), "agent_id": given.c.agent, "short": []}
     meant = (_among([one["id"] for one in granted]), _waits())
-    await conn.execute(_changing(meant, changes, skipping=True).where(_l.lease_id == given.c.id))
+    statement = _changing(meant, changes, skipping=True).where(_l.lease_id == given.c.id)
+    # Since it was asked for on the clock of the database, which both times are of; a transaction's now() is its begin.
+    waited = func.greatest(func.extract("epoch", func.clock_timestamp() - _l.asked_at), 0)
+    rows = await conn.execute(statement.returning(cast(waited, Float)))
     await conn.execute(select(func.pg_notify(CHANNEL, "")))
+    return [row[0] for row in rows]
 
 
 async def _write_short(conn: AsyncConnection, limits: Limits, waiting: Mapping[UUID, Any]) -> None:

@@ -93,7 +93,7 @@ async def test_another_tenants_things_are_not_there(api: Api) -> None:
     assert (await api.get("/orchestrator/runs", as_=theirs))["items"] == []
     assert (await api.get("/orchestrator/plans", as_=theirs))["items"] == []
     assert (await api.get("/orchestrator/runs/counts", as_=theirs))["total"] == 0
-    assert 'PENDING"} 0' in (await api("GET", "/metrics", as_=theirs)).text
+    assert 'dalang_runs{status="PENDING",tenant="globex"} 0.0' in (await api("GET", "/metrics", as_=theirs)).text
 
 
 async def test_request_ids(api: Api) -> None:

@@ -57,8 +57,8 @@ async def test_list_read_and_reset(api: Api, app: FastAPI) -> None:
     assert (reset["state"], reset["failures"], reset["until"]) == ("CLOSED", 0, None)
     assert (reset["operator"], reset["reason"]) == ("operator@acme", "it is back")
     text = (await api("GET", "/metrics")).text
-    assert 'dalang_circuit_breakers{state="CLOSED"} 2' in text
-    assert 'dalang_circuit_breakers{state="OPEN"} 0' in text
+    assert 'dalang_circuit_breakers{state="CLOSED",tenant="acme"} 2.0' in text
+    assert 'dalang_circuit_breakers{state="OPEN",tenant="acme"} 0.0' in text
 
 
 @pytest.mark.usefixtures("working")

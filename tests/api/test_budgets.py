@@ -94,8 +94,8 @@ async def test_a_tenants_day_pauses_its_runs(api: Api, working: None) -> None:
             await asyncio.sleep(0.05)
     assert found["used"]["cost"] in (0.5, 0.75)
     text = (await api("GET", "/metrics")).text
-    assert f'dalang_usage_today{{measure="cost"}} {found["used"]["cost"]:g}' in text
-    assert 'dalang_budget{measure="cost"} 0.5' in text
+    assert f'dalang_usage_today{{measure="cost",tenant="acme"}} {found["used"]["cost"]}' in text
+    assert 'dalang_budget{measure="cost",tenant="acme"} 0.5' in text
     assert 'dalang_budget{measure="tokens"}' not in text
     other = await api.get("/orchestrator/budgets", as_=("globex", "viewer"))
     assert (other["budget"]["cost"], other["used"]["tokens"]) == (None, 0)

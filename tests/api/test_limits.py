@@ -61,8 +61,8 @@ async def test_who_holds_and_who_waits(api: Api) -> None:
     (resource,) = (await api.get(f"{ROOT}/utilization"))["items"]
     assert resource == {"name": "desk", "total": 1, "used": 1, "available": 0, "percent": 100}
     metrics = (await api("GET", "/metrics")).text
-    assert 'dalang_pool_used{pool="desk",shared="false"} 1' in metrics
-    assert "dalang_queue_size 1" in metrics
+    assert 'dalang_pool_used{pool="desk",tenant="acme"} 1.0' in metrics
+    assert 'dalang_queue_size{tenant="acme"} 1.0' in metrics
     world.gates[other].set()
     world.gates[waits["nodeId"]].set()
     assert (await api.ended(run_id))["status"] == "COMPLETED"

@@ -132,9 +132,10 @@ async def test_failures_are_seen_dead_letters_redelivered_and_runs_replayed(
         (dead,) = (await api.get(f"{path}/dead-letters"))["items"]
         assert (dead["eventId"], dead["attempts"], dead["reason"]) == (event_id, 2, "HTTP 503")
         metrics = (await api("GET", "/metrics")).text
-        assert 'dalang_subscription_dead_letters{subscription="one"} 1' in metrics
-        assert 'dalang_subscription_delivered{subscription="one"} 2' in metrics
-        assert 'dalang_subscription_lag_seconds{subscription="one"} 0' in metrics
+        labels = '{kind="webhook",subscription="one",tenant="acme"}'
+        assert f"dalang_subscription_dead_letters{labels} 1.0" in metrics
+        assert f"dalang_subscription_delivered{labels} 2.0" in metrics
+        assert f"dalang_subscription_lag_seconds{labels} 0.0" in metrics
         ill = False
         answered = await api("POST", f"{path}/dead-letters/redeliver", json={"events": [event_id]})
         assert (answered.status_code, answered.json()) == (202, {"count": 1})
