@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Row, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.breaker import BreakerState
@@ -19,7 +19,7 @@ from dalang.statuses import RunStatus
 from dalang.store.usage import COLUMNS
 
 EVERYBODY = "*"
-Rows = Sequence[Row[tuple[Any, ...]]]
+Rows = Sequence[Sequence[Any]]
 
 
 @dataclass(frozen=True)
