@@ -23,6 +23,7 @@ from dalang.api import (
     docs,
     episodes,
     events,
+    flat,
     health,
     human_tasks,
     inbound,
@@ -145,9 +146,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
-        responses={"4XX": problem, "5XX": problem},
         redirect_slashes=False,
-        generate_unique_id_function=lambda route: route.name,
     )
     # The stream before the list's sibling addresses: nodes take any path that is left.
     resources = (
@@ -184,10 +183,8 @@ def create_app(settings: Settings) -> FastAPI:
         sign_in,
         a2a,
     )
-    for router in (resource.router for resource in resources):
-        app.include_router(router)
-    for page in ui.ROUTERS:
-        app.include_router(page)
+    for router in (*(resource.router for resource in resources), *ui.ROUTERS):
+        flat.add(app, router, {"4XX": problem, "5XX": problem})
     mcp = McpEndpoint(app, settings.max_plan_bytes + 64 * 1024, (settings.public_url, settings.api_url))
     app.router.routes.append(mcp.route)
     problems.install(app)

@@ -11,6 +11,7 @@ A plain PostgreSQL with one role for everything works too, without that protecti
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -93,8 +94,9 @@ def downgrade(url: str, revision: str) -> None:
     _run(lambda: _migrated(url, lambda config: command.downgrade(config, revision)))
 
 
+@functools.cache
 def newest_revision() -> str:
-    """Return the revision that this version of Dalang needs."""
+    """Return the revision that this version of Dalang needs: read from its migrations once, readiness asks often."""
     head = ScriptDirectory.from_config(_config()).get_current_head()
     assert head is not None
     return head

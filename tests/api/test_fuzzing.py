@@ -153,4 +153,6 @@ async def test_every_body_has_a_bound(fuzzed: Fuzzed) -> None:
             # Who may not ask at all (the codec is for tenants that the operator names) is told so before.
             refused = answer.status_code == 413 or (path.startswith("/codec/") and answer.status_code == 403)
             refused = refused or (path == "/a2a" and "are read" in answer.text)
+            # Whose subscription it is comes first as well, and the test above may have deleted it.
+            refused = refused or ("{subscriptionId}" in template and answer.status_code == 404)
             assert refused or template.endswith("/callbacks/{token}"), (method, template, answer.text)
