@@ -43,7 +43,7 @@ from dalang.artifacts import Artifacts
 from dalang.breakers import Breakers
 from dalang.cortex import Cortex
 from dalang.errors import DalangError
-from dalang.launch import Launcher, TemporalLink
+from dalang.launch import Launcher, TemporalLink, require_keys
 from dalang.leasing import Leasing, Teller
 from dalang.logs import configure
 from dalang.mirroring import Mirror
@@ -80,6 +80,7 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
 @contextlib.asynccontextmanager
 async def _worker(settings: Settings) -> AsyncIterator[Worker]:
     keys = Keyring.load(settings.audit_keys_path)
+    require_keys(settings, keys, signs=False)
     if settings.production and keys.own_id is None:
         logger.warning("nothing that runs do is signed: audit_key_file names no private key")
     load_node_modules(settings.node_modules)

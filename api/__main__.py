@@ -11,6 +11,7 @@ from dalang.api.app import create_app
 from dalang.encryption_keys import watched_keys
 from dalang.enforcement import Enforcer
 from dalang.errors import DalangError
+from dalang.launch import require_keys
 from dalang.logs import configure
 from dalang.settings import Settings
 from dalang.signing import Keyring
@@ -26,7 +27,7 @@ def main() -> int:
         settings.require_database_url()
         configure(settings.log_level, settings.log_form)
         Enforcer(settings)  # a policy with problems ends the process before it listens
-        Keyring.load(settings.audit_keys_path)  # so do audit keys
+        require_keys(settings, Keyring.load(settings.audit_keys_path), signs=True)  # so do audit keys
         watched_keys(settings)  # and those of encryption
         load_node_modules(settings.node_modules)  # so that validation knows their node types
     except DalangError as error:

@@ -13,6 +13,7 @@ from pydantic.json_schema import models_json_schema
 from dalang import __version__
 from dalang.api import (
     agents,
+    approval_tokens,
     artifacts,
     assignments,
     audit,
@@ -173,6 +174,7 @@ def create_app(settings: Settings) -> FastAPI:
         nodes,
         human_tasks,
         task_decisions,
+        approval_tokens,
         schedules,
         subscriptions,
         runtime_hub,

@@ -210,7 +210,7 @@ async def decide(
         "digest": body.digest,
         "decisionId": decision_id,
     }
-    outcome = await it.controls.answer_task(task.run_id, COMPLETE, payload, lasting=True)
+    outcome = await it.controls.answer_task(who.tenant_id, task.run_id, COMPLETE, payload, lasting=True)
     if not outcome.applied:
         return 202, _response(task, f"No worker answers at the moment; the {action} counts when one is back.")
     after = await _task(who, task_id, it)
@@ -228,7 +228,7 @@ async def _hold(
         raise Conflict(_ended(task))
     if "override" not in more:
         _check_person(who, task)
-    await it.controls.answer_task(task.run_id, what, {**_identity(who, task), **more}, lasting=False)
+    await it.controls.answer_task(who.tenant_id, task.run_id, what, {**_identity(who, task), **more}, lasting=False)
     return _response(await _task(who, task_id, it), f"The task {done}.")
 
 
@@ -245,6 +245,19 @@ def _override(who: Principal) -> dict[str, Any]:
     return {"override": True} if who.roles & OPERATORS else {}
 
 
+def check_open(who: Principal, task: Task, digest: str) -> None:
+    """Refuse whoever could not decide the task, or what it does not show any more.
+
+    Raises:
+        Forbidden: the task is not for this person. Conflict: it has ended, is somebody else's now, or has changed.
+    """
+    if task.status in TASK_ENDS:
+        raise Conflict(_ended(task))
+    _check_person(who, task)
+    if digest != task.digest:
+        raise Conflict("What the task shows has changed since you read it; read it again.")
+
+
 async def _check(who: Principal, task: Task, action: str, body: DecideRequest) -> None:
     """Refuse what the run would refuse, as far as the read model knows.
 
@@ -252,9 +265,7 @@ async def _check(who: Principal, task: Task, action: str, body: DecideRequest) -
         Forbidden: the task is not for this person. Conflict: it is somebody else's now, or has changed.
         InvalidDocument: it has no such action, or its form is not filled in.
     """
-    _check_person(who, task)
-    if body.digest != task.digest:
-        raise Conflict("What the task shows has changed since you read it; read it again.")
+    check_open(who, task, body.digest)
     if action not in task.actions:
         message = f"The actions of this task are {', '.join(task.actions)}."
         raise InvalidDocument([Problem(pointer="/action", code="BAD_VALUE", message=message)], "request")

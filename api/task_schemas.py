@@ -6,12 +6,16 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import Field, Strict, model_validator
+from pydantic import Field, Strict, field_validator, model_validator
 
 from dalang.api.schemas import Answer, Cursor, Limit, QueryModel, RequestModel, Text
+from dalang.durations import Duration
 from dalang.statuses import RunStatus, TaskKind, TaskStatus
 
 MAX_BULK = 100
+LONGEST_MS = 24 * 3600 * 1000
+DEFAULT_MS = 15 * 60 * 1000
+"""How long an approval token is valid."""
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="`digest` of the task as it was shown.")]
 Values = Annotated[dict[str, Any] | None, Field(None, description="What the task's `form` asks for.")]
@@ -110,7 +114,32 @@ class DelegateRequest(RequestModel):
         return self
 
 
-BODIES = (ApproveRequest, RejectRequest, EditRequest, CompleteRequest, HoldRequest, DelegateRequest, BulkRequest)
+class ApprovalTokenRequest(RequestModel):
+    """For how long, and for what you have seen."""
+
+    valid_for: Duration = Field(
+        DEFAULT_MS, description="How long it is valid: a duration such as `15m`; at most `24h`."
+    )
+    digest: Digest | None = Field(None, description="`digest` of the task as it was shown to you. Default: now's.")
+
+    @field_validator("valid_for")
+    @classmethod
+    def _short(cls, value: int) -> int:
+        if not 0 < value <= LONGEST_MS:
+            raise ValueError("an approval token is valid for 24h at most")
+        return value
+
+
+BODIES = (
+    ApproveRequest,
+    RejectRequest,
+    EditRequest,
+    CompleteRequest,
+    HoldRequest,
+    DelegateRequest,
+    BulkRequest,
+    ApprovalTokenRequest,
+)
 """What the routes read by themselves."""
 
 
@@ -206,6 +235,18 @@ class TaskResponse(Answer):
     run_status: RunStatus
     assigned_to: str | None
     message: str
+
+
+class ApprovalToken(Answer):
+    """A token, and how it is used. It is shown once and kept nowhere."""
+
+    token: str
+    task_id: UUID
+    run_id: UUID
+    subject: str
+    digest: str
+    expires_at: datetime
+    commands: dict[str, str] = Field(description="By action: the command line of `temporal` that decides so.")
 
 
 class BulkResult(Answer):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from dalang.authority import claimed
 from dalang.callbacks import Callbacks
 from dalang.events import Event, TaskClaimed, TaskDecided, TaskDelegated, TaskReleased
 from dalang.human_task import OpenTask, digest_of, task_id
@@ -171,7 +172,7 @@ class Asking(Callbacks):
         objection = task.objection(event.operator, event.groups)
         if objection is None and task.quorum > 1:
             objection = f"decided by {task.quorum} people, so nobody claims it"
-        if objection is None and task.assignee not in (None, event.operator):
+        if objection is None and task.assignee not in (None, claimed(event.operator)):
             objection = f"assigned to {task.assignee}"
         return None if objection is None else ImpossibleMove(name, task.subject, objection)
 
@@ -182,7 +183,7 @@ class Asking(Callbacks):
         task = self.tasks[event.task]
         if task.status is not TaskStatus.IN_PROGRESS:
             return ImpossibleMove(name, task.subject, "claimed by nobody")
-        if event.operator == task.assignee or event.override:
+        if claimed(event.operator) == task.assignee or event.override:
             return None
         return ImpossibleMove(name, task.subject, f"claimed by {task.assignee}")
 
@@ -211,7 +212,7 @@ class Asking(Callbacks):
         if task.status is TaskStatus.IN_PROGRESS:
             return  # by the same person: whoever claims twice has claimed
         task.move(TaskStatus.IN_PROGRESS, "claim")
-        task.assignee = event.operator
+        task.assignee = claimed(event.operator)
         self._tell_of(task, EventType.HITL_TASK_CLAIMED, {"operator": event.operator})
 
     def _release_task(self, event: TaskReleased) -> None:

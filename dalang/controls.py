@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,11 +25,12 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from dalang import wire
+from dalang.authority import signed_request
 from dalang.errors import Conflict, ConflictingPlan, InvalidDocument, Problem, Unavailable
 from dalang.launch import Launcher, TemporalLink
 from dalang.statuses import RUN_ENDS
 from dalang.store.runs import Run
-from dalang.workflows.requests import INVALID_REQUEST, WRONG_STATE
+from dalang.workflows.requests import INVALID_REQUEST, UNAUTHENTICATED, WRONG_STATE
 
 ACCEPT_SECONDS = 5.0
 """How long a worker may take to look at an update before it is left as a signal."""
@@ -37,6 +39,10 @@ ANSWER_SECONDS = 8.0
 SIGNAL_SECONDS = 3.0
 PREPARE_SECONDS = 30.0
 """How long a caller is kept waiting for a revision of a plan that is being prepared."""
+ASKED_SECONDS = 300.0
+"""So long a run takes what the API has signed and asks for now."""
+LEFT_SECONDS = 7 * 86_400.0
+"""So long it takes what was left as a signal, since no worker was there: then it is better asked again."""
 
 logger = logging.getLogger("dalang.controls")
 
@@ -94,9 +100,10 @@ class Controls:
         client = await self._link.client()
         handle = client.get_workflow_handle(run.workflow)
         try:
-            status = await self._update(handle, control, payload)
+            status = await self._update(handle, control, self._signed(run.tenant_id, run.run_id, control, payload))
         except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
-            signal = handle.signal(control, payload, rpc_timeout=timedelta(seconds=SIGNAL_SECONDS))
+            left = self._signed(run.tenant_id, run.run_id, control, payload, LEFT_SECONDS)
+            signal = handle.signal(control, left, rpc_timeout=timedelta(seconds=SIGNAL_SECONDS))
             await _answered(control, signal, SIGNAL_SECONDS)
             return Outcome(run.status, applied=False)
         return Outcome(status or run.status, applied=True)
@@ -114,12 +121,14 @@ class Controls:
         client = await self._link.client()
         handle = client.get_workflow_handle(run.workflow)
         try:
-            status = await self._update(handle, decision, payload)
+            status = await self._update(handle, decision, self._signed(run.tenant_id, run.run_id, decision, payload))
         except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
             raise Unavailable("No worker answers at the moment; nothing was decided.") from None
         return Outcome(status or run.status, applied=True)
 
-    async def answer_task(self, run_id: UUID, answer: str, payload: dict[str, Any], *, lasting: bool) -> Outcome:
+    async def answer_task(
+        self, tenant_id: str, run_id: UUID, answer: str, payload: dict[str, Any], *, lasting: bool
+    ) -> Outcome:
         """Send what a person says to a human task (one of :data:`TASK_ANSWERS`) into its run.
 
         ``lasting``: when no worker takes it in time it is left as a signal. That is right for a decision, which has an
@@ -134,11 +143,12 @@ class Controls:
         client = await self._link.client()
         handle = client.get_workflow_handle(f"{wire.WORKFLOW_ID_PREFIX}{run_id}")
         try:
-            status = await self._update(handle, answer, payload)
+            status = await self._update(handle, answer, self._signed(tenant_id, run_id, answer, payload))
         except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
             if not lasting:
                 raise Unavailable("No worker answers at the moment; try again.") from None
-            signal = handle.signal(answer, payload, rpc_timeout=timedelta(seconds=SIGNAL_SECONDS))
+            left = self._signed(tenant_id, run_id, answer, payload, LEFT_SECONDS)
+            signal = handle.signal(answer, left, rpc_timeout=timedelta(seconds=SIGNAL_SECONDS))
             await _answered(answer, signal, SIGNAL_SECONDS)
             return Outcome("", applied=False)
         return Outcome(status or "", applied=True)
@@ -159,7 +169,7 @@ class Controls:
         handle = client.get_workflow_handle(f"{wire.WORKFLOW_ID_PREFIX}{run.run_id}")
         asked = handle.start_update(
             wire.UPDATE_REPLAN,
-            payload,
+            await asyncio.to_thread(self._signed, run.tenant_id, run.run_id, wire.UPDATE_REPLAN, payload),
             wait_for_stage=WorkflowUpdateStage.ACCEPTED,
             result_type=dict,
             rpc_timeout=timedelta(seconds=self.accept_seconds),
@@ -173,6 +183,13 @@ class Controls:
         except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
             return None
         return answer
+
+    def _signed(
+        self, tenant_id: str, run_id: UUID, request: str, payload: Mapping[str, Any], seconds: float = ASKED_SECONDS
+    ) -> dict[str, Any]:
+        """Return ``payload`` with what proves to the run that this installation sends it."""
+        until = round((time.time() + seconds) * 1000)
+        return signed_request(self._launcher.keys, tenant_id, str(run_id), request, payload, until)
 
     async def _update(self, handle: WorkflowHandle[Any, Any], control: str, payload: dict[str, Any]) -> str | None:
         """Return the status after the update, or None when it is applied and not stored yet."""
@@ -221,6 +238,6 @@ def _refusal(control: str, cause: BaseException) -> Exception:
             return ConflictingPlan(f"{cause.message}.", problems)
         if cause.type == INVALID_REQUEST:
             return InvalidDocument([Problem(pointer="", code="BAD_VALUE", message=cause.message)], "request")
-        if cause.type == WRONG_STATE:
+        if cause.type in (WRONG_STATE, UNAUTHENTICATED):
             return Conflict(f"{cause.message}.")
     return Conflict(f"{control} is not possible any more: the run has ended, or is ending.")

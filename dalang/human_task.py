@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any, cast
 from uuid import NAMESPACE_OID, UUID, uuid5
 
+from dalang.authority import claimed
 from dalang.canonical import compact_json, digest, find_unsafe
 from dalang.durations import MAX_DURATION_MS
 from dalang.statuses import TASK_MOVES, ImpossibleMove, TaskStatus
@@ -93,8 +94,13 @@ class OpenTask:
         """Who has approved so far."""
         return [vote["operator"] for vote in self.votes]
 
+    def has_approved(self, operator: str) -> bool:
+        """Tell whether this person has, under a name that was proven or only claimed."""
+        return claimed(operator) in map(claimed, self.voters)
+
     def objection(self, operator: str, groups: Sequence[str] | None) -> str | None:
         """Return what the task is that ``operator`` may not decide it, or None. ``groups`` None: they are not known."""
+        operator = claimed(operator)
         if operator in self.excluded:
             return f"closed to {operator}, who started the run or had a hand in what is decided"
         if self.candidates is not None and operator not in self.candidates:

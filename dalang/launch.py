@@ -33,6 +33,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from dalang import temporal, wire
+from dalang.authority import run_authority
 from dalang.compilation import compile_plan
 from dalang.enforcement import Enforcer
 from dalang.errors import Conflict, ErrorPayload, ErrorType, InvalidDocument, NotFound, Unavailable
@@ -42,7 +43,8 @@ from dalang.nodes import registry
 from dalang.plan import Plan
 from dalang.program import Program
 from dalang.seeding import redrive_seed
-from dalang.settings import Settings
+from dalang.settings import Settings, SettingsError
+from dalang.signing import Keyring
 from dalang.statuses import RunStatus
 from dalang.store.blobs import PostgresBlobDriver
 from dalang.store.engine import is_connection_error, transaction
@@ -210,6 +212,7 @@ class Launcher:
         self._settings = settings
         self._engine = engine
         self._link = link
+        self.keys = Keyring.load(settings.audit_keys_path)
         self.preparations = Preparations()
         self.enforcer = Enforcer(settings)
 
@@ -281,6 +284,9 @@ class Launcher:
         async with transaction(self._engine, run.tenant_id) as conn:
             limits = await limited_names(conn, run.tenant_id)
             over = await spent_up(conn, run.tenant_id)
+        authority = run_authority(self.keys, self._settings.authenticated_only)
+        if authority is not None:
+            state["authority"] = authority
         if limits:
             state["limits"] = limits
         if over is not None:
@@ -391,6 +397,20 @@ class Launcher:
                 if not is_connection_error(error):
                     logger.exception("reconciling failed")
             await asyncio.sleep(every_seconds)
+
+
+def require_keys(settings: Settings, keys: Keyring, *, signs: bool) -> None:
+    """Refuse to begin runs that nobody could decide anything in.
+
+    Raises:
+        SettingsError: decisions have to be signed, and there is no key; ``signs``: no private one.
+    """
+    if settings.authenticated_only and (keys.own_id is None if signs else not keys):
+        kind = "private " if signs else ""
+        raise SettingsError(
+            f"decisions have to be signed (DALANG_REQUIRE_AUTHENTICATED, which DALANG_PRODUCTION implies), and "
+            f"DALANG_AUDIT_KEY_FILE names no {kind}key"
+        )
 
 
 def initial_state(run: Run | NewRun, settings: Settings) -> dict[str, Any]:

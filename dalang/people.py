@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dalang.asking import Asking, without_none
+from dalang.authority import claimed
 from dalang.canonical import find_unsafe, safe_text
 from dalang.dataflow import InvalidInputs, apply_ports
 from dalang.errors import ErrorPayload, ErrorType
@@ -159,7 +160,7 @@ class People(Asking):
         return list(dict.fromkeys(name for names in self._hands.values() for name in names))
 
     def _had_hand(self, node: int, *operators: str | None) -> None:
-        names = [name for name in operators if name is not None]
+        names = [claimed(name) for name in operators if name is not None]
         if names:
             known = self._hands.setdefault(self.program.ids[node], [])
             known.extend(name for name in dict.fromkeys(names) if name not in known)
@@ -223,7 +224,7 @@ class People(Asking):
         objection = task.objection(event.operator, event.groups)
         if objection is not None:
             return ImpossibleMove(name, task.subject, objection)
-        if event.operator in task.voters:
+        if task.has_approved(event.operator):
             return ImpossibleMove(name, task.subject, f"approved by {event.operator} already; others have to decide")
         if event.action not in task.actions:
             return UnacceptableContent(name, f"the actions of this task are {', '.join(task.actions)}")

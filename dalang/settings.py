@@ -126,6 +126,12 @@ class Settings(OutsideSettings, WatchSettings):
         "key, API servers at least the public ones. Default: `<home>/audit-key.pem`, where there is one.",
     )
 
+    require_authenticated: bool | None = Field(
+        default=None,
+        description="Runs that begin let nobody decide who does not prove who he is: signals and updates that were not "
+        "sent by the API count only with an approval token (`docs/human-tasks.md`). Needs the private key of "
+        "`audit_key_file` at the API servers. Default: as `production`.",
+    )
     audit_anchor_seconds: float = Field(
         default=3600,
         ge=0,
@@ -347,6 +353,11 @@ class Settings(OutsideSettings, WatchSettings):
     def egress(self) -> Egress:
         """Where nodes may send requests."""
         return Egress.of(self.egress_allow, self.egress_deny, self.egress_proxy)
+
+    @property
+    def authenticated_only(self) -> bool:
+        """Whether runs that begin take decisions only from who proves who he is."""
+        return self.production if self.require_authenticated is None else self.require_authenticated
 
     @property
     def audit_keys_path(self) -> Path | None:

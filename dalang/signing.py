@@ -12,7 +12,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -56,9 +56,10 @@ class Keyring:
     """The keys known here, by id, and the one that signs, if there is one. Without keys nothing is signed."""
 
     def __init__(
-        self, known: Mapping[str, Ed25519PublicKey] | None = None, own: Ed25519PrivateKey | None = None
+        self, known: Mapping[str, Ed25519PublicKey] | None = None, private: Sequence[Ed25519PrivateKey] = ()
     ) -> None:
-        self._own = own
+        self._private = tuple(private)
+        self._own = own = self._private[0] if self._private else None
         self._known = dict(known or {})
         self.own_id = None if own is None else key_id(_raw(own.public_key()))
 
@@ -86,7 +87,7 @@ class Keyring:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
         from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
-        own: Ed25519PrivateKey | None = None
+        private: list[Ed25519PrivateKey] = []
         known: dict[str, Ed25519PublicKey] = {}
         for found in _BLOCK.finditer(pem):
             block = found[0].encode()
@@ -95,14 +96,27 @@ class Keyring:
             except (ValueError, TypeError) as error:
                 raise KeyFileError(f"a key in it cannot be read ({error})") from None
             if isinstance(key, Ed25519PrivateKey):
-                own = own or key
+                private.append(key)
                 key = key.public_key()
             if not isinstance(key, Ed25519PublicKey):
                 raise KeyFileError("a key in it is not an Ed25519 key")
             known[key_id(_raw(key))] = key
         if not known:
             raise KeyFileError("there is no key in it")
-        return cls(known, own)
+        return cls(known, private)
+
+    @classmethod
+    def of_public(cls, keys: Mapping[str, str]) -> Self:
+        """Return the keys that :attr:`public_keys` gave; what is none is left out."""
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+        known = {}
+        for name, value in keys.items():
+            try:
+                known[name] = Ed25519PublicKey.from_public_bytes(base64.b64decode(value))
+            except (ValueError, TypeError):
+                continue
+        return cls(known)
 
     def __bool__(self) -> bool:
         """Whether any key is known."""
@@ -113,12 +127,23 @@ class Keyring:
         """The known public keys, in base64, by id; the one that signs first."""
         return {one: base64.b64encode(_raw(key)).decode() for one, key in self._known.items()}
 
+    @property
+    def trusted(self) -> dict[str, str]:
+        """The public keys, in base64, by id, of those that may sign now: private ones, or, where there are none, all.
+
+        A public key beside private ones is one that has been replaced: it only proves what is old.
+        """
+        own = {key_id(_raw(key.public_key())) for key in self._private}
+        return {one: value for one, value in self.public_keys.items() if not own or one in own}
+
     def sign(self, document: Mapping[str, Any]) -> str | None:
         """Return the signature of a document, None without a private key."""
-        if self._own is None:
-            return None
-        value = base64.b64encode(self._own.sign(canonical_bytes(document))).decode()
-        return f"{ALGORITHM}:{self.own_id}:{value}"
+        return None if self._own is None else _sign(self._own, canonical_bytes(document))
+
+    def sign_all(self, document: Mapping[str, Any]) -> list[str]:
+        """Return its signatures by all private keys: whoever checks may know an older one only."""
+        encoded = canonical_bytes(document)
+        return [_sign(key, encoded) for key in self._private]
 
     def check(self, document: Mapping[str, Any], signature: str | None) -> SignatureState:
         """Say whether ``signature`` is that of ``document``."""
@@ -160,6 +185,11 @@ def new_key() -> str:
 def key_id(public: bytes) -> str:
     """Return the id of a public key."""
     return hashlib.sha256(public).hexdigest()[:KEY_ID_LENGTH]
+
+
+def _sign(key: Ed25519PrivateKey, encoded: bytes) -> str:
+    value = base64.b64encode(key.sign(encoded)).decode()
+    return f"{ALGORITHM}:{key_id(_raw(key.public_key()))}:{value}"
 
 
 def _raw(key: Ed25519PublicKey) -> bytes:

@@ -113,6 +113,16 @@ def node_of_activity(activity: str) -> str:
     return activity.removeprefix(_NODE)
 
 
+class RunAuthority(TypedDict):
+    """What a run knows of who may speak to it (``authority.py``), in its state: public keys in base64, by id.
+
+    Without it in a run's state - older runs, an installation without keys - everybody is who he says he is.
+    """
+
+    required: bool
+    keys: dict[str, str]
+
+
 class Fact(TypedDict):
     """One transition as the workflow numbers it.
 

@@ -15,6 +15,7 @@ from temporalio.exceptions import ApplicationError
 with workflow.unsafe.imports_passed_through():
     from dalang import wire
     from dalang.asking import TaskEvent
+    from dalang.authority import Authority, NotAuthenticated
     from dalang.canonical import safe_text
     from dalang.events import (
         BudgetRaised,
@@ -32,7 +33,7 @@ with workflow.unsafe.imports_passed_through():
     from dalang.statuses import RUN_ENDS, NodeStatus, RunStatus
     from dalang.workflows.lease_desk import answered
     from dalang.workflows.recording import FactFlow
-    from dalang.workflows.requests import Control, Malformed, check, checked, parse
+    from dalang.workflows.requests import NAMES, UNAUTHENTICATED, Control, Malformed, check, checked, parse
 
 MAX_REJECTIONS = 100
 """So many bad signals are recorded one by one; more only count, so that they cannot fill a history by themselves."""
@@ -53,6 +54,7 @@ class Answering:
     _inbox: deque[Event | Signalled]
     _invalid: str | None
     _rejections: int
+    _authority: Authority
     _run: Run
     _run_id: str
     _program: Program
@@ -74,9 +76,9 @@ class Answering:
         if self._invalid is not None:
             return
         try:
-            event = parse(kind, payload)
-        except Malformed as malformed:
-            self.reject(f"signal {name}", str(malformed))
+            event = parse(kind, self._authority.judged(name, payload, self._now()))
+        except (Malformed, NotAuthenticated) as refused:
+            self.reject(f"signal {name}", str(refused))
             return
         if self._run.engine > 2:
             self._inbox.append(Signalled(name, event))
@@ -108,7 +110,19 @@ class Answering:
     def _check(self, kind: type[Control], payload: Any) -> Control:
         if self._invalid is not None:
             raise ApplicationError(self._invalid, type="INVALID_INPUT", non_retryable=True)
-        return check(self._run, kind, payload, self._now())
+        return check(self._run, kind, self._proven(NAMES[kind], payload), self._now())
+
+    def _proven(self, request: str, payload: Any) -> Any:
+        """Return the payload of an update with the operator who is proven, or claimed.
+
+        Raises:
+            ApplicationError: a proof would be needed, or is none.
+        """
+        try:
+            return self._authority.judged(request, payload, self._now())
+        except NotAuthenticated as refused:
+            message = f"{request} is not possible: {refused}"
+            raise ApplicationError(message, type=UNAUTHENTICATED, non_retryable=True) from None
 
     async def _updated(self, kind: type[Control], payload: Any) -> dict[str, Any]:
         await workflow.wait_condition(lambda: self._run.status is not RunStatus.PENDING)
@@ -211,7 +225,8 @@ class Answering:
 
     def _validate(self, kind: type[Control], payload: Any) -> None:
         if self._invalid is None and self._run.status is RunStatus.PENDING:
-            checked(kind, payload)  # asked before the first pass: the handler waits for it and then checks the rest
+            # Asked before the first pass: the handler waits for it, and then checks the rest.
+            checked(kind, self._proven(NAMES[kind], payload))
         else:
             self._check(kind, payload)
 

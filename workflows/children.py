@@ -34,6 +34,7 @@ from temporalio.exceptions import (
 
 with workflow.unsafe.imports_passed_through():
     from dalang import wire
+    from dalang.authority import PARENT_RUN
     from dalang.errors import ErrorPayload, ErrorType
     from dalang.events import Event, NodeFailed, NodeStopped, NodeSucceeded, Start, Undo, UndoFailed, UndoSucceeded
     from dalang.interrupting import PauseMode
@@ -45,8 +46,6 @@ with workflow.unsafe.imports_passed_through():
     from dalang.usage import usage_of
     from dalang.workflows.dispatch import task_timeout, temporal_priority
 
-OPERATOR = "parent run"
-"""Who the children are told it was; the reason is the one that was given to the parent."""
 
 _STATUS = SearchAttributeKey.for_keyword("DalangRunStatus")
 _PLAN = SearchAttributeKey.for_keyword("DalangPlan")
@@ -124,7 +123,7 @@ class Children:
         interrupts = signal == wire.SIGNAL_PAUSE and self._run.pause_mode is PauseMode.INTERRUPT
         mode = {"mode": str(PauseMode.INTERRUPT)} if interrupts else {}
         with contextlib.suppress(FailureError):  # it has ended meanwhile
-            await handle.signal(signal, {"operator": OPERATOR, "reason": reason, **mode})
+            await handle.signal(signal, {"operator": PARENT_RUN, "reason": reason, **mode})
 
     async def _start(self, step: Start) -> workflow.ChildWorkflowHandle[Any, Any]:
         document, nodes = self._document(step)
@@ -205,7 +204,7 @@ class Children:
             },
             "maxInFlight": parent["maxInFlight"],
             "historyLimit": parent["historyLimit"],
-            **{key: parent[key] for key in ("limits", "pages") if key in parent},
+            **{key: parent[key] for key in ("limits", "pages", "authority") if key in parent},
             "keyRoot": link["keyRoot"],
             "child": link,
         }

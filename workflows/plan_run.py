@@ -19,6 +19,7 @@ from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from dalang import wire
+    from dalang.authority import Authority
     from dalang.canonical import body_reference, compact_json
     from dalang.events import (
         AlarmRang,
@@ -68,6 +69,7 @@ _CARRIED = (
     "keyRoot",
     "child",
     "limits",
+    "authority",
 )
 
 _STATUS = SearchAttributeKey.for_keyword("DalangRunStatus")
@@ -122,6 +124,7 @@ class PlanRun(Planners, AnsweringPeople):
         self._run.limited = frozenset(state.get("limits", ()))
         self._run.key_root = state.get("keyRoot") or self._run_id
         self._run.engine = state["engine"]
+        self._authority = Authority(self._tenant_id, self._run_id, state.get("authority"), "child" in state)
         self._children = Children(self._run, state)
         self._desk = LeaseDesk(self._run, self._run_id, self._tenant_id, self._inbox.append)
         self._wakes = dict(state.get("wakes", {}))

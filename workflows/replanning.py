@@ -19,6 +19,7 @@ from temporalio.exceptions import ActivityError, ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from dalang import wire
+    from dalang.authority import NotAuthenticated
     from dalang.canonical import find_unsafe
     from dalang.events import PlanRevised
     from dalang.program import Program
@@ -111,9 +112,10 @@ class Replanning(HearingEvents):
         if self._invalid is not None:
             return
         try:
-            await self._replan(parse_replan(request))
-        except Malformed as malformed:
-            self.reject(f"signal {wire.SIGNAL_REPLAN}", str(malformed))
+            proven = self._authority.judged(wire.SIGNAL_REPLAN, request, self._now())
+            await self._replan(parse_replan(proven))
+        except (Malformed, NotAuthenticated) as refused:
+            self.reject(f"signal {wire.SIGNAL_REPLAN}", str(refused))
         except ApplicationError as refused:
             self.reject(f"signal {wire.SIGNAL_REPLAN}", refused.message)
 
@@ -121,7 +123,7 @@ class Replanning(HearingEvents):
         if self._invalid is not None:
             raise ApplicationError(self._invalid, type="INVALID_INPUT", non_retryable=True)
         try:
-            request = parse_replan(payload)
+            request = parse_replan(self._proven(wire.UPDATE_REPLAN, payload))
         except Malformed as malformed:
             raise ApplicationError(str(malformed), type=INVALID_REQUEST, non_retryable=True) from None
         if self._run.status is not RunStatus.PENDING:

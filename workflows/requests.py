@@ -11,6 +11,7 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
+    from dalang import wire
     from dalang.canonical import MAX_INTEGER, compact_json, find_unsafe
     from dalang.errors import ErrorPayload, ErrorType, SuggestedAction
     from dalang.events import (
@@ -37,6 +38,9 @@ INVALID_REQUEST = "INVALID_REQUEST"
 """Type of the error that answers an update whose payload is malformed, or lacks what it needs (HTTP 422)."""
 WRONG_STATE = "WRONG_STATE"
 """Type of the error that answers an update that does not fit the run's status (HTTP 409)."""
+
+UNAUTHENTICATED = "UNAUTHENTICATED"
+"""Type of the error that answers an update which does not prove who sends it, where that is needed (HTTP 409)."""
 
 MAX_TEXT = 2_000
 MAX_VALUES_BYTES = 256 * 1024
@@ -230,6 +234,21 @@ REQUESTS: dict[type[Control], Mapping[str, Field]] = {
     TaskDelegated: {**_TASK, "to": Field(name), "toGroup": Field(name, "to_group"), "override": Field(flag)},
 }
 """The fields of every request's payload."""
+NAMES: dict[type[Control], str] = {
+    PauseRequested: wire.UPDATE_PAUSE,
+    ResumeRequested: wire.UPDATE_RESUME,
+    CancelRequested: wire.UPDATE_CANCEL,
+    BudgetRaised: wire.UPDATE_RAISE_BUDGET,
+    RetryRequested: wire.UPDATE_RETRY_NODE,
+    SkipRequested: wire.UPDATE_SKIP_NODE,
+    ExternalEvent: wire.UPDATE_EXTERNAL_EVENT,
+    CallbackReceived: wire.UPDATE_CALLBACK,
+    TaskDecided: wire.UPDATE_COMPLETE_TASK,
+    TaskClaimed: wire.UPDATE_CLAIM_TASK,
+    TaskReleased: wire.UPDATE_RELEASE_TASK,
+    TaskDelegated: wire.UPDATE_DELEGATE_TASK,
+}
+"""What every request is called, as an update and as a signal."""
 
 
 def check(run: Run, kind: type[Control], payload: Any, at: int) -> Control:

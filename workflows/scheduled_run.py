@@ -22,6 +22,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 
 with workflow.unsafe.imports_passed_through():
     from dalang import wire
+    from dalang.authority import SCHEDULE
 
 CANCEL_REASON = "its schedule, or whoever cancelled the scheduled workflow, asked for it"
 
@@ -121,7 +122,7 @@ class ScheduledRun:
         if self._run_id is None:
             return  # it is not known yet; asked for again as soon as it is
         run = workflow.get_external_workflow_handle(f"{wire.WORKFLOW_ID_PREFIX}{self._run_id}")
-        payload = {"operator": f"schedule:{self._request['scheduleId']}", "reason": CANCEL_REASON}
+        payload = {"operator": f"{SCHEDULE}{self._request['scheduleId']}", "reason": CANCEL_REASON}
         with contextlib.suppress(FailureError):  # it has ended meanwhile
             await run.signal(wire.SIGNAL_CANCEL, payload)
 

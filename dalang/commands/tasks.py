@@ -213,6 +213,28 @@ def complete(
     _decide(session, task, "complete", given, notes, digest, yes)
 
 
+@app.command("approval-token")
+@online
+def approval_token(
+    session: Session,
+    task: TaskArgument,
+    valid_for: Annotated[str, typer.Option("--valid-for", metavar="DURATION", help="At most 24h.")] = "15m",
+    digest: Digest = None,
+) -> None:
+    """Get a token that lets you decide a task with the `temporal` command line, and the command lines for it."""
+    found = _read(session, task)
+    body = {"validFor": valid_for, "digest": digest or found["digest"]}
+    made = session.client.post(f"/human-tasks/{found['taskId']}/approval-token", body)
+
+    def show() -> None:
+        session.note(f"{made['subject']} may decide task {made['taskId']} with it until {made['expiresAt']}.")
+        for action, line in made["commands"].items():
+            session.note(f"{action}:")
+            session.out.print(line, soft_wrap=True, markup=False, highlight=False)
+
+    session.emit(made, show)
+
+
 @app.command()
 @online
 def claim(session: Session, task: TaskArgument) -> None:

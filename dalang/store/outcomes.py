@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import Text
 
+from dalang.authority import claimed
 from dalang.canonical import body_reference, compact_json
 from dalang.errors import Conflict
 from dalang.statuses import NodeStatus
@@ -180,7 +181,7 @@ async def who_had_hands_in(conn: AsyncConnection, tenant_id: str, run_id: UUID) 
     hands: dict[str, list[str]] = {}
     for node_id, operator, completed_by, others, before in await conn.execute(query.order_by(events.seq)):
         found = (operator, completed_by, *(others or ()), *(before or ()))
-        names = [name for name in found if isinstance(name, str)]
+        names = [claimed(name) for name in found if isinstance(name, str)]
         if names:
             hands[node_id] = list(dict.fromkeys([*hands.get(node_id, ()), *names]))
     return hands

@@ -63,12 +63,6 @@ NOT_RUN = {
         "the address is a secret of the service",
     ),
     (
-        "docs/human-tasks.md",
-        "temporal workflow update execute --workflow-id run-$RUN --name complete_human_task --input "
-        """'{"taskId": "...", "action": "approve", "operator": "kim", "values": {"channel": "mail"}}'""",
-        "the task above is decided",
-    ),
-    (
         "docs/encryption.md",
         "RUN=$(dalang start examples/hello.yaml)",
         "needs the codec server on its port; tests/api/test_codec.py runs it",

@@ -11,8 +11,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from temporalio.client import WorkflowUpdateFailedError
 
+from dalang.authority import Approval, approval_token, run_authority, signed_request
+from dalang.signing import Keyring, key_id
 from dalang.store.breakers import breaker_id, force_open, reset
 from dalang.store.engine import transaction
 from tests.engine.kit import TENANT, Started, noop_chain
@@ -771,6 +774,38 @@ PLANS["circuit-breaker-cancel"] = Recorded(
     _break_and_cancel,
 )
 PLANS["memory"] = Recorded({"nodes": [_node("a", "t-value", name="Remember", memory={"episodes": 1})]})
+_SIGNS = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+_API_KEYS = Keyring({key_id(_SIGNS.public_key().public_bytes_raw()): _SIGNS.public_key()}, [_SIGNS])
+_LATER = 10**15
+
+
+async def _prove_who_decides(started: Started) -> None:
+    """Claim a name, which is refused; decide by what the API signs, and by an approval token."""
+    handle, run_id = started.handle, started.run_id
+    first = (await _tasks(started))[0]
+    claim = {"taskId": first, "operator": "ann", "action": "approve"}
+    await handle.signal("complete_human_task", claim)
+    with contextlib.suppress(WorkflowUpdateFailedError):
+        await handle.execute_update("skip_node", {"nodeId": "a", "operator": "ann"})
+    await handle.execute_update("pause", {"operator": "ann"})
+    await handle.execute_update("resume", {})
+    signed = signed_request(_API_KEYS, TENANT, run_id, "complete_human_task", claim, _LATER)
+    await handle.signal("complete_human_task", signed)
+    while not (task := next(iter((await handle.query("tasks"))["tasks"]), None)) or task["taskId"] == first:
+        await asyncio.sleep(0.05)
+    approval = Approval(TENANT, run_id, task["taskId"], task["digest"], "ben", ("ops",), _LATER)
+    token = {"action": "reject", "approvalToken": approval_token(_API_KEYS, approval)}
+    await handle.signal("complete_human_task", token)
+
+
+PLANS["authority"] = Recorded(
+    {
+        "nodes": [_node("a", "human"), _node("b", "human", task={"candidateGroup": "ops"}), _node("c")],
+        "edges": [_edge("a", "b"), _edge("b", "c", sourcePort="rejected")],
+    },
+    _prove_who_decides,
+    state={"authority": run_authority(_API_KEYS, True)},
+)
 PLANS["memory-elsewhere"] = Recorded(
     {
         "nodes": [
