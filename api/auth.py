@@ -127,11 +127,20 @@ def requires(roles: frozenset[str]) -> Callable[..., Awaitable[Principal]]:
         else:
             raise Unauthenticated("The request needs a token: Authorization: Bearer <token>.", presented=False)
         is_by(principal.tenant_id, request.path_params)
-        if not principal.roles & roles:
-            raise Forbidden(f"This needs one of the roles {', '.join(sorted(roles))}.")
+        require(principal, roles)
         return principal
 
     return authenticate
+
+
+def require(who: Principal, roles: frozenset[str]) -> None:
+    """Refuse who has none of ``roles``.
+
+    Raises:
+        Forbidden: he has none.
+    """
+    if not who.roles & roles:
+        raise Forbidden(f"This needs one of the roles {', '.join(sorted(roles))}.")
 
 
 async def _of_token(request: Request, plain: str) -> Principal:

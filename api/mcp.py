@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from dalang.api.auth import MAX_TOKEN_LENGTH, READERS, Tokens
+from dalang.api.auth import MAX_TOKEN_LENGTH, READERS, Tokens, require
 from dalang.api.problems import Forbidden, Unauthenticated
 from dalang.errors import NotFound
 from dalang.mcp_server.rest import Rest
@@ -87,8 +87,7 @@ class McpEndpoint:
         principal = await tokens.principal(token) if len(token) <= MAX_TOKEN_LENGTH else None
         if principal is None:
             raise Unauthenticated("The token is unknown, expired or revoked.", presented=True)
-        if not principal.roles & READERS:
-            raise Forbidden(f"This needs one of the roles {', '.join(sorted(READERS))}.")
+        require(principal, READERS)
 
     async def _started(self) -> Any:
         async with self._starting:

@@ -13,7 +13,7 @@ from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 
-from dalang.api.auth import OPERATORS, Decider, Principal
+from dalang.api.auth import DECIDERS, OPERATORS, Decider, Principal, require
 from dalang.api.bodies import body_schema, small_body
 from dalang.api.human_tasks import found_task
 from dalang.api.problems import Forbidden, Malformed, answer
@@ -189,7 +189,12 @@ async def _answered(
 async def decide(
     who: Principal, task_id: UUID, body: DecideRequest, action: str, key: str | None, it: Services
 ) -> tuple[int, TaskResponse]:
-    """Send a decision into its run; return the HTTP status and the answer."""
+    """Send a decision into its run; return the HTTP status and the answer. All ways to decide end here.
+
+    Raises:
+        Forbidden, Conflict, InvalidDocument, NotFound, Unavailable: it is refused, here or by the run.
+    """
+    require(who, DECIDERS)
     task = await _task(who, task_id, it)
     # A key is its owner's: that of somebody else never answers for what he did.
     decision_id = str(uuid4() if key is None else uuid5(NAMESPACE_URL, f"{who.tenant_id}/{who.subject}/{key}"))
@@ -223,6 +228,7 @@ async def decide(
 async def _hold(
     who: Principal, task_id: UUID, what: str, done: str, more: dict[str, Any], it: Services
 ) -> TaskResponse:
+    require(who, DECIDERS)
     task = await _task(who, task_id, it)
     if task.status in TASK_ENDS:
         raise Conflict(_ended(task))

@@ -40,7 +40,7 @@ from dalang.api.a2a.inputs import invalid
 from dalang.api.a2a.reading import MAX_HISTORY, Reading
 from dalang.api.a2a.tasks import INTERRUPTED, statuses_of
 from dalang.api.a2a.updates import Update
-from dalang.api.auth import DECIDERS, OPERATORS, Principal
+from dalang.api.auth import DECIDERS, OPERATORS, Principal, require
 from dalang.api.problems import Forbidden
 from dalang.errors import Conflict
 from dalang.statuses import RUN_ENDS
@@ -118,7 +118,7 @@ class Agent(RequestHandler):
     async def on_cancel_task(self, params: CancelTaskRequest, context: ServerCallContext) -> Task:
         """Ask a run to end; what it did is undone where its plan says how."""
         who, reading = _caller(params, context)
-        _require(who, OPERATORS)
+        require(who, OPERATORS)
         run = await reading.run(_run_id(params.id))
         if run.status in RUN_ENDS:
             raise TaskNotCancelableError(message=f"The run is {run.status}.")
@@ -160,7 +160,7 @@ class Agent(RequestHandler):
     ) -> TaskPushNotificationConfig:
         """Have somebody told of a run from now on."""
         who, reading = _caller(params, context)
-        _require(who, OPERATORS)
+        require(who, OPERATORS)
         return await configs.put(params, _run_id(params.task_id), who, reading)
 
     @answering
@@ -186,7 +186,7 @@ class Agent(RequestHandler):
     ) -> None:
         """Tell somebody nothing more."""
         who, reading = _caller(params, context)
-        _require(who, OPERATORS)
+        require(who, OPERATORS)
         await configs.delete(_run_id(params.task_id), params.id, who, reading)
 
 
@@ -198,15 +198,15 @@ async def _sent(
     wanted = params.configuration.task_push_notification_config
     told = params.configuration.HasField("task_push_notification_config")
     if told:
-        _require(who, OPERATORS)
+        require(who, OPERATORS)
         configs.checked(wanted, reading)
     if params.message.task_id:
-        _require(who, DECIDERS)
+        require(who, DECIDERS)
         run_id = _run_id(params.message.task_id)
         if told:
             await configs.put(wanted, run_id, who, reading)
         return await sending.answer(params.message, run_id, who, reading)
-    _require(who, OPERATORS)
+    require(who, OPERATORS)
     key = context.state["request"].headers.get("idempotency-key")
     run_id = await sending.start(params, who, reading.it, key)
     if told:
@@ -220,11 +220,6 @@ def _caller(params: Any, context: ServerCallContext) -> tuple[Principal, Reading
     if {context.tenant or "", params.tenant} - {"", who.tenant_id}:
         raise Forbidden("The token is not one of this tenant.")
     return who, Reading(context.state["services"], who)
-
-
-def _require(who: Principal, roles: frozenset[str]) -> None:
-    if not who.roles & roles:
-        raise Forbidden(f"This needs one of the roles {', '.join(sorted(roles))}.")
 
 
 def _run_id(text: str) -> UUID:
