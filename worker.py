@@ -103,7 +103,9 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
     revisions, undo_seeds = Revisions(engine), UndoSeeds(engine)
     breakers = Breakers(engine, settings.require_database_url(), settings.breaker_thresholds)
     artifacts = Artifacts.of(engine, settings)
-    recorder = StoreRecorder(engine, identity, settings.public_url, launcher.enforcer, Vault.of(settings), artifacts)
+    recorder = StoreRecorder(
+        engine, identity, settings.public_url, launcher.enforcer, Vault.of(settings), artifacts, settings.build_id
+    )
     listener = Listener(settings.require_database_url(), [CHANGED])
     gate = breakers if settings.breaker_failure_threshold else None
     wasm = Wasm(Bounds(settings.wasm_dir, settings.wasm_fuel, settings.wasm_memory_mb, settings.wasm_seconds))

@@ -78,14 +78,17 @@ class Deferred(Exception):
 class Recorder:
     """Where the wrapper leaves what the workflow does not carry: failed attempts, large bodies, checkpoints.
 
-    ``worker`` is the identity of the process, which results and attempts name; ``vault`` has the secrets of nodes,
-    ``artifacts`` their files.
+    ``worker`` is the identity of the process and ``build`` that of its code, which results and attempts name; ``vault``
+    has the secrets of nodes, ``artifacts`` their files.
 
     The base keeps nothing; ``projection.StoreRecorder`` keeps them in Postgres.
     """
 
-    def __init__(self, worker: str = "", vault: Vault | None = None, artifacts: Artifacts | None = None) -> None:
+    def __init__(
+        self, worker: str = "", vault: Vault | None = None, artifacts: Artifacts | None = None, build: str = ""
+    ) -> None:
         self.worker = worker
+        self.build = build
         self.artifacts = artifacts
         self.vault = vault or Vault()
 
@@ -93,7 +96,13 @@ class Recorder:
         """Ask whether the attempt may begin, and return what the event tells of it; raises PolicyViolation."""
         return None
 
-    async def failed_attempt(self, task: NodeTask, attempt: int, error: Mapping[str, Any]) -> None:
+    def made(self, ctx: NodeContext) -> dict[str, Any]:
+        """Return what made what the handler answers, as far as is known by now."""
+        return {"build": self.build, **ctx._made} if self.build else dict(ctx._made)
+
+    async def failed_attempt(
+        self, task: NodeTask, attempt: int, error: Mapping[str, Any], made: Mapping[str, Any]
+    ) -> None:
         """Record one failed attempt; must not raise."""
 
     async def large_body(self, tenant_id: str, encoded: bytes) -> None:
@@ -252,6 +261,8 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
             result["policy"] = permitted
         if ctx._used:
             result["usage"] = ctx._used
+        if made := recorder.made(ctx):
+            result["made"] = made
         await inputs_kept
         await _keep_large(task["tenantId"], outputs, recorder)
         return result
@@ -281,7 +292,7 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
         payload = hidden(payload, ctx.callback_url)
         logger.info("attempt %d of node %s failed", number, ctx.node_id, exc_info=error)
         if ctx.undoes is None:  # of an undo the event tells; rows of attempts are about the work
-            await recorder.failed_attempt(task, number, payload)
+            await recorder.failed_attempt(task, number, payload, recorder.made(ctx))
         await asyncio.wait({inputs_kept}, timeout=INPUTS_SECONDS)
         await checkpoints.settle(patient=True)
         _beat(ctx, checkpoints)

@@ -14,6 +14,7 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from dalang.activities.egress import refusal_within
 from dalang.canonical import compact_json, find_unsafe, safe_text
 from dalang.errors import ErrorPayload, ErrorType
+from dalang.made import provenance_ref
 from dalang.masking import Mask
 from dalang.nodes import NodeFailure
 from dalang.retries import asked_delay_ms, delay_ms, told_delay_ms
@@ -76,6 +77,7 @@ def completed(payload: ErrorPayload, node_id: str, run_id: str, attempt: int, ma
             "origin_run_id": run_id,
             "attempt": attempt,
             "max_attempts": max_attempts,
+            "provenance_ref": provenance_ref(run_id, node_id),
             "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         }
     ).wire()

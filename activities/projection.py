@@ -83,8 +83,9 @@ class StoreRecorder(Recorder):
         enforcer: Enforcer | None = None,
         vault: Vault | None = None,
         artifacts: Artifacts | None = None,
+        build: str = "",
     ) -> None:
-        super().__init__(worker, vault, artifacts)
+        super().__init__(worker, vault, artifacts, build)
         self._engine = engine
         self._public_url = public_url
         self._enforcer = enforcer
@@ -93,7 +94,9 @@ class StoreRecorder(Recorder):
         """Ask the configured policies whether the attempt may begin."""
         return None if self._enforcer is None else await permit(self._enforcer, task, attempt)
 
-    async def failed_attempt(self, task: NodeTask, attempt: int, error: Mapping[str, Any]) -> None:
+    async def failed_attempt(
+        self, task: NodeTask, attempt: int, error: Mapping[str, Any], made: Mapping[str, Any]
+    ) -> None:
         """Record one failed attempt; without Postgres it is only logged, since Temporal's history has it as well."""
         try:
             async with asyncio.timeout(5), transaction(self._engine, task["tenantId"]) as conn:
@@ -109,6 +112,7 @@ class StoreRecorder(Recorder):
                     started_at=activity.info().started_time,
                     ended_at=datetime.now(UTC),
                     worker=self.worker,
+                    made=made,
                 )
         except Exception:
             logger.warning("attempt %d of node %s could not be recorded", attempt, task["nodeId"], exc_info=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,18 @@ from dalang.activities.execution import HandlerLoop
 from dalang.errors import ErrorType
 from dalang.implementations import sha256_of
 from dalang.nodes import InvalidInput, NodeContext, NodeFailure, PolicyViolation, Registration, Registry
+
+
+@lru_cache(maxsize=1000)
+def code_of(function: Any) -> dict[str, str]:
+    """Return which code a function is: its name, and the SHA-256 of the source file as it is at the first call."""
+    plain = inspect.unwrap(function)
+    code = {"type": "python", "coordinate": f"{plain.__module__}:{plain.__qualname__}"}
+    with contextlib.suppress(OSError, TypeError):  # it has no source: made while running, or of a compiled module
+        source = inspect.getsourcefile(plain)
+        if source is not None:
+            code["digest"] = f"sha256:{hashlib.sha256(Path(source).read_bytes()).hexdigest()}"
+    return code
 
 
 class LocalFunctions:
@@ -62,6 +76,7 @@ class LocalFunctions:
         return await self._run(registration, ctx)
 
     async def _run(self, registration: Registration, ctx: NodeContext) -> Any:
+        ctx._made["implementation"] = code_of(registration.function)
         if inspect.iscoroutinefunction(registration.function):
             return await self._loop.run(lambda: registration.call(ctx))
         result = await self._loop.run_in_thread(lambda: registration.call(ctx))

@@ -32,6 +32,7 @@ from dalang.api import (
     nodes,
     plans,
     problems,
+    provenance,
     queue,
     redrives,
     rehearsals,
@@ -90,6 +91,7 @@ _TAGS = [
     {"name": "episodes", "description": "What was done before, and how it ended."},
     {"name": "runtime hub", "description": "Wayang's contract: single tasks for the workers of this Dalang."},
     {"name": "audit", "description": "Proof that nobody rewrote what runs did."},
+    {"name": "provenance", "description": "Where everything in a run came from."},
     {"name": "artifacts", "description": "Files that inputs and outputs refer to."},
     {"name": "codec", "description": "For Temporal's Web UI and CLI: reads and writes encrypted payloads."},
     {"name": "identity", "description": "Who may come in: tokens, and links that sign a browser in."},
@@ -171,6 +173,7 @@ def create_app(settings: Settings) -> FastAPI:
         decisions,
         queue,
         limits,
+        provenance,  # before nodes, whose ids may hold slashes
         nodes,
         human_tasks,
         task_decisions,

@@ -70,6 +70,7 @@ class AttemptItem(Answer):
     started_at: datetime | None
     ended_at: datetime
     worker: str
+    made: dict[str, Any] = Field(default_factory=dict, description="What made it: build, implementation, model.")
 
 
 class NodeDetailResponse(NodeItem):

@@ -21,6 +21,7 @@ from dalang.controls import Controls
 from dalang.deliveries import Deliveries
 from dalang.launch import Launcher, TemporalLink
 from dalang.leasing import Leasing
+from dalang.provenance_reading import Provenances
 from dalang.reaper import Reaper
 from dalang.redriving import Redrives
 from dalang.settings import Settings
@@ -58,6 +59,7 @@ class Services:
         """By address; those that succeed are not counted."""
         self.audit_keys = Keyring.load(settings.audit_keys_path)
         self.indexes = PlanIndexes()
+        self.provenances = Provenances(self.launcher.prepared_of)
         self.listener = Listener(settings.require_database_url(), [CHANNEL, ASSIGNED])
         self.feed = EventFeed(self.listener)
         self.pusher = Pusher(self)

@@ -99,6 +99,11 @@ class Expression:
     _path: tuple[str, ...] | None = field(compare=False, repr=False)
     _analysis: Analysis = field(compare=False, repr=False)
 
+    @property
+    def paths(self) -> tuple[tuple[str, ...], ...]:
+        """Every read: the variable, then the keys known statically, as ``("inputs", "a")``."""
+        return self._analysis.paths
+
 
 @lru_cache(maxsize=8192)
 def compile(source: str, variables: tuple[str, ...] = VARIABLES) -> Expression:

@@ -228,6 +228,7 @@ class NodeContext:
     _stop: threading.Event = field(default_factory=threading.Event)
     _progress: dict[str, Any] = field(default_factory=dict)
     _used: dict[str, Any] = field(default_factory=dict)
+    _made: dict[str, Any] = field(default_factory=dict)
     _counting: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property

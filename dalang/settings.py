@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dalang.breaker import Thresholds
+from dalang.deployment_settings import DeploymentSettings
 from dalang.egress import Egress, read_rule
 from dalang.errors import DalangError
 from dalang.outside_settings import OutsideSettings
@@ -38,7 +39,7 @@ class SettingsError(DalangError):
     """A setting is missing, unknown or invalid; the text names it and says what would be accepted."""
 
 
-class Settings(OutsideSettings, WatchSettings):
+class Settings(DeploymentSettings, OutsideSettings, WatchSettings):
     """All settings of all processes; immutable, made by :meth:`load`.
 
     Built directly it reads nothing but its arguments (tests); units are in the names. Secrets

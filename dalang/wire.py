@@ -381,6 +381,8 @@ class NodeResult(TypedDict):
     """The decision that let the attempt begin, where a rule made one: ``{effect, rule}``."""
     usage: NotRequired[dict[str, Any]]
     """What all attempts of the activity have used: ``{tokens, cost}``."""
+    made: NotRequired[dict[str, Any]]
+    """What made the outputs: ``build`` of the worker, ``implementation``, ``model`` (``dalang/made.py``)."""
 
 
 class AgentRoute(TypedDict):

@@ -33,6 +33,7 @@ with workflow.unsafe.imports_passed_through():
         UndoFailed,
         UndoSucceeded,
     )
+    from dalang.made import made_notes
     from dalang.program import Program
     from dalang.retries import server_delay_ms
     from dalang.usage import usage_of
@@ -351,6 +352,7 @@ def undone(step: Undo, result: Any) -> Event:
     answer = result if isinstance(result, dict) else {}
     outputs = answer.get("outputs")
     notes = {"worker": answer["worker"]} if isinstance(answer.get("worker"), str) else {}
+    notes.update(made_notes(answer.get("made")))
     notes.update(_undo_attempt(answer.get("attempt")))
     notes.update(_usage_notes(answer.get("usage")))
     return UndoSucceeded(step.node_id, outputs if isinstance(outputs, dict) else {}, notes)
@@ -387,6 +389,7 @@ def success(step: Start, result: Any) -> Event:
         return NodeFailed(step.node_id, validation_error(message, {}, step.node_id))
     attempt = result.get("attempt", 1)
     notes: dict[str, Any] = {"worker": result["worker"]} if isinstance(result.get("worker"), str) else {}
+    notes.update(made_notes(result.get("made")))
     notes.update(_policy_notes(result.get("policy")))
     notes.update(_usage_notes(result.get("usage")))
     return NodeSucceeded(step.node_id, outputs, attempt if isinstance(attempt, int) else 1, notes)

@@ -63,6 +63,7 @@ async def converse(
     left = memo.restored() if memo is not None else None
     messages, usage = left or (None, RunUsage())
     meter = _Meter(ctx, named, usage)
+    ctx._made["model"] = {"name": inputs.model or f"{named.provider}:{named.model}", "provider": named.provider}
     ctx.progress(f"asking {inputs.model or 'the default model'}")
     try:
         limits = UsageLimits(request_limit=inputs.max_requests)
@@ -76,6 +77,7 @@ async def converse(
                     memo.keep([*run.all_messages(), *asked], usage)
         assert run.result is not None
         last, output = run.result.response, run.result.output
+        ctx._made["model"] |= _answered_by(last, named)
     except NodeFailure as failure:  # of a tool
         failure.no_effect = failure.no_effect and len(toolbox.calls) == 1
         raise
@@ -187,6 +189,14 @@ def _wrong(schema: Mapping[str, Any], answer: Any) -> str | None:
     except (TooCostly, RecursionError):
         return "The answer is too large to be checked."
     return "\n".join(found) or None
+
+
+def _answered_by(last: ModelResponse, named: NamedModel) -> dict[str, Any]:
+    return {
+        "provider": last.provider_name or named.provider,
+        "version": last.model_name or named.model,
+        "responseId": last.provider_response_id,
+    }
 
 
 def _provenance(

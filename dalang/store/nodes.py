@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.canonical import find_unsafe, safe_text
+from dalang.made import made_of
 from dalang.statuses import NodeStatus
 from dalang.store.projection import body_part
 from dalang.store.references import resolve
@@ -55,7 +56,7 @@ class NodeDetail(NodeState):
 
 @dataclass(frozen=True)
 class Attempt:
-    """A failed attempt of a node, as the worker that made it reported.
+    """A failed attempt of a node, as the worker that made it reported; ``made`` is what made it (``dalang/made.py``).
 
     ``starts`` counts the earlier starts of the same work, each of which counts its attempts from 1.
     """
@@ -69,6 +70,7 @@ class Attempt:
     started_at: datetime | None
     ended_at: datetime
     worker: str
+    made: dict[str, Any]
 
 
 _STATE = [_nodes[one.name] for one in fields(NodeState)]
@@ -139,6 +141,7 @@ async def record_attempt(
     starts: int = 0,
     started_at: datetime | None = None,
     worker: str = "",
+    made: Mapping[str, Any] | None = None,
 ) -> None:
     """Keep a failed attempt; a second report of it changes nothing, and one of a run that is gone is dropped."""
     unsafe = find_unsafe(error)
@@ -154,6 +157,7 @@ async def record_attempt(
         "started_at": literal(started_at, _attempts.started_at.type),
         "ended_at": literal(ended_at),
         "worker": literal(safe_text(worker, 500)),
+        "made": literal(made_of(made), JSONB),
     }
     runs = execution_runs.c
     is_there = select(runs.run_id).where(runs.tenant_id == tenant_id, runs.run_id == run_id).exists()

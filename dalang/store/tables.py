@@ -286,6 +286,7 @@ node_attempts = Table(
     Column("ended_at", DateTime(timezone=True), nullable=False),
     Column("worker", Text, nullable=False),
     number("starts"),
+    json_column("made", "{}"),
     PrimaryKeyConstraint("run_id", "node_id", "generation", "starts", "attempt"),
     of_run(),
     CheckConstraint("generation >= 0 AND starts >= 0 AND attempt > 0", "numbers"),
