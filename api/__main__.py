@@ -8,6 +8,7 @@ import uvicorn
 
 from dalang.activities.catalogue import load_node_modules
 from dalang.api.app import create_app
+from dalang.api.oidc.trusted import Trusted
 from dalang.encryption_keys import watched_keys
 from dalang.enforcement import Enforcer
 from dalang.errors import DalangError
@@ -29,6 +30,7 @@ def main() -> int:
         Enforcer(settings)  # a policy with problems ends the process before it listens
         require_keys(settings, Keyring.load(settings.audit_keys_path), signs=True)  # so do audit keys
         watched_keys(settings)  # and those of encryption
+        Trusted.of(settings)  # and identity providers
         load_node_modules(settings.node_modules)  # so that validation knows their node types
     except DalangError as error:
         sys.stderr.write(f"dalang api: {error}\n")

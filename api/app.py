@@ -72,8 +72,8 @@ from dalang.api.services import Services
 from dalang.api.subscription_schemas import BODIES as SUBSCRIPTION_BODIES
 from dalang.api.task_schemas import BODIES as TASK_BODIES
 from dalang.api.terminations import TerminateRequest
+from dalang.api.ui import providers, sign_in
 from dalang.api.ui import routes as ui
-from dalang.api.ui import sign_in
 from dalang.settings import Settings
 
 _TAGS = [
@@ -186,6 +186,7 @@ def create_app(settings: Settings) -> FastAPI:
         health,
         docs,
         sign_in,
+        providers,
         a2a,
     )
     for router in (*(resource.router for resource in resources), *ui.ROUTERS):

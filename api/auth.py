@@ -25,9 +25,12 @@ from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBea
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dalang.api.observing import is_by
+from dalang.api.oidc import TokenRefused
+from dalang.api.oidc.trusted import Trusted
 from dalang.api.problems import Forbidden, Unauthenticated
 from dalang.api.rates import Rates
 from dalang.api.sessions import COOKIE, CSRF_HEADER, SAFE_METHODS, Sessions, check_not_forged, csrf_of
+from dalang.identity_providers import Provider
 from dalang.store.browser_sessions import SignedIn
 from dalang.store.engine import transaction
 from dalang.store.tokens import Token, verify_token
@@ -77,8 +80,15 @@ class Principal:
 class Tokens:
     """Looks tokens up, remembering for a few seconds what was found, also that nothing was."""
 
-    def __init__(self, engine: AsyncEngine, seconds: float = CACHE_SECONDS, rates: Rates | None = None) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        seconds: float = CACHE_SECONDS,
+        rates: Rates | None = None,
+        trusted: Trusted | None = None,
+    ) -> None:
         self._engine = engine
+        self._trusted = trusted or Trusted(None)
         self._rates = rates or Rates(0)
         self.seconds = seconds
         self._seen: OrderedDict[str, tuple[Token | None, float]] = OrderedDict()
@@ -94,7 +104,11 @@ class Tokens:
 
         Raises:
             TooManyRequests: it asks too often.
+            Unauthenticated: a token of an identity provider is refused; the text says why.
         """
+        provider = self._trusted.provider_of(plain)
+        if provider is not None:
+            return await self._of_provider(provider, plain)
         if len(plain) > MAX_TOKEN_LENGTH:
             return None
         key = hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()
@@ -110,6 +124,15 @@ class Tokens:
         if token is None or (token.expires_at is not None and token.expires_at <= datetime.now(UTC)):
             return None
         return Principal.of(token)
+
+    async def _of_provider(self, provider: Provider, plain: str) -> Principal:
+        try:
+            found = await self._trusted.bearer(provider, plain)
+        except TokenRefused as error:
+            raise Unauthenticated(str(error), presented=True) from None
+        who = found.identity
+        self._rates.take(f"{provider.issuer} {who.tenant_id} {who.subject}")
+        return Principal(who.tenant_id, who.subject, frozenset(who.roles), who.groups, expires_at=found.expires_at)
 
 
 def requires(roles: frozenset[str]) -> Callable[..., Awaitable[Principal]]:

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from dalang.api.auth import MAX_TOKEN_LENGTH, READERS, Tokens, require
+from dalang.api.auth import READERS, Tokens, require
 from dalang.api.problems import Forbidden, Unauthenticated
 from dalang.errors import NotFound
 from dalang.mcp_server.rest import Rest
@@ -84,7 +84,7 @@ class McpEndpoint:
         if scheme.lower() != "bearer" or not token:
             raise Unauthenticated("The request needs a token: Authorization: Bearer <token>.", presented=False)
         tokens: Tokens = Request(scope).app.state.services.tokens
-        principal = await tokens.principal(token) if len(token) <= MAX_TOKEN_LENGTH else None
+        principal = await tokens.principal(token)
         if principal is None:
             raise Unauthenticated("The token is unknown, expired or revoked.", presented=True)
         require(principal, READERS)

@@ -14,6 +14,7 @@ from dalang.api.a2a.pushing import Pusher
 from dalang.api.auth import Tokens
 from dalang.api.feed import EventFeed
 from dalang.api.middleware import Metrics
+from dalang.api.oidc.trusted import Trusted
 from dalang.api.rates import Rates
 from dalang.api.sessions import Sessions
 from dalang.artifacts import Artifacts
@@ -53,7 +54,8 @@ class Services:
         self.deliveries = Deliveries(self.temporal, self.engine, settings.require_database_url())
         self.leasing = Leasing(self.engine)
         self.artifacts = Artifacts.of(self.engine, settings)
-        self.tokens = Tokens(self.engine, rates=Rates(settings.api_requests_per_second))
+        self.trusted = Trusted.of(settings)
+        self.tokens = Tokens(self.engine, rates=Rates(settings.api_requests_per_second), trusted=self.trusted)
         self.sessions = Sessions(self.engine, settings, Rates(settings.api_requests_per_second))
         self.failed_sign_ins = Rates(FAILED_SIGN_INS_PER_SECOND, message="Too many attempts; try again in a minute.")
         """By address; those that succeed are not counted."""
@@ -84,6 +86,7 @@ class Services:
                     await task
             await self.launcher.enforcer.close()
             self.leasing.close()
+            await self.trusted.close()
             await self.engine.dispose()
 
     @asynccontextmanager

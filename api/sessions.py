@@ -119,14 +119,15 @@ def check_origin(request: Request) -> None:
 
 def set_cookie(request: Request, response: Response, cookie: str) -> None:
     """Let the browser keep the session until it is closed, out of the reach of scripts and of other sites."""
-    response.set_cookie(COOKIE, cookie, httponly=True, samesite="lax", secure=_over_https(request), path="/")
+    response.set_cookie(COOKIE, cookie, httponly=True, samesite="lax", secure=is_over_https(request), path="/")
 
 
 def forget_cookie(request: Request, response: Response) -> None:
     """Let the browser forget the session."""
-    response.delete_cookie(COOKIE, httponly=True, samesite="lax", secure=_over_https(request), path="/")
+    response.delete_cookie(COOKIE, httponly=True, samesite="lax", secure=is_over_https(request), path="/")
 
 
-def _over_https(request: Request) -> bool:
+def is_over_https(request: Request) -> bool:
+    """Tell whether the browser speaks TLS, to us or to the proxy before us."""
     public: str = request.app.state.services.settings.public_url
     return request.url.scheme == "https" or public.startswith("https://")

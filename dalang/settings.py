@@ -100,6 +100,11 @@ class Settings(DeploymentSettings, OutsideSettings, WatchSettings):
         ge=0,
         description="So many requests of one token an API server answers, and ten times as many at once; 0: no limit.",
     )
+    identity_providers_file: str = Field(
+        default="",
+        description="YAML file of the OpenID Connect providers whose tokens are taken (`docs/identity.md`); read again "
+        "when it changes.",
+    )
     session_seconds: float = Field(
         default=12 * 3600,
         ge=60,

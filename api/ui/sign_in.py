@@ -6,6 +6,7 @@ is asked about first: it would sign in whoever follows it as somebody else, and 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Annotated
 from urllib.parse import parse_qs
@@ -15,7 +16,7 @@ from starlette.responses import RedirectResponse
 
 from dalang.api.auth import READERS, session_cookie
 from dalang.api.bodies import media_type, read_body
-from dalang.api.problems import UnsupportedMedia
+from dalang.api.problems import Unauthenticated, UnsupportedMedia
 from dalang.api.rates import TooManyRequests
 from dalang.api.services import Service, Services
 from dalang.api.sessions import (
@@ -26,6 +27,7 @@ from dalang.api.sessions import (
     set_cookie,
 )
 from dalang.api.ui.pages import HEADERS, SIGN_IN, html
+from dalang.errors import Unavailable
 from dalang.store.browser_sessions import SignedIn
 
 router = APIRouter(include_in_schema=False)
@@ -43,7 +45,7 @@ async def sign_in_page(request: Request, it: Service, next_: Next = HOME, ticket
     """Show how to sign in, or do it with a ticket."""
     if ticket is not None and request.headers.get("sec-fetch-site", "none") in ("none", "same-origin"):
         return await _with_ticket(request, it, ticket, local_path(next_))
-    return _page(local_path(next_), ticket=ticket)
+    return _page(it, local_path(next_), ticket=ticket)
 
 
 @router.post(SIGN_IN)
@@ -71,29 +73,29 @@ async def sign_out(request: Request, it: Service, cookie: Cookie) -> Response:
 
 async def _with_token(request: Request, it: Services, token: str, next_: str) -> Response:
     try:
-        it.failed_sign_ins.take(_address(request), 0)
+        it.failed_sign_ins.take(address_of(request), 0)
         principal = await it.tokens.principal(token) if token else None
-        if principal is None:
-            it.failed_sign_ins.take(_address(request))
-    except TooManyRequests as error:
-        return _refused(HTTPStatus.TOO_MANY_REQUESTS, str(error), next_)
+    except Unauthenticated as error:
+        return refused(it, HTTPStatus.UNAUTHORIZED, str(error), next_, address_of(request))
+    except Unavailable as error:
+        return _unavailable(it, error, next_)
     if principal is None:
-        return _refused(HTTPStatus.UNAUTHORIZED, "This token is unknown, expired or revoked.", next_)
+        why = "This token is unknown, expired or revoked."
+        return refused(it, HTTPStatus.UNAUTHORIZED, why, next_, address_of(request))
     if not principal.roles & READERS:
-        return _refused(HTTPStatus.FORBIDDEN, "This token has no role that may read.", next_)
+        return refused(it, HTTPStatus.FORBIDDEN, "This token has no role that may read.", next_)
     return await begin_session(request, it, principal.signed_in(), next_)
 
 
 async def _with_ticket(request: Request, it: Services, ticket: str, next_: str) -> Response:
     try:
-        it.failed_sign_ins.take(_address(request), 0)
-        who = await it.sessions.use(ticket)
-        if who is None:
-            it.failed_sign_ins.take(_address(request))
-    except TooManyRequests as error:
-        return _refused(HTTPStatus.TOO_MANY_REQUESTS, str(error), next_)
+        it.failed_sign_ins.take(address_of(request), 0)
+    except Unavailable as error:
+        return _unavailable(it, error, next_)
+    who = await it.sessions.use(ticket)
     if who is None:
-        return _refused(HTTPStatus.UNAUTHORIZED, "This link was used before, or is too old.", next_)
+        why = "This link was used before, or is too old."
+        return refused(it, HTTPStatus.UNAUTHORIZED, why, next_, address_of(request))
     return await begin_session(request, it, who, next_)
 
 
@@ -112,12 +114,29 @@ async def begin_session(request: Request, it: Services, who: SignedIn, next_: st
     return response
 
 
-def _refused(status: HTTPStatus, why: str, next_: str) -> Response:
-    return _page(next_, status=status, problem=why)
+def refused(it: Services, status: HTTPStatus, why: str, next_: str, address: str | None = None) -> Response:
+    """Return the sign-in page that says why; the failure is counted against ``address``, if there is one."""
+    if address is not None:
+        with suppress(TooManyRequests):
+            it.failed_sign_ins.take(address)
+    return _page(it, next_, status=status, problem=why)
 
 
-def _page(next_: str, *, status: int = 200, problem: str | None = None, ticket: str | None = None) -> Response:
-    shown = {"title": "Sign in", "next": next_, "problem": problem, "ticket": ticket}
+def address_of(request: Request) -> str:
+    """Return where a request comes from; behind a proxy that is trusted, what that says."""
+    return request.client.host if request.client else ""
+
+
+def _unavailable(it: Services, error: Unavailable, next_: str) -> Response:
+    too_many = isinstance(error, TooManyRequests)
+    return refused(it, HTTPStatus.TOO_MANY_REQUESTS if too_many else HTTPStatus.SERVICE_UNAVAILABLE, str(error), next_)
+
+
+def _page(
+    it: Services, next_: str, *, status: int = 200, problem: str | None = None, ticket: str | None = None
+) -> Response:
+    providers = [one for one in it.trusted.providers().providers if one.client is not None]
+    shown = {"title": "Sign in", "next": next_, "problem": problem, "ticket": ticket, "providers": providers}
     return html("sign_in.html", shown, status)
 
 
@@ -130,7 +149,3 @@ async def _form(request: Request) -> dict[str, str]:
     except ValueError:
         return {}
     return {name: values[0] for name, values in fields.items()}
-
-
-def _address(request: Request) -> str:
-    return request.client.host if request.client else ""

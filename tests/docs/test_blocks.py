@@ -22,6 +22,7 @@ import pytest
 import yaml
 
 from dalang.activities.mcp.servers import read_servers
+from dalang.identity_providers import read_providers
 from dalang.llm_models import read_models
 from dalang.loading import load_plan
 from dalang.patching import OPERATIONS
@@ -150,6 +151,8 @@ def test_yaml_is_a_plan_or_a_part_of_one(block: Block) -> None:
         read_servers(block.text)
     elif str(block.marks.get("file", "")).endswith("models.yaml"):
         assert read_models(block.text).models
+    elif str(block.marks.get("file", "")).endswith("providers.yaml"):
+        assert read_providers(block.text).providers
     elif not str(block.marks.get("file", "")).startswith("bad"):
         report = load_plan(block.text.encode(), name="plan.yaml")
         assert [str(one) for one in report.problems] == []
