@@ -233,7 +233,7 @@ async def _hold(
     if task.status in TASK_ENDS:
         raise Conflict(_ended(task))
     if "override" not in more:
-        _check_person(who, task)
+        check_person(who, task)
     await it.controls.answer_task(who.tenant_id, task.run_id, what, {**_identity(who, task), **more}, lasting=False)
     return _response(await _task(who, task_id, it), f"The task {done}.")
 
@@ -259,7 +259,7 @@ def check_open(who: Principal, task: Task, digest: str) -> None:
     """
     if task.status in TASK_ENDS:
         raise Conflict(_ended(task))
-    _check_person(who, task)
+    check_person(who, task)
     if digest != task.digest:
         raise Conflict("What the task shows has changed since you read it; read it again.")
 
@@ -283,7 +283,7 @@ async def _check(who: Principal, task: Task, action: str, body: DecideRequest) -
             raise InvalidDocument(problems, "request")
 
 
-def _check_person(who: Principal, task: Task) -> None:
+def check_person(who: Principal, task: Task) -> None:
     """Refuse a person whom the run would refuse; 403 is for who can never decide it, 409 for who has to wait."""
     asked = OpenTask(
         id=str(task.task_id),

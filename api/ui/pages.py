@@ -49,6 +49,7 @@ class Entry:
 NAVIGATION = (
     Entry("overview", "Overview", "/ui/", "overview"),
     Entry("runs", "Runs", "/ui/runs", "runs"),
+    Entry("inbox", "Inbox", "/ui/inbox", "inbox"),
 )
 OPERATIONS: tuple[Entry, ...] = ()
 
@@ -180,6 +181,7 @@ def _environment() -> Environment:
         "duration": telling.duration,
         "number": telling.number,
         "short": telling.short,
+        "priority": telling.priority,
         "pretty": telling.pretty,
     }
     return made

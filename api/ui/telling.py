@@ -59,6 +59,11 @@ def number(value: float) -> str:
     return text.replace(",", "\u202f")
 
 
+def priority(value: int) -> str:
+    """Return a priority by its word, where it has one."""
+    return {-1: "low", 0: "normal", 1: "high", 2: "critical"}.get(value, str(value))
+
+
 def short(identifier: object) -> str:
     """Return the beginning of an id, enough to tell it from its neighbours."""
     return str(identifier)[:8]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -90,6 +90,7 @@ class TaskFilter:
     run_id: UUID | None = None
     assignee: str | None = None
     group: str | None = None
+    groups: Sequence[str] = ()
     mine: Person | None = None
     open: bool | None = None
     overdue: bool | None = None
@@ -106,6 +107,7 @@ class TaskCounts:
     mine: int
 
 
+_NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 _IS_OPEN = _tasks.completed_at.is_(None)
 _IS_OVERDUE = and_(_IS_OPEN, _tasks.due_at < func.now())
 _COMPUTED: dict[str, ColumnElement[Any]] = {
@@ -143,17 +145,24 @@ async def list_tasks(
     wanted: TaskFilter = TaskFilter(),
     *,
     newest_first: bool = False,
+    by_due: bool = False,
     limit: int = 50,
     cursor: str | None = None,
 ) -> Page[TaskSummary]:
-    """Which tasks are there, the most urgent first: by priority, then by age? Raises :class:`paging.InvalidCursor`."""
+    """Which tasks are there, the most urgent first: by priority, then by age, or else by when they are due?
+
+    Raises :class:`paging.InvalidCursor`.
+    """
     query = select(*_SUMMARY).select_from(_WITH_RUN).where(_tasks.tenant_id == tenant_id, *_conditions(wanted))
-    query = _newest(query, cursor) if newest_first else _most_urgent(query, cursor)
+    order = _newest if newest_first else _soonest_due if by_due else _most_urgent
+    query = order(query, cursor)
     found = [TaskSummary(*row) for row in await conn.execute(query.limit(limit + 1))]
     if len(found) <= limit:
         return Page(found, None)
     last = found[limit - 1]
-    key = (last.created_at, last.task_id) if newest_first else (last.priority, last.created_at, last.task_id)
+    if newest_first:
+        return Page(found[:limit], write_cursor(last.created_at, last.task_id))
+    key = (last.priority, (last.due_at or _NEVER) if by_due else last.created_at, last.task_id)
     return Page(found[:limit], write_cursor(*key))
 
 
@@ -210,6 +219,8 @@ def _conditions(wanted: TaskFilter) -> list[ColumnElement[bool]]:
         conditions.append(_tasks.assigned_to == wanted.assignee)
     if wanted.group is not None:
         conditions.append(_tasks.candidate_group == wanted.group)
+    if wanted.groups:
+        conditions.append(_tasks.candidate_group.in_(wanted.groups))
     if wanted.mine is not None:
         conditions += [_IS_OPEN, _could_decide(wanted.mine)]
     if wanted.open is not None:
@@ -233,3 +244,12 @@ def _most_urgent(query: Select[Any], cursor: str | None) -> Select[Any]:
         # A row comparison cannot mix directions; the first condition is the one that the index answers.
         query = query.where(_tasks.priority <= priority, or_(_tasks.priority < priority, later))
     return query.order_by(_tasks.priority.desc(), _tasks.created_at, _tasks.task_id)
+
+
+def _soonest_due(query: Select[Any], cursor: str | None) -> Select[Any]:
+    due = func.coalesce(_tasks.due_at, _NEVER)
+    if cursor is not None:
+        priority, due_at, task_id = read_cursor(cursor, int, datetime, UUID)
+        later = after((due, due_at), (_tasks.task_id, task_id))
+        query = query.where(_tasks.priority <= priority, or_(_tasks.priority < priority, later))
+    return query.order_by(_tasks.priority.desc(), due, _tasks.task_id)

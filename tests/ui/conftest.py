@@ -186,7 +186,7 @@ async def accessible(page: Page) -> None:
         f"{one['id']}: {one['help']}: " + "; ".join(f"{node['html'][:160]}" for node in one["nodes"][:5])
         for one in found["violations"]
     ]
-    assert told == [], page.url
+    assert not told, "\n".join([page.url, *told])
 
 
 async def fits(page: Page) -> None:
