@@ -175,6 +175,28 @@ class PersonAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class SegmentEntry:
+    """What became of one node of a segment: when it began and ended, in milliseconds since the epoch, and how."""
+
+    began: int
+    ended: int
+    end: NodeSucceeded | NodeFailed | NodeStopped
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentEnded:
+    """The segment ``number`` is over: what a worker did, in that order.
+
+    ``alone`` are nodes that have to go by themselves; ``lost`` says that nobody knows what the worker did.
+    """
+
+    number: int
+    entries: Sequence[SegmentEntry] = ()
+    alone: Sequence[str] = ()
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RetryRequested:
     """An operator has a failed node that waits for a decision run again; ``inputs`` replace its inputs key by key."""
 
@@ -350,6 +372,7 @@ Event = (
     | LeaseAnswered
     | NodeDeferred
     | PersonAsked
+    | SegmentEnded
     | RetryRequested
     | SkipRequested
     | PlanRevised
@@ -443,6 +466,25 @@ class GiveBack:
 
 
 @dataclass(frozen=True, slots=True)
+class RunSegment:
+    """Run these nodes forward together, as far as one can get; answered by SegmentEnded with this ``number``.
+
+    ``part`` is what a worker needs of the run (:class:`~dalang.segments.Ahead`).
+    """
+
+    number: int
+    nodes: Sequence[str]
+    part: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class StopSegment:
+    """Begin no more nodes of the segment ``number``; it is answered by what was done until then."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class MakePlan:
     """Ask the plan's planner for the next revision; answered by PlanRevised or ReplanFailed with this ``number``.
 
@@ -455,4 +497,4 @@ class MakePlan:
     problems: Sequence[Mapping[str, Any]] = ()
 
 
-Step = Start | Stop | Undo | Ask | GiveBack | MakePlan
+Step = Start | Stop | Undo | Ask | GiveBack | RunSegment | StopSegment | MakePlan

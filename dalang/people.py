@@ -48,13 +48,17 @@ class People(Asking):
         """Keep AWAITING_HITL true to its meaning: people are asked, and nothing can move until they decide."""
         if self.status not in (RunStatus.RUNNING, RunStatus.AWAITING_HITL):
             return
-        moving = (NodeStatus.RUNNING, NodeStatus.RETRYING, NodeStatus.QUEUED)
-        waits = bool(self.tasks) and not any(self.counts.get(status) for status in moving)
-        waits = waits and not self._working_on and self._next_startable() is None
+        waits = bool(self.tasks) and not self._is_moving()
         if waits and self.status is RunStatus.RUNNING:
             self._move_run(RunStatus.AWAITING_HITL, EventType.PLAN_AWAITING_HITL, {"tasks": len(self.tasks)})
         elif not waits and self.status is RunStatus.AWAITING_HITL:
             self._move_run(RunStatus.RUNNING, EventType.PLAN_RESUMED, {})
+
+    def _is_moving(self) -> bool:
+        """Whether something goes on, or is about to, without anybody's decision."""
+        moving = (NodeStatus.RUNNING, NodeStatus.RETRYING, NodeStatus.QUEUED)
+        at_work = any(self.counts.get(status) for status in moving) or bool(self._working_on)
+        return at_work or self._next_startable() is not None
 
     # -- human nodes -------------------------------------------------------------------------------------------------
 

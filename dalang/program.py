@@ -68,6 +68,8 @@ class Program:
         self._index_edges(document["edges"])
         self.joins: list[str] = [node.get("join", "allLive") for node in self.nodes]
         self.ranks = self._remaining_work()
+        self.light: tuple[int, ...] = tuple(number for number, node in enumerate(self.nodes) if "light" in node)
+        """Nodes that are short and safe to run twice: several may be worked on in one activity."""
         self._templates: dict[int, Template | None] = {}
         self._items_templates: dict[int, Template | None] = {}
         self._task_templates: dict[int, Template | None] = {}

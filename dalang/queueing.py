@@ -148,9 +148,13 @@ class Queueing(Deciding):
 
     # -- attempts --------------------------------------------------------------------------------------------------
 
+    def _makes_attempts(self, node: int) -> bool:
+        """Whether the attempts of a node at work are made here, one by one, and not by Temporal."""
+        return node in self.leases
+
     def _again(self, node: int, error: Mapping[str, Any], notes: Mapping[str, Any]) -> bool:
         """Give the lease of a failed attempt back; tell whether the node makes another attempt."""
-        if node not in self.leases:
+        if not self._makes_attempts(node):
             return False
         self._withdraw(node)
         made = self.attempts[node] = self.attempts.get(node, 0) + 1

@@ -26,7 +26,7 @@ Statuses and possible moves stand in ``statuses.py``, the state and its indexes 
 ``hearing.py`` and ``callbacks.py``, people and their tasks in ``people.py``, what handlers ask them in
 ``questions.py``, nodes that hold other nodes in ``containers.py``, other plans for a run that goes on in
 ``revising.py``, the beginning from what another run came to in ``reviving.py``, compensation in ``undoing.py``, budgets
-in ``budgeting.py``; DESIGN sections 3 and 4.
+in ``budgeting.py``, nodes that are worked on together in ``segmenting.py``; DESIGN sections 3 and 4.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ from dataclasses import dataclass
 from heapq import heappop
 from typing import Any
 
-from dalang.budgeting import Budgeting
 from dalang.dataflow import InvalidInputs, edge_values, expression_error, render_inputs, validation_error
 from dalang.events import (
     AlarmRang,
@@ -58,6 +57,7 @@ from dalang.events import (
     ReplanFailed,
     ResumeRequested,
     RetryRequested,
+    SegmentEnded,
     SkipRequested,
     Start,
     Step,
@@ -75,6 +75,7 @@ from dalang.expressions import ExpressionError
 from dalang.joining import START
 from dalang.program import Program
 from dalang.run_state import BLOCKED, LIVE, PENDING
+from dalang.segmenting import Segmenting
 from dalang.statuses import IN_FLIGHT, ImpossibleMove, NodeStatus, RunStatus
 from dalang.wire import EventType
 
@@ -87,7 +88,7 @@ _ENDS = (NodeSucceeded, NodeFailed, NodeStopped, NodeDeferred, PersonAsked, Undo
 SKIPPED, CANCELLED, RUNNING = NodeStatus.SKIPPED, NodeStatus.CANCELLED, NodeStatus.RUNNING
 
 
-class Run(Budgeting):
+class Run(Segmenting):
     """One run of a program. ``max_in_flight`` bounds activities in flight where the plan does not."""
 
     @classmethod
@@ -115,9 +116,7 @@ class Run(Budgeting):
         if refusal is not None:
             raise refusal
         self._at = at
-        if isinstance(event, _ENDS):
-            self._spend(event.notes)
-        RULES[type(event)].handler(self, event)
+        self._take_end(event)
         self._settle()
         self._weigh_waiting()
         self._close()
@@ -180,6 +179,11 @@ class Run(Budgeting):
         if seed:
             self._take_over(seed)
         self._find_ready(range(self.program.first_finally))
+
+    def _take_end(self, event: Event) -> None:
+        if isinstance(event, _ENDS):
+            self._spend(event.notes)
+        RULES[type(event)].handler(self, event)
 
     def _succeeded(self, event: NodeSucceeded) -> None:
         node, outputs = self.program.index[event.node], event.outputs
@@ -261,14 +265,16 @@ class Run(Budgeting):
                     steps.append(undo)
                 elif not self._has_ready():
                     break
-            else:
+            elif not self._gather(node):
                 started = self._start(node)
                 if started is not None:
                     steps.append(self._with_past(started))
         steps.extend(self._lease_steps(starting))
         self._weigh_waiting()
         if starting:
+            steps.extend(self._segments_due())
             steps.extend(self._plans_due())
+        steps.extend(self._stops_of_segments())
         stops = [node for node in self._to_stop if self.statuses[node] in IN_FLIGHT and node not in self.waits]
         steps.extend(Stop(self.program.ids[node], node in self.halting and not self.ending) for node in stops)
         self._to_stop = []
@@ -365,14 +371,18 @@ class Run(Budgeting):
         for node in range(self.program.first_finally):
             status = self.statuses[node]
             if status is PENDING:
-                self._move_node(node, CANCELLED, EventType.NODE_CANCELLED, {})
-                self._let_go(node)
+                if node not in self._claimed:  # those may have begun; what did not is cancelled with their segment
+                    self._cancel_unstarted(node)
             elif node in self.waits or status is NodeStatus.AWAITING_HITL:
                 self._cancel_wait(node)
             elif node in self.again:
                 self._cancel_between(node)
             elif status in IN_FLIGHT and node not in self.halting:  # those are told already
                 self._to_stop.append(node)
+
+    def _cancel_unstarted(self, node: int) -> None:
+        self._move_node(node, CANCELLED, EventType.NODE_CANCELLED, {})
+        self._let_go(node)
 
     def _end_early(self, node: int) -> None:
         """End the run because of a failed node, after everything that its failure decides by itself."""
@@ -455,6 +465,7 @@ RULES: dict[type, Rule] = {
     AlarmRang: Rule("alarm", Run._never_refused, Run._ring),
     LeaseAnswered: Rule("lease", Run._answer_refusal, Run._lease_answered),
     NodeDeferred: Rule("deferral", Run._deferral_refusal, Run._deferred),
+    SegmentEnded: Rule("segment ended", Run._segment_refusal, Run._segment_ended),
     PersonAsked: Rule("question", Run._question_refusal, Run._person_asked),
     RetryRequested: Rule("retry", Run._decision_refusal, Run._retry),
     SkipRequested: Rule("skip", Run._decision_refusal, Run._skip),

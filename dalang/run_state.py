@@ -28,9 +28,9 @@ from dalang.wire import ENGINE_VERSION, EventType, Fact
 UNRESOLVED, LIVE, DEAD, BLOCKED = range(4)
 """States of an edge."""
 
-ACTIVITY, SLEEP, WAIT, CONTAINER = range(4)
-"""Kinds of slots: of activities, of the driver's timers, of nodes that wait in the state machine itself, and of nodes
-whose work is a run below them."""
+ACTIVITY, SLEEP, WAIT, CONTAINER, LIGHT = range(5)
+"""Kinds of slots: of activities, of the driver's timers, of nodes that wait in the state machine itself, of nodes whose
+work is a run below them, and of nodes that are worked on together (``segmenting.py``)."""
 CORE_WAITS = frozenset({"timer", "event", "human"})
 """Node types that nobody outside works on: the state machine itself begins and ends them (``waiting.py``)."""
 _FREE = {"sleep": SLEEP, **dict.fromkeys(CORE_WAITS, WAIT), **dict.fromkeys(CONTAINER_TYPES, CONTAINER)}
@@ -127,13 +127,17 @@ class RunState:
 
     def _next_startable(self) -> int | None:
         """Return the ready node whose turn it is, or None when none is ready or no slot is free."""
-        limits = (self._max_in_flight, MAX_SLEEPING, MAX_WAITING, MAX_CHILDREN)
+        limits = (self._max_in_flight, MAX_SLEEPING, MAX_WAITING, MAX_CHILDREN, self._light_slots())
         for heap, busy, limit in zip(self._ready, self._busy, limits, strict=True):
             while heap and self.statuses[heap[0][-1]] is not PENDING:
                 heappop(heap)  # it was skipped or cancelled meanwhile
             if heap and busy < limit:
                 return heap[0][-1]
         return None
+
+    def _light_slots(self) -> int:
+        """Return how many nodes may be worked on together."""
+        return 0
 
     def _drop_unread(self, sources: tuple[int, ...]) -> None:
         """One reader of these nodes' outputs is done; drop what nobody may read any more."""
@@ -154,10 +158,8 @@ class RunState:
         program = self.program
         count = len(program.ids)
         self._holds = IN_FLIGHT if program.max_in_flight is not None else HOLDS_SLOT
-        # An explicit maxInFlight counts every node that is RUNNING, whatever it does; one that asks a person is not.
-        slots = {"human": WAIT} if program.max_in_flight is not None else _FREE
-        self._slots = [slots.get(kind, ACTIVITY) for kind in program.types]
-        self._ready: tuple[list[tuple[int, int, int]], ...] = ([], [], [], [])
+        self._slots = self._slot_kinds()
+        self._ready: tuple[list[tuple[int, int, int]], ...] = ([], [], [], [], [])
         self._readied = bytearray(count)
         self._waiting = [0] * count
         self._live = [0] * count
@@ -168,7 +170,7 @@ class RunState:
             self._live[target] += state == LIVE
             self._blocked[target] += state == BLOCKED
         self.counts: dict[NodeStatus, int] = {}
-        self._busy = [0, 0, 0, 0]
+        self._busy = [0, 0, 0, 0, 0]
         self._open = [0, 0]
         self._readers = [0] * count
         for node, status in enumerate(self.statuses):
@@ -185,6 +187,12 @@ class RunState:
                     self._readers[source] += 1
         for source in program.kept:
             self._readers[source] += 1
+
+    def _slot_kinds(self) -> list[int]:
+        """Return by node which kind of slot it holds while it is at work."""
+        # An explicit maxInFlight counts every node that is RUNNING, whatever it does; one that asks a person is not.
+        slots = {"human": WAIT} if self.program.max_in_flight is not None else _FREE
+        return [slots.get(kind, ACTIVITY) for kind in self.program.types]
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as compact JSON, for continue-as-new: everything but facts and indexes."""

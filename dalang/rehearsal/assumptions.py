@@ -44,6 +44,7 @@ class RehearsedProgram(Program):
         self.unread: frozenset[int] = frozenset()
         self._compiled: dict[int, Expression] = {}
         super().__init__(document)
+        self.light = ()  # how nodes are handed out changes nothing of what becomes of them
         # Nobody could help where the inputs of an undo read what is only known when something has really happened.
         self.compensations = {node: {**undo, "inputs": {}} for node, undo in self.compensations.items()}
 
