@@ -18,6 +18,7 @@ from dalang.activities.http import Http
 from dalang.activities.llm import Llm
 from dalang.activities.memory import Memories, tell
 from dalang.activities.python import LocalFunctions
+from dalang.activities.segments import segment_activity
 from dalang.errors import DalangError
 from dalang.llm_models import ANY
 from dalang.nodes import NodeContext, Registry, registry
@@ -115,7 +116,7 @@ def node_activities(
             return await attempt(task, handler, recorder)
         return await guarded(gate, breaker_key(task, known), task, lambda: attempt(task, handler, recorder))
 
-    return [_activity(name, choose, one) for name, choose in handlers.items()]
+    return [*(_activity(name, choose, one) for name, choose in handlers.items()), segment_activity(handlers, one)]
 
 
 def _activity(

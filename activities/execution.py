@@ -277,7 +277,7 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
             stop["until"] = cancelled.until
         if ctx._used:
             stop["usage"] = ctx._used
-        if len(stop) == 1 or not _is_wanted_to_stop():
+        if len(stop) == 1 or not is_wanted_to_stop():
             raise
         return stop
     except AskPerson as asked:
@@ -310,7 +310,7 @@ def _is_for_others(task: NodeTask, activity_type: str) -> bool:
     return activity_type == PERMIT_NODE or (activity_type == AGENT and "agent" in task)
 
 
-def _is_wanted_to_stop() -> bool:
+def is_wanted_to_stop() -> bool:
     """Tell whether the workflow had the activity cancelled; else it is the worker that ends, or time is up."""
     details = activity.cancellation_details()
     return details is not None and details.cancel_requested

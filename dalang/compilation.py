@@ -9,6 +9,7 @@ from typing import Any
 from dalang.errors import ErrorType
 from dalang.graph import critical_path
 from dalang.implementations import carried_out_as, implementation_document
+from dalang.local_execution import LOCAL_START_TO_CLOSE_MS, is_local
 from dalang.nesting import CONTAINER_TYPES, body_plan, is_node
 from dalang.plan import (
     Node,
@@ -41,7 +42,7 @@ def compile_plan(plan: Plan) -> dict[str, Any]:
     index = {node.node_id: number for number, node in enumerate(nodes)}
     retries: dict[str, int] = {}
     retry_documents: list[dict[str, Any]] = []
-    node_documents = []
+    node_documents: list[dict[str, Any]] = []
     for node in nodes:
         once = RetryPolicy(max_attempts=1) if node.type in CONTAINER_TYPES else None
         number = _number(node.retry_policy or once, node.type, plan, retries, retry_documents)
@@ -55,6 +56,10 @@ def compile_plan(plan: Plan) -> dict[str, Any]:
             written = _inputs_of(node) if undo.inputs is None else undo.inputs
             number = _number(undo.retry_policy, undo.type, plan, retries, retry_documents)
             node_document["compensation"] = _compensation_document(undo, number, written)
+        if len(node_documents) < len(plan.nodes) and is_local(plan, node):
+            node_document["light"] = True
+            if node.timeouts.start_to_close is None:
+                node_document["timeouts"][0] = LOCAL_START_TO_CLOSE_MS
         node_documents.append(node_document)
     document: dict[str, Any] = {
         "v": PROGRAM_VERSION,

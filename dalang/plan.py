@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from dalang.canonical import digest
 from dalang.durations import Duration
 from dalang.plan_base import BackoffStrategy as BackoffStrategy
+from dalang.plan_base import Execution as Execution
 from dalang.plan_base import Model, Priority
 from dalang.plan_base import RetryPolicy as RetryPolicy
 from dalang.plan_base import Timeouts as Timeouts
@@ -182,6 +183,11 @@ class Node(Model):
         None, description="What an agent or a function is given of the past, and where it works apart from others."
     )
     priority: Priority | None = Field(None, description="Among ready nodes, larger first; default: the plan's.")
+    execution: Execution | None = Field(
+        None,
+        description="durable, or local: the node is short and safe to run twice, so that a worker may run several such"
+        " nodes forward in one go. Default: the plan's.",
+    )
     join: str = Field(
         "allLive",
         max_length=4000,
@@ -232,6 +238,9 @@ class PlanHead(Model):
     )
     max_retries: int | None = Field(
         None, ge=1, le=1000, strict=True, description="maxAttempts of nodes without retryPolicy."
+    )
+    execution: Execution = Field(
+        Execution.DURABLE, description="Of nodes that do not say: durable or local; local only where a node can be."
     )
     max_in_flight: int | None = Field(
         None, ge=1, le=1000, strict=True, description="Nodes RUNNING at once; 1 is sequential."

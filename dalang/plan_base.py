@@ -29,6 +29,15 @@ Priority = Annotated[
 ]
 
 
+class Execution(StrEnum):
+    """How a node is executed."""
+
+    DURABLE = "durable"
+    """As an activity of its own: its beginning, attempts and end are in the history of the run."""
+    LOCAL = "local"
+    """Together with others of its kind: it is short, and safe to run twice."""
+
+
 class Model(BaseModel):
     """The base of every part of a plan: frozen, camelCase, nothing unknown, nothing coerced.
 

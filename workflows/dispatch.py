@@ -34,10 +34,11 @@ with workflow.unsafe.imports_passed_through():
         UndoSucceeded,
     )
     from dalang.made import made_notes
+    from dalang.node_task import node_task, take_fields
     from dalang.program import Program
     from dalang.retries import server_delay_ms
     from dalang.usage import usage_of
-    from dalang.wire import DEFERRED, Checkpoint, NodeTask, activity_id, idempotency_key, is_checkpoint
+    from dalang.wire import DEFERRED, Checkpoint, NodeTask, activity_id, is_checkpoint
     from dalang.workflows.elsewhere import work_elsewhere
     from dalang.workflows.questions import person_asked
 
@@ -84,7 +85,7 @@ def _deferral(node_id: str, cause: BaseException | None) -> NodeDeferred | None:
         tuple(str(one)[:500] for one in short[:20]) if isinstance(short, list) else (),
         attempts if _is_count(attempts) else 0,
         _left(cause),
-        _usage_notes(_used(cause)),
+        usage_notes(_used(cause)),
     )
 
 
@@ -122,9 +123,8 @@ class Dispatcher:
     def begin(self, step: Start) -> asyncio.Task[Any]:
         """Begin an activity and return its handle."""
         node = self._program.nodes[step.node]
-        retry = self._program.retries[node["retry"]]
         start_to_close, schedule_to_close, heartbeat = node["timeouts"]
-        task = self._task(step, node, retry, start_to_close)
+        task = node_task(self._program, step, self._run_id, self._tenant_id, self._about, self._key_root)
         summary = node.get("name", step.node_id)[:200]
         priority = temporal_priority(self._program.node_priority(step.node), self._tenant_id)
         route = step.route or {}
@@ -179,8 +179,8 @@ class Dispatcher:
                 "error": dict(step.undoes["error"]),
             },
         }
-        _name(task, node, ("name", "metadata"))
-        _name(task, compensation, ("handler", "capabilities", "secrets"))
+        take_fields(task, node, ("name", "metadata"))
+        take_fields(task, compensation, ("handler", "capabilities", "secrets"))
         return workflow.start_activity(
             task["type"],
             task,
@@ -195,42 +195,6 @@ class Dispatcher:
             priority=temporal_priority(self._program.node_priority(step.node), self._tenant_id),
         )
 
-    def _key(self, step: Start | Undo) -> str:
-        return idempotency_key(self._key_root, step.node_id, 0, step.generation)
-
-    def _task(self, step: Start, node: dict[str, Any], retry: dict[str, Any], start_to_close: int) -> NodeTask:
-        task: NodeTask = {
-            "runId": self._run_id,
-            "tenantId": self._tenant_id,
-            "nodeId": step.node_id,
-            "type": step.type,
-            "inputs": dict(step.inputs),
-            "key": self._key(step),
-            "generation": step.generation,
-            "startToCloseMs": start_to_close,
-            "retry": retry,
-            "run": self._about,
-        }
-        if "compensation" in node:
-            task["undoable"] = True
-        if "callback" in node:
-            task["callback"] = True
-        if "evaluator" in node:
-            task["evaluator"] = True
-        if step.lease is not None or step.attempt > 1:
-            task["attempt"] = step.attempt
-        if step.agent is not None:
-            task["agent"] = step.agent
-        copied = ("name", "handler", "capabilities", "metadata", "implementation", "resources", "memory", "secrets")
-        _name(task, node, copied)
-        if step.starts:
-            task["starts"] = step.starts
-        if step.checkpoint is not None:
-            task["checkpoint"] = step.checkpoint
-        if step.answer is not None:
-            task["answer"] = step.answer
-        return task
-
     def invalid(self, step: Start, message: str) -> Event:
         """Return the failure of a node whose inputs are of no use."""
         return NodeFailed(step.node_id, validation_error(message, {}, step.node_id))
@@ -242,7 +206,7 @@ class Dispatcher:
         repeating it.
         """
         cause = _cause(error)
-        asked = person_asked(step.node_id, cause, _left(cause), _usage_notes(_used(cause)))
+        asked = person_asked(step.node_id, cause, _left(cause), usage_notes(_used(cause)))
         no_attempt = asked or _deferral(step.node_id, cause)
         if no_attempt is not None:
             return no_attempt
@@ -254,7 +218,7 @@ class Dispatcher:
         payload, lost = self._payload(step.node_id, attempts, cause)
         cut_short = isinstance(error, ActivityError) and error.retry_state is RetryState.CANCEL_REQUESTED
         notes = _policy_notes(payload.get("details")) if payload.get("type") == ErrorType.POLICY_VIOLATION else {}
-        notes.update(_usage_notes(_used(cause)))
+        notes.update(usage_notes(_used(cause)))
         return NodeFailed(
             step.node_id, payload, notes, lost=lost, checkpoint=_left(cause), cut_short=interrupted and cut_short
         )
@@ -263,7 +227,7 @@ class Dispatcher:
         """Return what the end of a compensation's activity by ``error`` means."""
         attempts = step.compensation["retry"]["attempts"]
         payload, _ = self._payload(step.node_id, attempts, _cause(error))
-        notes = {**_undo_attempt(payload.get("attempt")), **_usage_notes(_used(_cause(error)))}
+        notes = {**_undo_attempt(payload.get("attempt")), **usage_notes(_used(_cause(error)))}
         return UndoFailed(step.node_id, payload, notes)
 
     def _payload(self, node_id: str, attempts: int, cause: BaseException | None) -> tuple[dict[str, Any], bool]:
@@ -315,12 +279,6 @@ def _cause(error: BaseException) -> BaseException | None:
     return error.cause if isinstance(error, ActivityError) else error
 
 
-def _name(task: NodeTask, source: Mapping[str, Any], fields: tuple[str, ...]) -> None:
-    for field in fields:
-        if field in source:
-            task[field] = source[field]  # type: ignore[literal-required]  # the names are those of NodeTask
-
-
 def _undo_attempt(attempt: Any) -> dict[str, Any]:
     return {"undoAttempt": attempt} if isinstance(attempt, int) and not isinstance(attempt, bool) else {}
 
@@ -333,7 +291,7 @@ def _used(cause: BaseException | None) -> Any:
     return beats[0].get("usage") if beats and isinstance(beats[0], dict) else None
 
 
-def _usage_notes(told: Any) -> dict[str, Any]:
+def usage_notes(told: Any) -> dict[str, Any]:
     """Return what an event tells of what was used."""
     found = usage_of(told)
     return {"usage": found} if found else {}
@@ -354,7 +312,7 @@ def undone(step: Undo, result: Any) -> Event:
     notes = {"worker": answer["worker"]} if isinstance(answer.get("worker"), str) else {}
     notes.update(made_notes(answer.get("made")))
     notes.update(_undo_attempt(answer.get("attempt")))
-    notes.update(_usage_notes(answer.get("usage")))
+    notes.update(usage_notes(answer.get("usage")))
     return UndoSucceeded(step.node_id, outputs if isinstance(outputs, dict) else {}, notes)
 
 
@@ -375,24 +333,24 @@ def stopped(step: Start, result: Any, stopping: bool) -> NodeStopped | None:
     checkpoint, until = result.get("checkpoint"), result.get("until")
     return NodeStopped(
         step.node_id,
-        _usage_notes(result.get("usage")),
+        usage_notes(result.get("usage")),
         checkpoint=checkpoint if is_checkpoint(checkpoint) else None,
         until=until if type(until) is int and 0 <= until <= MAX_INTEGER else None,
     )
 
 
-def success(step: Start, result: Any) -> Event:
+def success(node_id: str, result: Any) -> NodeSucceeded | NodeFailed:
     """Return what an activity's result means; a worker in another language may have sent anything."""
     outputs = result.get("outputs") if isinstance(result, dict) else None
     if not isinstance(outputs, dict):
         message = "the worker answered without an object 'outputs'"
-        return NodeFailed(step.node_id, validation_error(message, {}, step.node_id))
+        return NodeFailed(node_id, validation_error(message, {}, node_id))
     attempt = result.get("attempt", 1)
     notes: dict[str, Any] = {"worker": result["worker"]} if isinstance(result.get("worker"), str) else {}
     notes.update(made_notes(result.get("made")))
     notes.update(_policy_notes(result.get("policy")))
-    notes.update(_usage_notes(result.get("usage")))
-    return NodeSucceeded(step.node_id, outputs, attempt if isinstance(attempt, int) else 1, notes)
+    notes.update(usage_notes(result.get("usage")))
+    return NodeSucceeded(node_id, outputs, attempt if isinstance(attempt, int) else 1, notes)
 
 
 def _timeout_name(cause: TimeoutError) -> str:

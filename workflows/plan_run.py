@@ -30,8 +30,10 @@ with workflow.unsafe.imports_passed_through():
         GiveBack,
         MakePlan,
         NodeSucceeded,
+        RunSegment,
         Start,
         Stop,
+        StopSegment,
         TenantBudgetSpent,
         TimedOut,
         Undo,
@@ -50,6 +52,7 @@ with workflow.unsafe.imports_passed_through():
     from dalang.workflows.lease_desk import LeaseDesk
     from dalang.workflows.planners import Planners
     from dalang.workflows.recording import FactFlow, identity_of
+    from dalang.workflows.segments import Segments
 
 DRAIN_SECONDS = 10
 """How long a run waits for a quiet point before it starts nodes again, while its history may still grow."""
@@ -127,6 +130,9 @@ class PlanRun(Planners, AnsweringPeople):
         self._authority = Authority(self._tenant_id, self._run_id, state.get("authority"), "child" in state)
         self._children = Children(self._run, state)
         self._desk = LeaseDesk(self._run, self._run_id, self._tenant_id, self._inbox.append)
+        self._segments = Segments(
+            self._run_id, self._tenant_id, self._run.key_root, self._program.priority, self._inbox.append
+        )
         self._wakes = dict(state.get("wakes", {}))
         self._rejections = state.get("rejections", 0)
         self._shown = self._run.status
@@ -220,6 +226,10 @@ class PlanRun(Planners, AnsweringPeople):
                 self._begin_undo(step)
             elif isinstance(step, MakePlan):
                 self._plan(step)
+            elif isinstance(step, RunSegment):
+                self._segments.begin(step)
+            elif isinstance(step, StopSegment):
+                self._segments.stop(step.number)
             elif step.type == "sleep":
                 self._begin_sleep(step)
             else:
@@ -333,7 +343,7 @@ class PlanRun(Planners, AnsweringPeople):
             self._inbox.append(NodeSucceeded(step.node_id, {}))
         else:
             result = task.result()
-            self._inbox.append(stopped(step, result, told) or success(step, result))
+            self._inbox.append(stopped(step, result, told) or success(step.node_id, result))
 
     def _is_stored_by_worker(self, fact: wire.Fact) -> bool:
         node = self._program.index[fact["nodeId"]]
@@ -368,7 +378,8 @@ class PlanRun(Planners, AnsweringPeople):
     # -- continue-as-new -------------------------------------------------------------------------------------------
 
     def _in_flight_activities(self) -> int:
-        return len(self._in_flight) - len(self._wakes) + (self._planner is not None)
+        at_work = len(self._in_flight) + len(self._segments) - len(self._wakes)
+        return at_work + (self._planner is not None)
 
     def _holding(self) -> bool:
         """Whether nothing may be started now: too much is not stored yet, or a quiet point is waited for."""

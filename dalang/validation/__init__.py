@@ -13,6 +13,7 @@ from typing import Any
 from dalang.plan import MAX_EDGES, MAX_NODES, Plan, with_derived_ids
 from dalang.validation.codes import CODES
 from dalang.validation.containers import check_containers
+from dalang.validation.execution import check_execution
 from dalang.validation.human_tasks import check_human_tasks
 from dalang.validation.implementations import check_implementations
 from dalang.validation.input_schema import check_input_schema
@@ -72,6 +73,7 @@ class _Validation:
         draft = build_draft(shape, problems)
         check_structure(draft, shape.has_nodes, problems)
         check_node_types(draft, self._node_types, problems)
+        check_execution(draft, problems)
         check_implementations(draft, self._node_types, problems)
         check_undo(draft, self._node_types, problems)
         check_planner(draft, self._node_types, problems)

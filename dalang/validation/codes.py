@@ -51,6 +51,7 @@ CODES: dict[str, Code] = {
     # Types, ports, inputs of the built-in types
     "UNKNOWN_NODE_TYPE": Code("error", "The type is neither built in nor registered."),
     "NOT_INTERRUPTIBLE": Code("error", "`interruptible: true` on a node that only waits, or is a run of its own."),
+    "NOT_LOCAL": Code("error", "`execution: local` on a node that cannot be run together with others."),
     "UNKNOWN_HANDLER": Code("error", "A python node names a function that is not registered."),
     "BAD_IMPLEMENTATION": Code("error", "A node's implementation does not say what to run, or not exactly which."),
     "AMBIGUOUS_IMPLEMENTATION": Code(

@@ -11,10 +11,7 @@ from typing import Any
 from dalang.validation.report import Problems, Steps
 
 NODE_TYPES: Mapping[str, str] = {}
-NODE_FIELDS: Mapping[str, str] = {
-    "execution": "choosing how a node is executed",
-    "light": "short nodes within the workflow",
-}
+NODE_FIELDS: Mapping[str, str] = {}
 PLAN_FIELDS: Mapping[str, str] = {}
 
 

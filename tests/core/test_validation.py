@@ -60,13 +60,14 @@ GOOD: Document = {
 }
 
 Change = Callable[[Document], Any]
-LATER_TYPE = "hologram"
+LATER_TYPE, LATER_FIELD = "hologram", "telepathy"
 
 
 @pytest.fixture(autouse=True)
 def _a_type_of_a_later_version(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which there need not be just now."""
     monkeypatch.setattr(later, "NODE_TYPES", {**later.NODE_TYPES, LATER_TYPE: "what nobody has built"})
+    monkeypatch.setattr(later, "NODE_FIELDS", {**later.NODE_FIELDS, LATER_FIELD: "what nobody can do"})
 
 
 def setting(*path: Any) -> Change:
@@ -232,8 +233,10 @@ ERRORS: list[tuple[Change, str, str]] = [
     (setting("timeout", "0s"), "/timeout", "ZERO_DURATION"),
     (setting("nodes", 0, "timeouts", {"heartbeat": "0s"}), "/nodes/0/timeouts/heartbeat", "ZERO_DURATION"),
     # later versions
-    (setting("nodes", 0, "execution", "local"), "/nodes/0/execution", "FEATURE_UNAVAILABLE"),
+    (setting("nodes", 0, LATER_FIELD, "x"), f"/nodes/0/{LATER_FIELD}", "FEATURE_UNAVAILABLE"),
     (setting("nodes", 3, "type", LATER_TYPE), "/nodes/3/type", "FEATURE_UNAVAILABLE"),
+    (setting("nodes", 0, "execution", "swift"), "/nodes/0/execution", "BAD_VALUE"),
+    (changes(setting("nodes", 0, "execution", "local"), setting("nodes", 0, "pivot", True)), "/nodes/0/execution", "NOT_LOCAL"),
     # human nodes
     (setting("nodes", 3, "task", {"title": "x"}), "/nodes/3/task", "TASK_WITHOUT_PERSON"),
     (setting("nodes", 3, "task", {"titel": "x"}), "/nodes/3/task/titel", "UNKNOWN_FIELD"),
@@ -527,7 +530,7 @@ def test_an_input_that_is_an_expression_is_not_judged() -> None:
     assert validate(with_node(type="http", inputs=inputs)).ok
 
 
-@pytest.mark.parametrize("field", later.NODE_FIELDS)
+@pytest.mark.parametrize("field", [LATER_FIELD, *later.NODE_FIELDS])
 def test_node_fields_of_later_versions(field: str) -> None:
     """A field this version would ignore refuses the plan, and nothing else is said about it."""
     (problem,) = validate(with_node(type="noop", **{field: {}})).problems

@@ -71,8 +71,14 @@ async def test_a_worker_that_is_told_to_end_drains(workers: Site, folder: Path) 
     assert any(pid != old for attempts in asked.values() for _, pid in attempts)
 
 
-async def test_a_handler_that_kills_its_worker_fails_as_its_policy_says(settings: Settings, folder: Path) -> None:
-    """It is tried maxAttempts times in workers that start anew, then fails with TIMEOUT; others keep their effects."""
+@pytest.mark.parametrize("execution", ["durable", pytest.param("local", marks=pytest.mark.soak)])
+async def test_a_handler_that_kills_its_worker_fails_as_its_policy_says(
+    settings: Settings, folder: Path, execution: str
+) -> None:
+    """It is tried maxAttempts times in workers that start anew, then fails with TIMEOUT; others keep their effects.
+
+    A segment that was lost with its worker is none of the attempts: nobody knows which node it was at.
+    """
     poison = {
         "nodeId": "poison",
         "type": "t-kill",
@@ -81,7 +87,7 @@ async def test_a_handler_that_kills_its_worker_fails_as_its_policy_says(settings
         "timeouts": {"heartbeat": "2s"},
     }
     others = chain(*(effect(folder, f"n{at}", {"maxAttempts": 5}, seconds=0.2) for at in range(15)))
-    plan = {**others, "nodes": [poison, *others["nodes"]], "failurePolicy": "continue"}
+    plan = {**others, "nodes": [poison, *others["nodes"]], "failurePolicy": "continue", "execution": execution}
     async with site(settings, folder, supervised=True) as made:
         first = made.stack.parts["worker"].pid
         started = await made.start(plan)
@@ -91,7 +97,7 @@ async def test_a_handler_that_kills_its_worker_fails_as_its_policy_says(settings
         assert (run["status"], node["status"]) == ("FAILED", "FAILED")
         assert run["error"] == error == (await made.node_error(started, "poison"))
         assert (error["type"], error["originNode"], error["maxAttempts"]) == ("TIMEOUT", "poison", 2)
-        assert len(list(folder.glob("killed-*"))) == 2
+        assert len(list(folder.glob("killed-*"))) == 2 + (execution == "local")
         assert made.effects.done(started.run_id).keys() == {f"n{at}" for at in range(15)}
         assert Counter(row["status"] for row in end["nodes"].values()) == {"SUCCESS": 15, "FAILED": 1}
         assert await made.engine.chain_problem(started.run_id) is None

@@ -817,6 +817,31 @@ PLANS["memory-elsewhere"] = Recorded(
     agent_that_remembers,
     state={"limits": ["capability:h-remembers"]},
 )
+PLANS["segments"] = Recorded(
+    {
+        "execution": "local",
+        "failurePolicy": "continue",
+        "nodes": [
+            _node("a"),
+            _node("f", "t-flaky", retryPolicy={"initialDelayMs": 10, "maxDelayMs": 20}),
+            _node("after"),
+            _node("b", inputs={"x": "${nodes.a.outputs}"}),
+            _node("bad", "t-flaky", inputs={"type": "TOOL_ERROR"}),
+            _node("handler", "t-value"),
+            _node("s", "sleep", inputs={"duration": "100ms"}),
+            _node("last"),
+        ],
+        "edges": [
+            _edge("a", "f"),
+            _edge("f", "after"),
+            _edge("a", "b"),
+            _edge("a", "bad"),
+            _edge("bad", "handler", sourcePort="error", mapping={"type": "kind"}),
+            _edge("b", "s"),
+            _edge("s", "last"),
+        ],
+    }
+)
 
 
 @dataclass(frozen=True)
