@@ -13,7 +13,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -22,6 +22,7 @@ from dalang.deployment_settings import DeploymentSettings
 from dalang.egress import Egress, read_rule
 from dalang.errors import DalangError
 from dalang.outside_settings import OutsideSettings
+from dalang.serving_settings import Port, ServingSettings
 from dalang.watch_settings import WatchSettings, from_otel
 
 PREFIX = "DALANG_"
@@ -32,14 +33,12 @@ SETTINGS_DOC = Path("docs/settings.md")
 AUDIT_KEY = "audit-key.pem"
 """Name of the key file in the home of a stack."""
 
-Port = Annotated[int, Field(ge=1, le=65535)]
-
 
 class SettingsError(DalangError):
     """A setting is missing, unknown or invalid; the text names it and says what would be accepted."""
 
 
-class Settings(DeploymentSettings, OutsideSettings, WatchSettings):
+class Settings(ServingSettings, DeploymentSettings, OutsideSettings, WatchSettings):
     """All settings of all processes; immutable, made by :meth:`load`.
 
     Built directly it reads nothing but its arguments (tests); units are in the names. Secrets
@@ -89,35 +88,6 @@ class Settings(DeploymentSettings, OutsideSettings, WatchSettings):
         default="dalang", min_length=1, description="Temporal task queue of workflows and activities."
     )
 
-    api_host: str = Field(default="127.0.0.1", description="Address the API listens on.")
-    api_port: Port = Field(default=8400, description="Port the API listens on.")
-    api_url: str = Field(
-        default="",
-        description="Address of the API that the command line talks to. Default: from `api_host` and `api_port`.",
-    )
-    api_requests_per_second: float = Field(
-        default=0,
-        ge=0,
-        description="So many requests of one token an API server answers, and ten times as many at once; 0: no limit.",
-    )
-    identity_providers_file: str = Field(
-        default="",
-        description="YAML file of the OpenID Connect providers whose tokens are taken (`docs/identity.md`); read again "
-        "when it changes.",
-    )
-    session_seconds: float = Field(
-        default=12 * 3600,
-        ge=60,
-        le=30 * 24 * 3600,
-        description="How long somebody stays signed in to the pages at most (`docs/identity.md`).",
-    )
-    session_idle_seconds: float = Field(
-        default=2 * 3600, ge=60, le=30 * 24 * 3600, description="And how long without using them."
-    )
-    public_url: str = Field(
-        default="",
-        description="Address of the API as others reach it: of `callback`, of the A2A agent card. Default: `api_url`.",
-    )
     token: str = Field(
         default="", repr=False, description="API token of the command line. Default: the content of `<home>/token`."
     )
@@ -331,7 +301,8 @@ class Settings(DeploymentSettings, OutsideSettings, WatchSettings):
             values["temporal_ui_url"] = f"http://127.0.0.1:{value('temporal_ui_port')}"
         if not values.get("api_url"):
             host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(str(value("api_host")), value("api_host"))  # noqa: S104 - the listening wildcard is no address to call
-            values["api_url"] = f"http://{host}:{value('api_port')}"
+            scheme = "https" if value("tls_cert_file") else "http"
+            values["api_url"] = f"{scheme}://{host}:{value('api_port')}"
         if not values.get("public_url"):
             values["public_url"] = values["api_url"]
         return values
@@ -372,6 +343,11 @@ class Settings(DeploymentSettings, OutsideSettings, WatchSettings):
             return Path(self.audit_key_file)
         made = self.home / AUDIT_KEY
         return made if made.is_file() else None
+
+    def require_safe_listening(self) -> None:
+        """Raise :class:`SettingsError` when the API would show tokens to a network."""
+        if self.unsafe_listening:
+            raise SettingsError(self.unsafe_listening)
 
     def require_database_url(self) -> str:
         """The URL of the process role; raises :class:`SettingsError` when there is none."""
@@ -457,7 +433,7 @@ def documentation() -> str:
         "| variable | default | meaning |",
         "| --- | --- | --- |",
     ]
-    parts = [*WatchSettings.model_fields, *OutsideSettings.model_fields]
+    parts = [*ServingSettings.model_fields, *WatchSettings.model_fields, *OutsideSettings.model_fields]
     for name in [name for name in Settings.model_fields if name not in parts] + parts:
         field = Settings.model_fields[name]
         default = ",".join(field.default) if isinstance(field.default, tuple) else str(field.default)

@@ -26,6 +26,7 @@ async def up(settings: Settings, *, say: Callable[[str], None] = _print) -> None
     :class:`dalang.stack.errors.StackError`; run it in the main thread.
     """
     require_posix()
+    settings.require_safe_listening()
     running: list[Stack] = []
     serving = asyncio.create_task(_serve(settings, say, running))
     with _signals() as (first, second):
