@@ -58,6 +58,7 @@ from dalang.store.blobs import PostgresBlobDriver
 from dalang.store.engine import create_engine
 from dalang.store.listening import Listener
 from dalang.temporal import connect, ensure_search_attributes
+from dalang.worker_versions import deployment_config
 from dalang.workflows.interceptor import GuardInterceptor
 from dalang.workflows.plan_run import PlanRun
 from dalang.workflows.scheduled_run import ScheduledRun
@@ -162,6 +163,7 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
         interceptors=[GuardInterceptor(), ObservingInterceptor()],
         # Unsandboxed for speed; the import contract and the replay tests guard determinism (TEMPORAL.md, "Cost").
         workflow_runner=UnsandboxedWorkflowRunner(),
+        deployment_config=deployment_config(settings),
         max_concurrent_activities=settings.max_concurrent_activities,
         max_cached_workflows=settings.max_cached_workflows,
         max_eager_activity_reservations_per_workflow_task=max(settings.max_eager_activities, 1),

@@ -215,6 +215,8 @@ class Settings(ServingSettings, DeploymentSettings, OutsideSettings, WatchSettin
         if home is not None:
             given["home"] = home
         folder = Path(given.get("home", cls.model_fields["home"].default))
+        if given.get("temporal_profile"):
+            given = _from_profile(given) | given
         if running_stack:
             given = _from_stack_file(folder / "stack.json") | given
         return cls.of(given)
@@ -407,6 +409,16 @@ def _from_environment(cls: type[Settings]) -> dict[str, Any]:
             raise SettingsError(f"{variable} is not a setting of Dalang{hint}")
         found[name] = value
     return found
+
+
+def _from_profile(given: dict[str, Any]) -> dict[str, Any]:
+    from dalang.temporal_profile import BadProfile, profile_settings
+
+    try:
+        name, file = str(given["temporal_profile"]), str(given.get("temporal_config_file") or "")
+        return profile_settings(name, file, os.environ)
+    except BadProfile as error:
+        raise SettingsError(f"DALANG_TEMPORAL_PROFILE: {error}") from None
 
 
 def _from_stack_file(path: Path) -> dict[str, Any]:

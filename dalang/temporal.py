@@ -11,6 +11,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from temporalio.api.common.v1 import Payload
@@ -27,7 +28,7 @@ from temporalio.converter import (
     ExternalStorage,
     StorageDriver,
 )
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError, RPCStatusCode, TLSConfig
 
 from dalang.encryption_keys import SETTING, watched_keys
 from dalang.errors import DalangError, Unavailable
@@ -167,8 +168,22 @@ async def _connect_once(settings: Settings, interceptors: Sequence[Interceptor],
         namespace=settings.temporal_namespace,
         data_converter=converter,
         interceptors=list(interceptors),
-        tls=settings.temporal_tls or bool(settings.temporal_api_key),
+        tls=_tls(settings),
         api_key=settings.temporal_api_key or None,
+    )
+
+
+def _tls(settings: Settings) -> bool | TLSConfig:
+    """Return how to speak TLS, with whose certificates; or that it is not spoken."""
+    files = (settings.temporal_tls_ca_file, settings.temporal_tls_cert_file, settings.temporal_tls_key_file)
+    if not any(files) and not settings.temporal_tls_server_name:
+        return settings.temporal_tls or bool(settings.temporal_api_key)
+    ca, certificate, key = (Path(file).read_bytes() if file else None for file in files)
+    return TLSConfig(
+        server_root_ca_cert=ca,
+        client_cert=certificate,
+        client_private_key=key,
+        domain=settings.temporal_tls_server_name or None,
     )
 
 
