@@ -15,8 +15,9 @@ from dalang import wire
 from dalang.api.auth import Decider
 from dalang.api.bodies import body_schema, small_body
 from dalang.api.human_tasks import found_task
+from dalang.api.noticing import actor_of
 from dalang.api.services import Service
-from dalang.api.task_decisions import check_open
+from dalang.api.task_decisions import check_open, noticed
 from dalang.api.task_schemas import ApprovalToken, ApprovalTokenRequest
 from dalang.authority import Approval, approval_token
 from dalang.errors import Conflict
@@ -34,13 +35,16 @@ async def issue_approval_token(who: Decider, taskId: UUID, body: TokenBody, it: 
     """Get what lets you decide one task, as it is shown now, by a signal of the `temporal` command line."""
     async with it.transaction(who.tenant_id) as conn:
         task = await found_task(conn, who, taskId)
-    check_open(who, task, body.digest or task.digest)
+    with noticed(who, taskId, "approval token", it):
+        check_open(who, task, body.digest or task.digest)
     if it.launcher.keys.own_id is None:
         raise Conflict("There is no private key here (DALANG_AUDIT_KEY_FILE) that could sign an approval token.")
     until = round(time.time() * 1000) + body.valid_for
     approval = Approval(
         who.tenant_id, str(task.run_id), str(task.task_id), task.digest, who.subject, tuple(who.groups), until
     )
+    about = {"what": "approval token", "taskId": approval.task, "runId": approval.run_id, "until": until}
+    await it.system.acted(who.tenant_id, actor_of(who), about)
     token = approval_token(it.launcher.keys, approval)
     settings = it.settings
     signal = ["temporal", "workflow", "signal", "--address", settings.temporal_address]

@@ -149,6 +149,7 @@ def requires(roles: frozenset[str]) -> Callable[..., Awaitable[Principal]]:
             principal = await _of_session(request, cookie)
         else:
             raise Unauthenticated("The request needs a token: Authorization: Bearer <token>.", presented=False)
+        request.state.who = principal
         is_by(principal.tenant_id, request.path_params)
         require(principal, roles)
         return principal

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, disable_cre
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dalang.api.noticing import notice
 from dalang.api.observing import Seen, method_of, observed, route_of
 from dalang.api.problems import Malformed, answer, request_of
 from dalang.errors import Unavailable
@@ -78,6 +79,7 @@ class RequestContext:
                 seconds = time.perf_counter() - begun
                 self._metrics.count(scope, status, seconds)
                 seen.answered(status, seconds)
+                await notice(scope, status)
             await send(message)
 
         try:

@@ -32,6 +32,7 @@ from dalang.store.engine import create_engine, transaction
 from dalang.store.listening import Listener
 from dalang.store.plan_index import PlanIndexes
 from dalang.store.recording import CHANNEL
+from dalang.system_log import SystemLog
 
 DATABASE_SECONDS = 10.0
 """How long a request waits for a database that hangs, and for a free connection."""
@@ -60,6 +61,7 @@ class Services:
         self.failed_sign_ins = Rates(FAILED_SIGN_INS_PER_SECOND, message="Too many attempts; try again in a minute.")
         """By address; those that succeed are not counted."""
         self.audit_keys = Keyring.load(settings.audit_keys_path)
+        self.system = SystemLog(self.engine, self.audit_keys)
         self.indexes = PlanIndexes()
         self.provenances = Provenances(self.launcher.prepared_of)
         self.listener = Listener(settings.require_database_url(), [CHANNEL, ASSIGNED])
@@ -75,6 +77,7 @@ class Services:
             asyncio.create_task(self.listener.listen(), name="listener"),
             asyncio.create_task(self.deliveries.deliver_for_ever(), name="deliveries"),
             asyncio.create_task(self.pusher.push_for_ever(), name="pusher"),
+            asyncio.create_task(self.system.write_for_ever(), name="system events"),
         ]
         try:
             yield

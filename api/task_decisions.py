@@ -8,6 +8,8 @@ and gets it also while no worker answers. Nothing is accepted here.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
@@ -16,6 +18,7 @@ from fastapi import APIRouter, Depends, Header, Request, Response
 from dalang.api.auth import DECIDERS, OPERATORS, Decider, Principal, require
 from dalang.api.bodies import body_schema, small_body
 from dalang.api.human_tasks import found_task
+from dalang.api.noticing import actor_of
 from dalang.api.problems import Forbidden, Malformed, answer
 from dalang.api.runs import MAX_KEY_LENGTH, is_key
 from dalang.api.services import Service, Services
@@ -40,6 +43,8 @@ from dalang.formats import load_document
 from dalang.human_task import OpenTask, form_problems
 from dalang.statuses import TASK_ENDS, RunStatus, TaskStatus
 from dalang.store.human_tasks import Task
+from dalang.store.system_events import SystemEventType
+from dalang.system_log import Known
 from dalang.temporal import TemporalUnavailable
 
 router = APIRouter(prefix="/orchestrator/human-tasks", tags=["human tasks"])
@@ -194,6 +199,25 @@ async def decide(
     Raises:
         Forbidden, Conflict, InvalidDocument, NotFound, Unavailable: it is refused, here or by the run.
     """
+    with noticed(who, task_id, action, it):
+        return await _decided(who, task_id, body, action, key, it)
+
+
+@contextmanager
+def noticed(who: Principal, task_id: UUID, what: str, it: Services) -> Iterator[None]:
+    """Tell the tenant's chain of system events of who may not decide, or decided about something else."""
+    try:
+        yield
+    except (Forbidden, Conflict) as refusal:
+        data = {"taskId": str(task_id), "action": what, "reason": str(refusal)}
+        kind = SystemEventType.DECISION_REFUSED
+        it.system.refused(kind, Known(who.tenant_id), actor_of(who), data, f"{what} {task_id}")
+        raise
+
+
+async def _decided(
+    who: Principal, task_id: UUID, body: DecideRequest, action: str, key: str | None, it: Services
+) -> tuple[int, TaskResponse]:
     require(who, DECIDERS)
     task = await _task(who, task_id, it)
     # A key is its owner's: that of somebody else never answers for what he did.
@@ -230,10 +254,11 @@ async def _hold(
 ) -> TaskResponse:
     require(who, DECIDERS)
     task = await _task(who, task_id, it)
-    if task.status in TASK_ENDS:
-        raise Conflict(_ended(task))
-    if "override" not in more:
-        check_person(who, task)
+    with noticed(who, task_id, what, it):
+        if task.status in TASK_ENDS:
+            raise Conflict(_ended(task))
+        if "override" not in more:
+            check_person(who, task)
     await it.controls.answer_task(who.tenant_id, task.run_id, what, {**_identity(who, task), **more}, lasting=False)
     return _response(await _task(who, task_id, it), f"The task {done}.")
 

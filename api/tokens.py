@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import Field, Strict, field_validator
 
 from dalang.api.auth import Admin
@@ -104,6 +104,7 @@ async def get_tokens(who: Admin, query: Annotated[TokenQuery, Query()], it: Serv
 async def create_token(
     who: Admin,
     body: Annotated[CreateTokenRequest, Depends(small_body(CreateTokenRequest, optional=False))],
+    request: Request,
     it: Service,
 ) -> TokenMade:
     """Make a token; this answer is the only one that shows it."""
@@ -112,6 +113,7 @@ async def create_token(
         plain, made = await store.create_token(
             conn, who.tenant_id, body.subject, body.roles, name=body.name, groups=body.groups, expires_at=until
         )
+    request.state.act = {"subject": made.subject, "roles": list(made.roles), "tokenId": str(made.token_id)}
     return TokenMade.model_validate({**vars(made), "token": plain})
 
 

@@ -28,7 +28,7 @@ def verify(
         str | None,
         typer.Argument(metavar="[RUN]", help="A run id, the unique beginning of one, or `latest`.", show_default=False),
     ] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Check all runs, and the anchors.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Check all runs, anchors, system events.")] = False,
     kept: Annotated[
         Path | None,
         typer.Option(
@@ -73,14 +73,16 @@ def _verify_one(session: Session, run: str) -> None:
 def _verify_all(session: Session, kept: Path | None) -> None:
     runs = _checked(session, "/audit/verify", limit=VERIFIED_AT_ONCE)
     anchors = _checked(session, "/audit/anchors/verify", limit=ANCHORS_AT_ONCE)
+    system = session.client.get("/audit/system/verify")
     tampered = [item for page in runs for item in page["items"]]
     finding = anchors[-1]["finding"] or (None if kept is None else _differs(session, kept))
     found = {
-        "valid": not tampered and finding is None,
+        "valid": not tampered and finding is None and system["valid"],
         "checked": sum(page["checked"] for page in runs),
         "items": tampered,
         "anchors": sum(page["checked"] for page in anchors),
         "anchorFinding": finding,
+        "system": system,
     }
 
     def show() -> None:
@@ -94,8 +96,10 @@ def _verify_all(session: Session, kept: Path | None) -> None:
             mark = (f"✗ {finding['what']}", "bold red")
             line = Text.assemble(mark, f"  anchor {finding['number']}: {safe(finding['message'])}")
             session.out.print(line, soft_wrap=True)
+        if not system["valid"]:
+            _tell(session, system, "system ")
         if found["valid"]:
-            said = f"  {found['checked']:,} runs, {found['anchors']:,} anchors"
+            said = f"  {found['checked']:,} runs, {found['anchors']:,} anchors, {system['events']:,} system events"
             session.out.print(Text.assemble(("✓ intact", "bold green"), said))
 
     session.emit(found, show)
@@ -190,6 +194,39 @@ def _show_anchors(session: Session, items: Sequence[Any]) -> None:
         return
     rows = [[str(one["number"]), moment(one["at"]), str(one["heads"]), one["digest"]] for one in items]
     table(session.out, [">ANCHOR", "AT", ">RUNS", "DIGEST"], rows, flexible="DIGEST")
+
+
+@app.command()
+@online
+def system(
+    session: Session,
+    type_: Annotated[
+        list[str] | None, typer.Option("--type", metavar="TYPE", help="Such as FORBIDDEN. May be repeated.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="At most so many.")] = 50,
+) -> None:
+    """List what was refused and administered, the newest first; needs the role admin."""
+    page = session.client.pages("/audit/system", limit=limit, type=type_ or None)
+
+    def show() -> None:
+        from dalang.commands.output import moment, safe, table
+
+        if not page["items"]:
+            session.note("Nothing was refused or administered.")
+            return
+        rows = [
+            [str(one["seq"]), moment(one["at"]), one["type"], safe(one["actor"]["id"]), safe(_said(one["data"]))]
+            for one in page["items"]
+        ]
+        table(session.out, [">EVENT", "AT", "TYPE", "WHO", "WHAT"], rows, flexible="WHAT")
+
+    session.emit(page, show)
+
+
+def _said(data: dict[str, Any]) -> str:
+    """Return in a line what an event is about."""
+    what = data.get("reason") or " ".join(str(data[name]) for name in ("what", "method", "route") if name in data)
+    return f"{what} (and {data['count']} times more)" if "count" in data else what
 
 
 @app.command()

@@ -36,6 +36,19 @@ def as_owner(settings: Settings, tenant_id: str, work: Callable[[AsyncConnection
         return asyncio.run(run())
 
 
+async def told(conn: AsyncConnection, settings: Settings, tenant_id: str, method: str, **data: Any) -> None:
+    """Record in the tenant's chain of system events what was done past the API; signed if there is a key here."""
+    import time
+
+    from dalang.signing import Keyring
+    from dalang.store.system_events import Happening, SystemEventType, append
+
+    actor = {"type": "human", "id": "owner of the database", "role": "owner"}
+    about = {"what": "tokens", "method": method, "route": "dalang token", **data}
+    one = Happening(SystemEventType.ADMINISTRATION, round(time.time() * 1000), "INFO", actor, about)
+    await append(conn, tenant_id, [one], Keyring.load(settings.audit_keys_path))
+
+
 @contextlib.contextmanager
 def away(url: str) -> Iterator[None]:
     """Turn what a database that is away, or refuses, raises into a failure that says what to do."""

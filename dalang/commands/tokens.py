@@ -13,6 +13,8 @@ from dalang.commands.failures import CommandFailure, Usage
 from dalang.commands.session import Session, local
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
     from dalang.store.tokens import Token
 
 app = typer.Typer(
@@ -52,16 +54,18 @@ def create(
     ] = None,
 ) -> None:
     """Make a token and print it, once: the database keeps its hash only."""
-    from dalang.commands.owner import as_owner
+    from dalang.commands.owner import as_owner, told
     from dalang.store.tokens import create_token
 
     roles = [str(one) for one in role or [Role.operator]]
     until = _until(expires)
-    plain, made = as_owner(
-        session.settings,
-        tenant,
-        lambda conn: create_token(conn, tenant, subject, roles, name=name, groups=group or (), expires_at=until),
-    )
+
+    async def make(conn: AsyncConnection) -> tuple[str, Token]:
+        plain, made = await create_token(conn, tenant, subject, roles, name=name, groups=group or (), expires_at=until)
+        await told(conn, session.settings, tenant, "create", subject=subject, roles=roles, tokenId=str(made.token_id))
+        return plain, made
+
+    plain, made = as_owner(session.settings, tenant, make)
     session.emit({**_wire(made), "token": plain}, lambda: session.out.print(plain, soft_wrap=True))
     session.note("This is the only time that the token is shown. Clients take it from DALANG_TOKEN.")
 
@@ -95,10 +99,16 @@ def revoke(
     tenant: Tenant = "default",
 ) -> None:
     """End a token; API servers may let it in for some seconds more."""
-    from dalang.commands.owner import as_owner
+    from dalang.commands.owner import as_owner, told
     from dalang.store.tokens import revoke_token
 
-    if not as_owner(session.settings, tenant, lambda conn: revoke_token(conn, tenant, token)):
+    async def end(conn: AsyncConnection) -> bool:
+        ended = await revoke_token(conn, tenant, token)
+        if ended:
+            await told(conn, session.settings, tenant, "revoke", tokenId=str(token))
+        return ended
+
+    if not as_owner(session.settings, tenant, end):
         hint = f"`dalang token list --tenant {tenant}` shows the tokens."
         raise CommandFailure("NO_TOKEN", f"There is no valid token {token} of tenant {tenant!r}.", hint=hint)
     session.emit({"tokenId": str(token), "revoked": True}, lambda: session.out.print(f"revoked {token}"))

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, and_, func, insert, or_, select, text
+from sqlalchemy import Select, Uuid, and_, func, insert, literal, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang import merkle
@@ -23,7 +23,7 @@ from dalang.canonical import canonical_bytes
 from dalang.errors import NotFound
 from dalang.signing import Keyring, NoSigningKey, SignatureState, head_document
 from dalang.store import chain
-from dalang.store.audit_tables import audit_anchor_heads, audit_anchors
+from dalang.store.audit_tables import audit_anchor_heads, audit_anchors, system_events, system_heads
 from dalang.store.bulk import insert_rows
 from dalang.store.paging import Page, read_cursor, write_cursor
 from dalang.store.tables import execution_runs, retired_runs, run_events
@@ -32,6 +32,8 @@ from dalang.wire import Head
 MAX_HEADS = 10_000
 """In one anchor: that many hashes are made for the proof of one of them."""
 _LOCK = "hashtextextended('dalang anchors ' || :tenant, 0)"
+SYSTEM = UUID(int=0)
+"""Stands for the tenant's chain of system events where others have a run."""
 _anchors, _heads, _runs = audit_anchors.c, audit_anchor_heads.c, execution_runs.c
 
 
@@ -103,7 +105,8 @@ async def make_anchor(conn: AsyncConnection, tenant_id: str, keys: Keyring) -> A
     )
     head = _runs.head_epoch.label("epoch"), _runs.head_seq.label("seq"), _runs.head_hash.label("hash")
     new = select(_runs.run_id, *head).where(_runs.tenant_id == tenant_id, _runs.head_seq > 0, ~known.exists())
-    rows = (await conn.execute(new.order_by(_runs.run_id).limit(MAX_HEADS))).all()
+    runs = (await conn.execute(new.order_by(_runs.run_id).limit(MAX_HEADS - 1))).all()
+    rows = [*(await conn.execute(_new_system_head(tenant_id))).all(), *runs]
     if not rows:
         return None
     root = (await asyncio.to_thread(lambda: merkle.root(_leaves(tenant_id, rows)))).hex()
@@ -130,6 +133,16 @@ async def due_tenants(conn: AsyncConnection, seconds: float) -> list[str]:
     )
     query = select(_runs.tenant_id).distinct().where(~recent.exists())
     return sorted((await conn.execute(query)).scalars())
+
+
+def _new_system_head(tenant_id: str) -> Select[Any]:
+    """The head of the tenant's system events, unless an anchor holds it already."""
+    heads = system_heads.c
+    known = select(_heads.number).where(
+        _heads.tenant_id == tenant_id, _heads.run_id == SYSTEM, _heads.hash == heads.hash
+    )
+    columns = literal(SYSTEM, Uuid).label("run_id"), literal(0).label("epoch"), heads.seq, heads.hash
+    return select(*columns).where(heads.tenant_id == tenant_id, heads.seq > 0, ~known.exists())
 
 
 async def list_anchors(conn: AsyncConnection, tenant_id: str, *, limit: int, cursor: str | None = None) -> Page[Anchor]:
@@ -223,11 +236,14 @@ async def _heads_changed(conn: AsyncConnection, tenant_id: str, anchor: Anchor) 
         retired.head_hash == _heads.hash,
     )
     gone = select(retired.run_id).where(retired.tenant_id == tenant_id, retired.run_id == _heads.run_id, later)
+    system = system_events.c
+    of_system = (_heads.run_id == SYSTEM) & (system.tenant_id == _heads.tenant_id) & (system.seq == _heads.seq)
+    hash_ = func.coalesce(events.hash, system.hash)
     query = (
-        select(_heads.run_id, _heads.epoch, _heads.seq, events.hash)
-        .select_from(audit_anchor_heads.outerjoin(run_events, same))
+        select(_heads.run_id, _heads.epoch, _heads.seq, hash_.label("hash"))
+        .select_from(audit_anchor_heads.outerjoin(run_events, same).outerjoin(system_events, of_system))
         .where(_heads.tenant_id == tenant_id, _heads.number == anchor.number)
-        .where(events.hash.is_distinct_from(_heads.hash), ~gone.exists())
+        .where(hash_.is_distinct_from(_heads.hash), ~gone.exists())
     )
     row = (await conn.execute(query.order_by(_heads.position).limit(1))).first()
     if row is None:

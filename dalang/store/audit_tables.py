@@ -1,4 +1,5 @@
-"""The tables of anchors: what all runs of a tenant had come to at some time, in one signed hash (``anchors.py``)."""
+"""The tables of anchors: what all runs of a tenant had come to at some time, in one signed hash (``anchors.py``); and
+of the second chain of a tenant: what happened at the API and belongs to no run (``system_events.py``)."""
 
 from __future__ import annotations
 
@@ -14,9 +15,10 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    text,
 )
 
-from dalang.store.columns import metadata, tenant
+from dalang.store.columns import json_column, metadata, tenant
 
 audit_anchors = Table(
     "audit_anchors",
@@ -49,4 +51,34 @@ audit_anchor_heads = Table(
     CheckConstraint("position >= 0", "position"),
     Index(None, "tenant_id", "run_id", "hash"),
     comment="The heads in an anchor, in the order of its tree. They stay when their runs are deleted.",
+)
+
+system_events = Table(
+    "system_events",
+    metadata,
+    tenant(),
+    Column("seq", BigInteger, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("level", Text, nullable=False),
+    json_column("actor", "{}"),
+    json_column("data", "{}"),
+    Column("previous_hash", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "seq"),
+    CheckConstraint("seq > 0", "seq"),
+    CheckConstraint("level IN ('INFO', 'WARN', 'ERROR', 'CRITICAL')", "level"),
+    comment="Append-only, a chain by previous_hash: refusals at the API, and acts of administration.",
+)
+
+system_heads = Table(
+    "system_heads",
+    metadata,
+    tenant(),
+    Column("seq", BigInteger, nullable=False, server_default=text("0")),
+    Column("hash", Text, nullable=False, server_default=text("''")),
+    Column("signature", Text),
+    PrimaryKeyConstraint("tenant_id"),
+    CheckConstraint("seq >= 0 AND (seq = 0) = (hash = '')", "head"),
+    comment="The last event of each chain of system_events, and its signature.",
 )

@@ -74,6 +74,8 @@ PRIVILEGES = {
     "event_feed": "SELECT, UPDATE",
     "audit_anchors": "SELECT, INSERT",
     "audit_anchor_heads": "SELECT, INSERT",
+    "system_events": "SELECT, INSERT",
+    "system_heads": "SELECT, INSERT, UPDATE",
     "alembic_version": "SELECT",
 }
 _DELETE_RUNS = "dalang_delete_finished_runs(text, timestamptz, integer)"

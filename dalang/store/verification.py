@@ -234,11 +234,12 @@ async def verify_run(
     signature = SignatureState.NOT_CHECKED
     if keys is not None and head["seq"] > 0:
         signature = keys.check(head_document(tenant_id, run_id, head), row.head_signature)
-        finding = finding or _not_signed(head, signature)
+        finding = finding or not_signed(head, signature)
     return Verification(run_id, head, len(hashes), audit.erased, finding, signature, len(anchored))
 
 
-def _not_signed(head: Head, signature: SignatureState) -> Finding | None:
+def not_signed(head: Head, signature: SignatureState) -> Finding | None:
+    """Return what a signature's state says of the head."""
     place = head["epoch"], head["seq"]
     match signature:
         case SignatureState.MISSING:
