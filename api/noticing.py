@@ -28,7 +28,6 @@ _ACTS = {
     "circuit-breakers": "circuit breakers",
     "schedules": "schedules",
     "subscriptions": "webhooks",
-    "audit": "anchors",
     "retention": "retention",
     "erasure": "erasure",
     "erasures": "erasure",

@@ -48,7 +48,7 @@ class SystemEventType(StrEnum):
     DECISION_REFUSED = "DECISION_REFUSED"
     """Somebody may not decide a human task, or decided about what it did not show any more."""
     ADMINISTRATION = "ADMINISTRATION"
-    """Tokens, limits, agents, schedules, webhooks, breakers, anchors were changed; data.what says which."""
+    """Tokens, limits, agents, schedules, webhooks, breakers were changed; data.what says which."""
 
 
 @dataclass(frozen=True)
