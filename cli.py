@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import sys
 
 
 def main() -> None:
     """Run the command line of this process and exit."""
+    from dalang.start import FEW_COLLECTIONS, without_httpx_command
+
+    without_httpx_command()
+    gc.set_threshold(FEW_COLLECTIONS)
     from dalang.commands.app import run
 
     for stream in (sys.stdout, sys.stderr):

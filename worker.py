@@ -41,6 +41,7 @@ from dalang.activities.wasm import Bounds, Wasm
 from dalang.anchoring import Anchoring
 from dalang.artifacts import Artifacts
 from dalang.breakers import Breakers
+from dalang.builds import build_id
 from dalang.cortex import Cortex
 from dalang.errors import DalangError
 from dalang.launch import Launcher, TemporalLink, require_keys
@@ -149,6 +150,7 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
         client,
         task_queue=settings.task_queue,
         identity=identity,
+        build_id=build_id(settings.node_modules),
         workflows=[PlanRun, ScheduledRun],
         activities=[
             projection.record,

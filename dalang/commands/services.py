@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import runpy
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,21 +50,22 @@ def up(
 @app.command()
 def worker(home: Home = None) -> None:
     """Run one worker until SIGTERM, which lets what runs end. Any number may run."""
-    _become("dalang.worker", home)
+    _become("worker", home)
 
 
 @app.command()
 def api(home: Home = None) -> None:
     """Run one API server. Any number may run."""
-    _become("dalang.api", home)
+    _become("api", home)
 
 
-def _become(module: str, home: Path | None) -> None:
-    """Run a composition root as ``python -m`` does; by name, because nobody imports those."""
+def _become(root: str, home: Path | None) -> None:
+    """Run a composition root; by name, because nobody imports those."""
+    from dalang.start import become
+
     if home is not None:
         os.environ["DALANG_HOME"] = str(home)
-    sys.argv = [module]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    raise typer.Exit(become(root))
 
 
 @database.command()

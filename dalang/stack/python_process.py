@@ -1,4 +1,4 @@
-"""The worker and the API as children: ``python -m dalang.worker``, ``python -m dalang.api``."""
+"""The worker and the API as children: ``python -m dalang.start worker``, ``python -m dalang.start api``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class PythonProcess(ChildPart):
     def __init__(
         self,
         name: str,
-        module: str,
+        root: str,
         settings: Settings,
         is_ready: Callable[[int], Awaitable[bool]],
         *,
@@ -42,7 +42,7 @@ class PythonProcess(ChildPart):
         self._port = port
         self._child = Child(
             name,
-            [sys.executable, "-m", module],
+            [sys.executable, "-m", "dalang.start", root],
             log=self.log,
             mark=settings.home.absolute() / f"{name}.process",
             environment=_environment(settings),
@@ -87,7 +87,7 @@ def worker(settings: Settings, name: str = "worker") -> PythonProcess:
         except (Unavailable, RPCError):
             return False  # Temporal is away for the moment; the worker waits for it too
 
-    return PythonProcess(name, "dalang.worker", settings, ready)
+    return PythonProcess(name, "worker", settings, ready)
 
 
 def api(settings: Settings) -> PythonProcess:
@@ -108,7 +108,7 @@ def api(settings: Settings) -> PythonProcess:
         except httpx.HTTPError:
             return False
 
-    return PythonProcess("api", "dalang.api", settings, answers, port=(settings.api_port, "DALANG_API_PORT"))
+    return PythonProcess("api", "api", settings, answers, port=(settings.api_port, "DALANG_API_PORT"))
 
 
 def _environment(settings: Settings) -> dict[str, str]:
