@@ -261,16 +261,17 @@ def _common(run: RunSummary, it: Services) -> dict[str, Any]:
     names = [name for name in RunItem.model_fields if name not in ("node_status_counts", "links")]
     return {
         **{name: getattr(run, name) for name in names},
-        "node_status_counts": _counts(run),
+        "node_status_counts": node_counts(run),
         "links": Links(
-            temporal=_temporal_link(run, it),
+            temporal=temporal_link(run, it),
             parent=None if run.parent_run_id is None else f"/orchestrator/runs/{run.parent_run_id}",
             children=f"/orchestrator/runs?parentRunId={run.run_id}",
         ),
     }
 
 
-def _counts(run: RunSummary) -> dict[str, int]:
+def node_counts(run: RunSummary) -> dict[str, int]:
+    """Return how many of all nodes of a run have which status; statuses that none has are left out."""
     counts = {status: count for status, count in run.node_status_counts.items() if count}
     missing = run.total_nodes - sum(counts.values())
     if missing > 0:
@@ -279,7 +280,8 @@ def _counts(run: RunSummary) -> dict[str, int]:
     return counts
 
 
-def _temporal_link(run: RunSummary, it: Services) -> str | None:
+def temporal_link(run: RunSummary, it: Services) -> str | None:
+    """Return the address of a run in Temporal's Web UI; None of one that Temporal does not know yet."""
     if run.workflow_id is None:
         return None
     namespace = quote(run.temporal_namespace or it.settings.temporal_namespace, safe="")

@@ -7,7 +7,7 @@ itself: their reports cut a span of work into attempts and the pauses between th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
@@ -77,12 +77,14 @@ def spans(
     happened: Iterable[Happened],
     *,
     began: int | None,
+    roots: Collection[str],
     sources: Mapping[str, Sequence[str]],
     failed: Mapping[str, Sequence[Failed]],
 ) -> dict[str, list[Span]]:
     """Return the life of every node that something happened to, in the order of their beginnings.
 
-    ``happened`` comes in order; ``began`` is the start of the run; ``sources`` are the nodes each depends on.
+    ``happened`` comes in order; ``began`` is when the run did, and could the ``roots``; ``sources`` are the nodes that
+    each depends on.
     """
     lives: dict[str, list[Span]] = {}
     ended: dict[str, int] = {}
@@ -90,7 +92,8 @@ def spans(
         life = lives.get(one.node_id)
         doing = Doing.OUTSIDE if one.waits else _DOING.get(NodeStatus(one.status))
         if life is None:
-            ready = max((ended[node] for node in sources.get(one.node_id, ()) if node in ended), default=began)
+            earliest = began if one.node_id in roots else None
+            ready = max((ended[node] for node in sources.get(one.node_id, ()) if node in ended), default=earliest)
             waited = ready is not None and one.at - ready >= NOTICEABLE_MS and one.status not in _NEVER_WORKED
             lives[one.node_id] = life = [Span(Doing.WAITING, ready, one.at)] if waited and ready is not None else []
         elif life and life[-1].end is None:
@@ -156,4 +159,5 @@ def decisive(nodes: Mapping[str, Took], edges: Sequence[tuple[str, str]], now: i
     if not any(lengths.values()):
         return critical_path(nodes, edges, lambda node: 1).path, 0
     found = critical_path(nodes, edges, lambda node: lengths[node])
-    return found.path, found.length
+    worked = (node for node in found.path if nodes[node].status not in _NEVER_WORKED or nodes[node].began is not None)
+    return tuple(worked), found.length

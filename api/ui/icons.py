@@ -47,6 +47,11 @@ _PATHS = {
 }
 
 
+def path(name: str) -> str:
+    """Return what an icon is drawn with, for a picture that has it inside."""
+    return _PATHS[name]
+
+
 def icon(name: str) -> Markup:
     """Return an icon; it says nothing to a screen reader, so a word stands beside it or names its button."""
     return Markup(  # noqa: S704  # all of it stands above

@@ -7,17 +7,18 @@ gaps but where a restored backup left one, so that ``seq`` is a place in the run
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from dalang.store.tables import run_events, run_revisions
+from dalang.store.tables import node_executions, run_events, run_revisions
 
-_events, _revisions = run_events.c, run_revisions.c
+_events, _revisions, _nodes = run_events.c, run_revisions.c, node_executions.c
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,18 @@ class Moment:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How a node stands now."""
+
+    node_id: str
+    status: str
+    attempt: int
+    max_attempts: int
+    started_at: datetime | None
+    completed_at: datetime | None
+
+
+@dataclass(frozen=True)
 class Change:
     """That a node came to a status; ``data`` is the event's."""
 
@@ -41,6 +54,13 @@ class Change:
     node_id: str
     status: str
     data: dict[str, Any]
+
+
+async def node_progress(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> dict[str, Progress]:
+    """How does every node stand that something has happened to?"""
+    query = select(*(_nodes[one.name] for one in fields(Progress)))
+    query = query.where(_nodes.tenant_id == tenant_id, _nodes.run_id == run_id)
+    return {row.node_id: Progress(*row) for row in await conn.execute(query)}
 
 
 async def moment_at(conn: AsyncConnection, tenant_id: str, run_id: UUID, seq: int) -> Moment | None:
@@ -54,7 +74,7 @@ async def moment_at(conn: AsyncConnection, tenant_id: str, run_id: UUID, seq: in
 async def node_statuses_at(conn: AsyncConnection, tenant_id: str, run_id: UUID, seq: int) -> dict[str, str]:
     """Which status had each node when a run had come to this number? Not told of: nodes nothing had happened to."""
     status = _events.data["status"].astext
-    query = select(_events.node_id, status).distinct(_events.node_id)
+    query = select(_events.node_id, status).ext(distinct_on(_events.node_id))
     query = query.where(_of(tenant_id, run_id), _events.seq <= seq, _events.node_id.is_not(None), status.is_not(None))
     rows = await conn.execute(query.order_by(_events.node_id, _events.seq.desc()))
     return {node_id: found for node_id, found in rows}

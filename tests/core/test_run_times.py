@@ -17,7 +17,7 @@ def test_a_node_waits_queues_works_waits_for_a_person_and_is_undone() -> None:
         Happened("b", 950, "SUCCESS"),
         Happened("a", 1000, "COMPENSATING"),
     ]
-    found = spans(happened, began=95, sources={"b": ["a"]}, failed={})
+    found = spans(happened, began=95, roots={"a"}, sources={"b": ["a"]}, failed={})
     assert found["a"] == [Span(Doing.RUNNING, 100, 300), Span(Doing.UNDOING, 1000, None)]
     assert [(one.doing, one.start, one.end) for one in found["b"]] == [
         ("waiting", 300, 500),
@@ -32,7 +32,8 @@ def test_failed_attempts_cut_the_work() -> None:
     """The pause between an attempt that failed and the next one is told where both of its ends are known."""
     happened = [Happened("a", 100, "RUNNING"), Happened("a", 900, "FAILED")]
     failed = {"a": [Failed(100, 200), Failed(400, 500), Failed(None, 600)]}
-    assert [(one.doing, one.start, one.end) for one in spans(happened, began=100, sources={}, failed=failed)["a"]] == [
+    found = spans(happened, began=100, roots={"a"}, sources={}, failed=failed)
+    assert [(one.doing, one.start, one.end) for one in found["a"]] == [
         ("running", 100, 200),
         ("retrying", 200, 400),
         ("running", 400, 900),
@@ -42,7 +43,7 @@ def test_failed_attempts_cut_the_work() -> None:
 def test_what_never_worked_has_no_life() -> None:
     """A node that was skipped did not wait; one that waits for something outside does nothing else."""
     happened = [Happened("a", 900, "SKIPPED"), Happened("b", 5, "RUNNING"), Happened("b", 6, "RUNNING", waits=True)]
-    found = spans(happened, began=0, sources={}, failed={})
+    found = spans(happened, began=0, roots=set(), sources={}, failed={})
     assert found == {"a": [], "b": [Span(Doing.RUNNING, 5, 6), Span(Doing.OUTSIDE, 6, None)]}
 
 

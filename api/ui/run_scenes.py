@@ -1,0 +1,117 @@
+"""What the picture of a run is laid out from, kept between requests: the layout of a large plan takes a second.
+
+A plan never changes under its digest, so neither does its layout; only the statuses in it do. How much is kept is
+counted in boxes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from dalang.api.ui.run_drawing import LiveDrawing
+from dalang.errors import NotFound
+from dalang.picture import Picture, picture
+from dalang.sketch import Sketch, sketch
+from dalang.statuses import NodeStatus
+from dalang.store.plans import get_document
+from dalang.store.runs import RunSummary
+
+MAX_BOXES, MAX_LINKS = 2_500, 10_000
+MAX_WIDTH = 24
+"""A level with more nodes than this is drawn by type: more is no picture that anybody looks at."""
+MAX_OPENED = 600
+"""A group with more nodes than this is listed, and not drawn node by node."""
+KEPT_BOXES = 30_000
+
+_CODES = {str(status): chr(ord("A") + at) for at, status in enumerate(NodeStatus)}
+
+
+def coded(statuses: Iterable[str]) -> str:
+    """Return statuses as one letter each, in the order of :class:`NodeStatus`."""
+    return "".join(_CODES[status] for status in statuses)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A plan and its layout. ``ids`` are its nodes in plan order, ``boxes`` where each is drawn."""
+
+    plan: Sketch
+    drawing: LiveDrawing
+    ids: tuple[str, ...]
+    boxes: tuple[int, ...]
+    edges: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, plan: Sketch, drawing: LiveDrawing) -> Scene:
+        """Return the scene of a layout."""
+        ids = tuple(node.node_id for node in plan.all_nodes())
+        places = drawing.places()
+        boxes = tuple(places[node] for node in ids)
+        return cls(plan, drawing, ids, boxes, tuple((one.source_node_id, one.target_node_id) for one in plan.edges))
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Return the boxes that stand for several nodes, with what opens them."""
+        return [
+            {"box": at, "key": box.key, "title": box.title, "open": len(box.nodes) <= MAX_OPENED and ":" in box.key}
+            for at, box in enumerate(self.drawing.picture.boxes)
+            if len(box.nodes) > 1
+        ]
+
+
+def live_picture(plan: Sketch, opened: Iterable[str] = ()) -> Picture:
+    """Return what is drawn of a plan on the page of its run."""
+    return picture(plan, max_boxes=MAX_BOXES, max_links=MAX_LINKS, max_width=MAX_WIDTH, opened=frozenset(opened))
+
+
+class Scenes:
+    """Scenes by what they show; the least recently used are dropped."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[object, Scene] = OrderedDict()
+
+    async def get(self, key: object, make: Callable[[], Scene]) -> Scene:
+        """Return the scene that is kept under ``key``, or the one that ``make`` makes, beside the event loop."""
+        found = self._kept.get(key)
+        if found is None:
+            found = await asyncio.to_thread(make)
+            self._kept[key] = found
+        self._kept.move_to_end(key)
+        while sum(len(one.drawing.frames) for one in self._kept.values()) > KEPT_BOXES and len(self._kept) > 1:
+            self._kept.popitem(last=False)
+        return found
+
+
+async def scene_of(
+    scenes: Scenes, conn: AsyncConnection, run: RunSummary, digest: str | None = None, opened: Iterable[str] = ()
+) -> Scene:
+    """Return the scene of a run's plan, or of the one with ``digest`` that it once had.
+
+    Raises:
+        NotFound: the plan is not stored.
+    """
+    digest, groups = digest or run.plan_digest, tuple(sorted(opened))
+    document = await document_of(conn, run, digest)
+
+    def make() -> Scene:
+        plan = sketch(document, elements=run.elements)
+        return Scene.of(plan, LiveDrawing(live_picture(plan, groups)))
+
+    return await scenes.get((run.tenant_id, digest, run.elements, groups), make)
+
+
+async def document_of(conn: AsyncConnection, run: RunSummary, digest: str) -> Mapping[str, Any]:
+    """Return a plan that a run has, or had.
+
+    Raises:
+        NotFound: it is not stored.
+    """
+    document = await get_document(conn, run.tenant_id, digest)
+    if document is None:
+        raise NotFound(f"The plan of run {run.run_id} is not stored.")
+    return document
