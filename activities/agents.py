@@ -51,7 +51,7 @@ class AgentWork:
 
     async def work(self, ctx: NodeContext, task: NodeTask, name: str, local: LocalFunctions) -> Any:
         """Have the agent that the lease names do it."""
-        agent = await patiently(self._engine, None, lambda conn: get_agent(conn, task["tenantId"], name))
+        agent = await patiently(self._engine, task["tenantId"], lambda conn: get_agent(conn, task["tenantId"], name))
         if agent is None:
             raise Deferred(f"agent {name} is not registered any more")
         if agent.kind == AgentKind.LOCAL:
@@ -73,7 +73,7 @@ class AgentWork:
         if "memory" in task:
             given["memory"] = ctx.memory.wire()
         one = await patiently(
-            self._engine, None, lambda conn: open_assignment(conn, agent, given, seconds), run_may_come=True
+            self._engine, task["tenantId"], lambda conn: open_assignment(conn, agent, given, seconds), run_may_come=True
         )
         with self._listener.waiting(CHANGED, str(one.assignment_id)) as wake:
             try:
@@ -83,7 +83,7 @@ class AgentWork:
                 raise
         if end.state == "WITHDRAWN":  # by whom else, if not by the erasure of its run
             raise Deferred(end.reason or "it was withdrawn")
-        await patiently(self._engine, None, lambda conn: mark_delivered(conn, one.assignment_id))
+        await patiently(self._engine, one.tenant_id, lambda conn: mark_delivered(conn, one.assignment_id))
         used = usage_of((end.outcome or {}).get("usage"))
         if used:
             ctx.usage(**used)
@@ -130,7 +130,7 @@ class AgentWork:
 
     async def _withdrawn(self, one: Assignment, reason: str, silent: float | None) -> bool:
         return await patiently(
-            self._engine, None, lambda conn: withdraw(conn, one.assignment_id, reason, silent=silent)
+            self._engine, one.tenant_id, lambda conn: withdraw(conn, one.assignment_id, reason, silent=silent)
         )
 
     async def _give_up(self, one: Assignment, wake: asyncio.Event, undoable: bool) -> None:

@@ -49,7 +49,7 @@ async def outlasting(call: Callable[[], Awaitable[T]]) -> T:
 
 async def patiently(
     engine: AsyncEngine,
-    tenant_id: str | None,
+    tenant_id: str,
     query: Callable[[AsyncConnection], Awaitable[T]],
     *,
     run_may_come: bool = False,

@@ -27,7 +27,7 @@ from dalang.errors import SuggestedAction
 from dalang.nodes import InvalidInput, NetworkError, NodeFailure, Session, ToolError
 from dalang.store import sessions as store
 from dalang.store.agents import AgentKind, get_agent
-from dalang.store.engine import is_connection_error, transaction
+from dalang.store.engine import is_connection_error, system_transaction
 from dalang.store.sessions import StoredSession
 from dalang.wire import NodeTask
 
@@ -96,7 +96,7 @@ class Sessions:
             outputs=None,
             report=None,
         )
-        await patiently(self._engine, None, lambda conn: store.open_session(conn, new), run_may_come=True)
+        await patiently(self._engine, new.tenant_id, lambda conn: store.open_session(conn, new), run_may_come=True)
         try:
             if kind == GIT or self._cortex is None:
                 return await self._made(new)
@@ -126,14 +126,19 @@ class Sessions:
                 raise ToolError(f"what was done could not be committed: {error}") from None
             # Another attempt may merge it side by side, and find the branch removed already.
             row = replace(row, place={**row.place, "tip": tip})
-        taken = await self._do(lambda conn: store.begin_merge(conn, row.session_id, row.claims, outputs, row.place))
+        taken = await self._do(
+            row.tenant_id, lambda conn: store.begin_merge(conn, row.session_id, row.claims, outputs, row.place)
+        )
         if not taken:
             raise NodeFailure("another attempt has taken this one's session over")
         return await self._merged(replace(row, state="MERGING"), outputs)
 
     async def leave(self, held: Held) -> None:
         """Let the session stay for the attempt that goes on when a person has answered."""
-        await self._do(lambda conn: store.keep_place(conn, held.row.session_id, {**held.row.place, "left": True}))
+        await self._do(
+            held.row.tenant_id,
+            lambda conn: store.keep_place(conn, held.row.session_id, {**held.row.place, "left": True}),
+        )
 
     async def abandon(self, held: Held, task: NodeTask, goes_on: bool) -> None:
         """Close the session of an attempt that did not succeed: what was done in it is gone.
@@ -169,7 +174,7 @@ class Sessions:
             return Held(row, _session(row))
         remote, token = await self._remote(row)
         row = replace(row, place={**row.place, "id": remote})
-        await self._do(lambda conn: store.keep_place(conn, row.session_id, row.place))
+        await self._do(row.tenant_id, lambda conn: store.keep_place(conn, row.session_id, row.place))
         return Held(row, _session(row, token))
 
     async def _remote(self, row: StoredSession) -> tuple[str, str | None]:
@@ -207,7 +212,7 @@ class Sessions:
         name = task.get("agent")
         if name is None:
             return task["type"] == "a2a"
-        agent = await self._do(lambda conn: get_agent(conn, task["tenantId"], name))
+        agent = await self._do(task["tenantId"], lambda conn: get_agent(conn, task["tenantId"], name))
         return agent is not None and agent.kind in (AgentKind.POLL, AgentKind.A2A)
 
     def _is_here(self, row: StoredSession) -> bool:
@@ -217,7 +222,7 @@ class Sessions:
         return self._trees.holds(tree) and Path(tree.path).is_dir()
 
     async def _claimed(self, row: StoredSession, run_id: UUID) -> Held | None:
-        claims = await self._do(lambda conn: store.claim(conn, row.session_id, run_id))
+        claims = await self._do(row.tenant_id, lambda conn: store.claim(conn, row.session_id, run_id))
         if claims is None:
             return None
         mine = replace(row, claims=claims)
@@ -276,7 +281,7 @@ class Sessions:
         await self._removed(replace(row, place=place))
 
     async def _ended(self, row: StoredSession, state: str, report: Mapping[str, Any] | None) -> None:
-        await self._do(lambda conn: store.end_session(conn, row.session_id, state, report, row.place))
+        await self._do(row.tenant_id, lambda conn: store.end_session(conn, row.session_id, state, report, row.place))
 
     async def _removed(self, row: StoredSession) -> None:
         """Remove what there is of an ended session outside of the table; what cannot be now is left to the sweep."""
@@ -293,13 +298,13 @@ class Sessions:
         except (CortexError, GitError, OSError, TimeoutError) as error:
             logger.warning("session %s is to be closed later: %s", row.session_id, error)
             return
-        await self._do(lambda conn: store.mark_closed(conn, row.session_id))
+        await self._do(row.tenant_id, lambda conn: store.mark_closed(conn, row.session_id))
 
     # -- what is left --------------------------------------------------------------------------------------------------
 
     async def sweep(self) -> int:
         """Close what killed workers left, and merge what is owed; return how many sessions were looked at."""
-        async with transaction(self._engine, None) as conn:
+        async with system_transaction(self._engine) as conn:
             left = await store.abandoned(conn, str(self._trees.folder.absolute()), self._cortex is not None)
         for row, succeeded in left:
             if row.kind == CORTEX and (self._cortex is None or self._cortex.away):
@@ -315,7 +320,7 @@ class Sessions:
                 logger.warning("session %s could not be merged: %s", row.session_id, failure.message)
         names = {path.name: path for path in await asyncio.to_thread(self._trees.leftovers)}
         ids = {found: name for name in names if (found := _uuid(name)) is not None}
-        async with transaction(self._engine, None) as conn:
+        async with system_transaction(self._engine) as conn:
             known = await store.known_among(conn, list(ids))
         for session, name in ids.items():
             if session not in known:
@@ -333,10 +338,10 @@ class Sessions:
             await asyncio.sleep(SWEEP_SECONDS)
 
     async def _rows(self, task: NodeTask) -> list[StoredSession]:
-        return await self._do(lambda conn: store.sessions_of(conn, task["tenantId"], task["key"]))
+        return await self._do(task["tenantId"], lambda conn: store.sessions_of(conn, task["tenantId"], task["key"]))
 
-    async def _do(self, query: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        return await patiently(self._engine, None, query)
+    async def _do(self, tenant_id: str, query: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        return await patiently(self._engine, tenant_id, query)
 
 
 def _session(row: StoredSession, token: str | None = None) -> Session:

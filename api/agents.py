@@ -89,7 +89,7 @@ async def register(who: Worker, agentId: AgentId, body: RegisterBody, it: Servic
         endpoint=body.wire_endpoint(),
         heartbeat_seconds=body.heartbeat,
     )
-    async with it.transaction(who.tenant_id) as conn:
+    async with it.owners_transaction(new.tenant_id) as conn:
         agent = await register_agent(conn, new)
     await it.leasing.grant()
     return _item(agent)
@@ -123,7 +123,7 @@ async def send_heartbeat(who: Worker, agentId: AgentId, it: Service) -> AgentIte
 async def drain(who: Operator, agentId: AgentId, body: DrainBody, it: Service) -> AgentItem:
     """Give an agent nothing new any more; what it works at goes on. `draining: false` ends that."""
     agent = await found_agent(who, agentId, it, to_change=True)
-    async with it.transaction(who.tenant_id) as conn:
+    async with it.owners_transaction(agent.tenant_id) as conn:
         await drain_agent(conn, agent.tenant_id, agentId, body.draining)
     await it.leasing.grant()
     return _item(await found_agent(who, agentId, it))
@@ -133,7 +133,7 @@ async def drain(who: Operator, agentId: AgentId, body: DrainBody, it: Service) -
 async def remove(who: Operator, agentId: AgentId, it: Service) -> Response:
     """Forget an agent; what it works at goes on, unless it has to ask for it."""
     agent = await found_agent(who, agentId, it, to_change=True)
-    async with it.transaction(who.tenant_id) as conn:
+    async with it.owners_transaction(agent.tenant_id) as conn:
         await remove_agent(conn, agent.tenant_id, agentId)
     await it.leasing.grant()
     return Response(status_code=204)
@@ -155,7 +155,7 @@ async def found_agent(who: Principal, agent_id: str, it: Services, *, to_change:
 
 async def beat(agent: Agent, it: Services) -> None:
     """Note that an agent was heard of; if it was Offline, somebody may have waited for it."""
-    async with it.transaction(agent.tenant_id) as conn:
+    async with it.owners_transaction(agent.tenant_id) as conn:
         back = await heartbeat(conn, agent.tenant_id, [agent.agent_id])
     if back:
         await it.leasing.grant()

@@ -75,7 +75,8 @@ async def poll(who: Worker, agentId: AgentId, body: PollBody, request: Request, 
 
 
 async def _take(agent: Agent, it: Services) -> TaskAssignment | None:
-    async with it.transaction(agent.tenant_id) as conn:
+    # One that works for all tenants takes what is any tenant's.
+    async with it.owners_transaction(agent.tenant_id) as conn:
         taken = await take_assignment(conn, agent.tenant_id, agent.agent_id)
     if taken is None:
         return None
@@ -99,7 +100,7 @@ async def progress(
     """Say that the work goes on, and how far it is; 409 when it is not wanted any more."""
     told = body.model_dump(mode="json", include={"message", "fraction"}, exclude_none=True)
     await _alive(who, agentId, it)
-    async with it.transaction(who.tenant_id) as conn:
+    async with it.bearers_transaction() as conn:
         wanted = await tell_progress(conn, assignmentId, body.token, told)
     return _said(assignmentId, wanted)
 
@@ -113,7 +114,7 @@ async def complete(
 ) -> AssignmentResponse:
     """Say what the work put out; 409 when it is not wanted any more. Saying it again changes nothing."""
     await _alive(who, agentId, it)
-    async with it.transaction(who.tenant_id) as conn:
+    async with it.bearers_transaction() as conn:
         outcome = {"outputs": body.outputs, **_usage(body)}
         wanted = await end_assignment(conn, assignmentId, body.token, "COMPLETED", outcome)
     return _said(assignmentId, wanted)
@@ -126,7 +127,7 @@ async def fail(who: Worker, agentId: AgentId, assignmentId: UUID, body: FailBody
     """Say why the work failed; 409 when it is not wanted any more. Saying it again changes nothing."""
     error = body.error.model_dump(mode="json", by_alias=True, exclude_none=True)
     await _alive(who, agentId, it)
-    async with it.transaction(who.tenant_id) as conn:
+    async with it.bearers_transaction() as conn:
         wanted = await end_assignment(conn, assignmentId, body.token, "FAILED", {"error": error, **_usage(body)})
     return _said(assignmentId, wanted)
 

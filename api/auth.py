@@ -32,7 +32,7 @@ from dalang.api.rates import Rates
 from dalang.api.sessions import COOKIE, CSRF_HEADER, SAFE_METHODS, Sessions, check_not_forged, csrf_of
 from dalang.identity_providers import Provider
 from dalang.store.browser_sessions import SignedIn
-from dalang.store.engine import transaction
+from dalang.store.engine import system_transaction
 from dalang.store.tokens import Token, verify_token
 
 CACHE_SECONDS = 5.0
@@ -115,7 +115,7 @@ class Tokens:
         self._rates.take(key)
         token, at = self._seen.get(key, (None, -self.seconds))
         if time.monotonic() - at >= self.seconds:
-            async with asyncio.timeout(DATABASE_SECONDS), transaction(self._engine, None) as conn:
+            async with asyncio.timeout(DATABASE_SECONDS), system_transaction(self._engine) as conn:
                 token = await verify_token(conn, plain)
             self._seen[key] = token, time.monotonic()
             self._seen.move_to_end(key)

@@ -77,7 +77,7 @@ async def _guarded(check: Awaitable[tuple[str, str]]) -> tuple[str, str]:
 
 
 async def _database(it: Services) -> tuple[str, str]:
-    async with transaction(it.engine, None) as conn:
+    async with system_transaction(it.engine) as conn:
         revision = await current_revision(conn)
     return "up", "up" if revision == newest_revision() else "outdated"
 

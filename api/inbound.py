@@ -29,7 +29,6 @@ from dalang.api.services import Service
 from dalang.errors import NotFound
 from dalang.statuses import RunStatus
 from dalang.store.callbacks import MAX_TOKEN, PREFIX, answer_callback
-from dalang.store.engine import transaction
 from dalang.store.external_events import NewEvent, get_event, put_event
 
 router = APIRouter(prefix="/orchestrator", tags=["waiting"])
@@ -118,7 +117,7 @@ async def call_back(request: Request, token: str, it: Service) -> CallbackRespon
     if not token.startswith(PREFIX) or len(token) > MAX_TOKEN:
         raise NotFound("There is no such callback.")
     body = checked(CallbackRequest, await read_json(request, MAX_BODY_BYTES))
-    async with transaction(it.engine, None) as conn:
+    async with it.bearers_transaction() as conn:
         await answer_callback(conn, token, body.answer())
     it.deliveries.wake()
     return CallbackResponse(message="The answer is accepted")

@@ -33,7 +33,7 @@ from dalang.api.services import DATABASE_SECONDS, Service, Services
 from dalang.errors import NotFound
 from dalang.store import leases
 from dalang.store.admission_tables import SHARED
-from dalang.store.engine import transaction
+from dalang.store.engine import system_transaction
 from dalang.store.pools import (
     Pool,
     Quota,
@@ -80,7 +80,7 @@ async def set_pool(
         "name": name,
         "updated_by": who.subject,
     }
-    async with it.transaction(who.tenant_id) as conn:
+    async with it.owners_transaction(_owner(who, query)) as conn:
         await put_pool(conn, row)
     await _let_go_on(it)
     return _named(await _pools(who, it), name, query.shared)
@@ -89,7 +89,7 @@ async def set_pool(
 @router.delete("/pools/{name}", status_code=204, response_class=Response)
 async def remove_pool(who: Operator, name: Name, query: Annotated[PoolScope, Query()], it: Service) -> None:
     """Limit it no more; who waits for nothing else goes on."""
-    async with it.transaction(who.tenant_id) as conn:
+    async with it.owners_transaction(_owner(who, query)) as conn:
         if not await delete_pool(conn, _owner(who, query), name):
             raise _no_pool(name, query.shared)
     await _let_go_on(it)
@@ -156,7 +156,7 @@ def _owner(who: Principal, scope: PoolScope) -> str:
 async def _let_go_on(it: Services) -> None:
     """Grant what the change made possible; if this fails, a worker does it some seconds later."""
     try:
-        async with asyncio.timeout(DATABASE_SECONDS), transaction(it.engine, None) as conn:
+        async with asyncio.timeout(DATABASE_SECONDS), system_transaction(it.engine) as conn:
             await leases.grant(conn)
     except Exception as error:
         logger.warning("nothing was granted after a change of limits: %s", type(error).__name__)

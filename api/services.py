@@ -28,8 +28,9 @@ from dalang.reaper import Reaper
 from dalang.redriving import Redrives
 from dalang.settings import Settings
 from dalang.signing import Keyring
+from dalang.store.admission_tables import SHARED
 from dalang.store.assignments import ASSIGNED
-from dalang.store.engine import create_engine, transaction
+from dalang.store.engine import create_engine, system_transaction, transaction
 from dalang.store.listening import Listener
 from dalang.store.plan_index import PlanIndexes
 from dalang.store.recording import CHANNEL
@@ -105,6 +106,19 @@ class Services:
         """
         engine = self.engine.execution_options(isolation_level="REPEATABLE READ") if snapshot else self.engine
         async with asyncio.timeout(seconds), transaction(engine, tenant_id) as conn:
+            yield conn
+
+    @asynccontextmanager
+    async def owners_transaction(self, owner: str) -> AsyncIterator[AsyncConnection]:
+        """Open a transaction to change what is a tenant's, or with SHARED what is everybody's; for who may do so."""
+        made = system_transaction(self.engine) if owner == SHARED else transaction(self.engine, owner)
+        async with asyncio.timeout(DATABASE_SECONDS), made as conn:
+            yield conn
+
+    @asynccontextmanager
+    async def bearers_transaction(self) -> AsyncIterator[AsyncConnection]:
+        """Open a transaction for who has the secret of the one thing it is about, of whichever tenant that is."""
+        async with asyncio.timeout(DATABASE_SECONDS), system_transaction(self.engine) as conn:
             yield conn
 
 

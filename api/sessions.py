@@ -29,7 +29,7 @@ from dalang.store.browser_sessions import (
     start_session,
     use_ticket,
 )
-from dalang.store.engine import transaction
+from dalang.store.engine import system_transaction, transaction
 
 COOKIE = "dalang_session"
 CSRF_HEADER = "X-Dalang-CSRF"
@@ -57,7 +57,7 @@ class Sessions:
         if len(cookie) > MAX_SECRET_LENGTH:
             return None
         self._rates.take(csrf_of(cookie))
-        async with asyncio.timeout(DATABASE_SECONDS), transaction(self._engine, None) as conn:
+        async with asyncio.timeout(DATABASE_SECONDS), system_transaction(self._engine) as conn:
             return await find_session(conn, cookie, self._idle)
 
     async def start(self, who: SignedIn) -> str:
@@ -67,7 +67,7 @@ class Sessions:
 
     async def end(self, cookie: str) -> None:
         """Sign out."""
-        async with asyncio.timeout(DATABASE_SECONDS), transaction(self._engine, None) as conn:
+        async with asyncio.timeout(DATABASE_SECONDS), system_transaction(self._engine) as conn:
             await end_session(conn, cookie)
 
     async def ticket(self, who: SignedIn) -> tuple[str, datetime]:
@@ -79,7 +79,7 @@ class Sessions:
         """Use a ticket up; None when it was used before, or is too old."""
         if len(ticket) > MAX_SECRET_LENGTH:
             return None
-        async with asyncio.timeout(DATABASE_SECONDS), transaction(self._engine, None) as conn:
+        async with asyncio.timeout(DATABASE_SECONDS), system_transaction(self._engine) as conn:
             return await use_ticket(conn, ticket)
 
 

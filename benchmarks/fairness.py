@@ -26,7 +26,7 @@ from dalang.nodes import NodeContext, node
 from dalang.plan import Plan, with_derived_ids
 from dalang.settings import Settings
 from dalang.stack.supervisor import on_free_ports, stack
-from dalang.store.engine import create_engine, transaction
+from dalang.store.engine import create_engine, system_transaction
 from dalang.store.pools import delete_pool, delete_quota, put_pool, put_quota
 from dalang.store.runs import NewRun
 from dalang.worker import worker
@@ -93,7 +93,7 @@ async def measure(scenario: Scenario, settings: Settings) -> None:
     """Run the load once."""
     global _start
     engine = create_engine(settings)
-    async with transaction(engine, None) as conn:
+    async with system_transaction(engine) as conn:
         await delete_pool(conn, "", POOL)
         for tenant, weight in (scenario.weights or {}).items():
             empty = {"max_nodes": None, "cpu_cores": None, "memory_mb": None}
@@ -122,7 +122,7 @@ async def measure(scenario: Scenario, settings: Settings) -> None:
         await asyncio.gather(*ends)
         if not scenario.keys:
             keys.stop()
-    async with transaction(engine, None) as conn:
+    async with system_transaction(engine) as conn:
         for tenant in scenario.weights or {}:
             await delete_quota(conn, tenant)
     await engine.dispose()

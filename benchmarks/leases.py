@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from dalang.leasing import Leasing
 from dalang.settings import Settings
 from dalang.stack.supervisor import on_free_ports, stack
-from dalang.store.engine import create_engine, transaction
+from dalang.store.engine import create_engine, system_transaction
 from dalang.store.leases import Ask, Asker
 
 SECONDS = 5.0
@@ -41,7 +41,7 @@ async def prepared() -> AsyncIterator[AsyncEngine]:
         async with stack(settings, frozenset({"postgres"}), durable=True) as running:
             engine = create_engine(running.settings, pool_size=20)
             row = text("INSERT INTO resource_pools (tenant_id, name, size, updated_by) VALUES ('', :name, :size, 'b')")
-            async with transaction(engine, None) as conn:
+            async with system_transaction(engine) as conn:
                 await conn.execute(row, [{"name": "cpu", "size": 40}, {"name": "gpu", "size": 1}])
             yield engine
             await engine.dispose()

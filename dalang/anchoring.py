@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from dalang.metrics import rounds
 from dalang.signing import Keyring
 from dalang.store.anchors import due_tenants, make_anchor
-from dalang.store.engine import is_connection_error, transaction
+from dalang.store.engine import is_connection_error, system_transaction, transaction
 
 LOOK_SECONDS = 60.0
 """Or a quarter of the time between two anchors, if that is longer."""
@@ -45,7 +45,7 @@ class Anchoring:
 
     async def step(self) -> int:
         """Make the anchors that are due; return how many."""
-        async with transaction(self._engine, None) as conn:
+        async with system_transaction(self._engine) as conn:
             tenants = await due_tenants(conn, self._seconds)
         made = 0
         for tenant_id in tenants:

@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from dalang.breaker import BreakerState, Outcome, Thresholds, Verdict
 from dalang.store import breakers as store
 from dalang.store.breakers import StoredBreaker
-from dalang.store.engine import is_connection_error, transaction
+from dalang.store.engine import is_connection_error, system_transaction, transaction
 from dalang.store.listening import listen_for_ever
 
 ANSWER_SECONDS = 3.0
@@ -150,7 +150,7 @@ class Breakers:
     async def _begin_listening(self) -> None:
         # What changes while this reads is heard, and the revision says which is newer.
         self._known = {}
-        async with transaction(self._engine, None) as conn:
+        async with system_transaction(self._engine) as conn:
             for row in await store.troubled(conn):
                 self._note(row)
         self._listening, self._silent_until, self._tidied = True, 0.0, 0.0
@@ -164,7 +164,7 @@ class Breakers:
             await self._tidy()
 
     async def _tidy(self) -> None:
-        async with transaction(self._engine, None) as conn:
+        async with system_transaction(self._engine) as conn:
             await store.forget_quiet(conn)
         self._known = {
             name: one for name, one in self._known.items() if one.state is not BreakerState.CLOSED or one.failed

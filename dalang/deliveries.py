@@ -24,7 +24,7 @@ from dalang import wire
 from dalang.errors import Unavailable
 from dalang.launch import TemporalLink
 from dalang.store.callbacks import lock_answers, mark_answers
-from dalang.store.engine import is_connection_error, transaction
+from dalang.store.engine import is_connection_error, system_transaction
 from dalang.store.external_events import (
     BATCH,
     CHANNEL,
@@ -73,7 +73,7 @@ class Deliveries:
         Raises:
             Unavailable: Temporal is away.
         """
-        async with transaction(self._engine, None) as conn:
+        async with system_transaction(self._engine) as conn:
             await match_events(conn)
         count = await self._send_all(lock_answers, mark_answers, wire.SIGNAL_CALLBACK, _callback)
         return count + await self._send_all(lock_deliveries, mark_delivered, wire.SIGNAL_EXTERNAL_EVENT, _event)
@@ -87,7 +87,7 @@ class Deliveries:
     ) -> int:
         count = 0
         while True:
-            async with transaction(self._engine, None) as conn:
+            async with system_transaction(self._engine) as conn:
                 found = await lock(conn)
                 if not found:
                     return count
@@ -104,7 +104,7 @@ class Deliveries:
 
     async def tidy(self) -> None:
         """Delete what has expired."""
-        async with transaction(self._engine, None) as conn:
+        async with system_transaction(self._engine) as conn:
             await delete_expired_events(conn)
 
     async def deliver_for_ever(self) -> None:

@@ -47,7 +47,7 @@ from dalang.settings import Settings, SettingsError
 from dalang.signing import Keyring
 from dalang.statuses import RunStatus
 from dalang.store.blobs import PostgresBlobDriver
-from dalang.store.engine import is_connection_error, transaction
+from dalang.store.engine import is_connection_error, system_transaction, transaction
 from dalang.store.plans import get_document, put_document
 from dalang.store.pools import limited_names
 from dalang.store.runs import NewRun, Run, create_run, list_not_started, mark_start_failed, mark_started
@@ -370,7 +370,7 @@ class Launcher:
         Raises:
             Unavailable: Temporal is away; the rest is for the next time.
         """
-        async with transaction(self._engine, None) as conn:
+        async with system_transaction(self._engine) as conn:
             left = await list_not_started(conn, older_than_seconds)
         started = 0
         for run in left:

@@ -21,7 +21,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from dalang.metrics import LEASE_WAIT, LEASES, rounds
 from dalang.store import leases
-from dalang.store.engine import is_connection_error, transaction
+from dalang.store.engine import is_connection_error, system_transaction
 from dalang.store.leases import Answer, Ask, Asker
 from dalang.store.listening import listen_for_ever
 from dalang.wire import SIGNAL_LEASES
@@ -94,11 +94,11 @@ class Leasing:
 
     async def _take(self, turn: _Turn) -> dict[UUID, Answer]:
         if turn.asks or turn.done:
-            async with transaction(self._engine, None) as conn:
+            async with system_transaction(self._engine) as conn:
                 await leases.ask(conn, turn.asks)
                 ended = await leases.release(conn, turn.done)  # who gave up asking, too, while this turn was waited for
             LEASES.labels("ended").inc(ended)
-        async with transaction(self._engine, None) as conn:
+        async with system_transaction(self._engine) as conn:
             passed = await leases.grant(conn)
         LEASES.labels("granted").inc(passed.granted)
         for seconds in passed.waited:
@@ -106,7 +106,7 @@ class Leasing:
         self._come_back(passed.again_at)
         if not turn.asks:
             return {}
-        async with transaction(self._engine, None) as conn:
+        async with system_transaction(self._engine) as conn:
             return await leases.answers(conn, [one.lease_id for _, one in turn.asks])
 
     def _come_back(self, at: datetime | None) -> None:
@@ -159,7 +159,7 @@ class Teller:
         """Tell everybody who was not told; return how many leases that were."""
         count = 0
         while True:
-            async with transaction(self._engine, None) as conn:
+            async with system_transaction(self._engine) as conn:
                 news = await leases.untold(conn)
                 by_workflow: dict[str, list[Answer]] = {}
                 for _, workflow_id, answer in news:
@@ -208,7 +208,7 @@ class Teller:
             listening.cancel()
 
     async def _reap(self) -> None:
-        async with transaction(self._engine, None) as conn:
+        async with system_transaction(self._engine) as conn:
             ended = await leases.reap(conn)
         if ended:
             LEASES.labels("reaped").inc(ended)

@@ -27,7 +27,7 @@ from dalang.graph import critical_path
 from dalang.statuses import NodeStatus, RunStatus
 from dalang.store import cortex_tasks as store
 from dalang.store.cortex_tasks import RUN, ToldNode, ToldRun
-from dalang.store.engine import is_connection_error, transaction
+from dalang.store.engine import is_connection_error, system_transaction
 from dalang.store.listening import listen_for_ever
 from dalang.store.plans import get_document
 from dalang.store.recording import CHANNEL
@@ -95,7 +95,7 @@ class Mirror:
 
     async def tell(self) -> int:
         """Tell of all runs that have news; return how many."""
-        async with transaction(self._engine, None) as conn:
+        async with system_transaction(self._engine) as conn:
             runs = await store.take_runs(conn, AT_ONCE)
         await asyncio.gather(*(self._tell_of(run) for run in runs))
         return len(runs)
@@ -125,15 +125,15 @@ class Mirror:
             await self._update(run, await self._tasks(run))
         except CortexError as error:
             logger.warning("the Cortex is told of run %s later: %s", run.run_id, error)
-            async with transaction(self._engine, None) as conn:
+            async with system_transaction(self._engine) as conn:
                 await store.put_off(conn, run.run_id, error.again_seconds)
             return
-        async with transaction(self._engine, None) as conn:
+        async with system_transaction(self._engine) as conn:
             await store.keep_run(conn, run)
 
     async def _tasks(self, run: ToldRun) -> dict[str, tuple[str, str]]:
         """Return the tasks of a run and its nodes, with what they were told; those that are missing are made."""
-        async with transaction(self._engine, None) as conn:
+        async with system_transaction(self._engine) as conn:
             known = await store.tasks_of(conn, run.run_id)
             found = {node_id: (task, told) for node_id, (task, told) in known.items() if task is not None}
             wanted = run.total_nodes if run.total_nodes <= MAX_NODE_TASKS else 0
@@ -157,12 +157,12 @@ class Mirror:
     ) -> tuple[str, str]:
         key = str(uuid5(_NAMES, f"{run.run_id}\n{node_id}"))
         task = await self._cortex.create_task(key, title[:MAX_TITLE], description[:4_000], hours, parent)
-        async with transaction(self._engine, None) as conn:
+        async with system_transaction(self._engine) as conn:
             await store.keep_task(conn, run, node_id, task)
         return task, ""
 
     async def _update(self, run: ToldRun, tasks: Mapping[str, tuple[str, str]]) -> None:
-        async with transaction(self._engine, None) as conn:
+        async with system_transaction(self._engine) as conn:
             nodes = await store.nodes_of(conn, run.run_id, MAX_NODE_TASKS + 1) if len(tasks) > 1 else {}
         over = run.completed_at is not None
         for node_id, (task, told) in tasks.items():
@@ -195,7 +195,7 @@ class Mirror:
             if error.away:
                 raise
             logger.warning("task %s of run %s: %s", task, run.run_id, error)  # it was removed there
-        async with transaction(self._engine, None) as conn:
+        async with system_transaction(self._engine) as conn:
             await store.keep_told(conn, run.run_id, {node_id: what})
 
 

@@ -22,7 +22,7 @@ from dalang.leasing import Leasing
 from dalang.nodes import Registration, registry
 from dalang.store.admission_tables import SHARED
 from dalang.store.agents import AgentKind, NewAgent, heartbeat, queues_of_agents, register_agent
-from dalang.store.engine import is_connection_error, transaction
+from dalang.store.engine import is_connection_error, system_transaction
 
 LOOK_SECONDS = 10.0
 HEARD_SECONDS = 75
@@ -68,7 +68,7 @@ class Presence:
                 endpoint={},
                 heartbeat_seconds=LOCAL_HEARTBEAT_SECONDS,
             )
-            async with transaction(self._engine, None) as conn:
+            async with system_transaction(self._engine) as conn:
                 await register_agent(conn, new)
         if self._functions:
             await self._leasing.grant()
@@ -76,7 +76,7 @@ class Presence:
     async def watch(self) -> None:
         """Note who is there; somebody who comes back may get what waits for him."""
         heard: dict[str, list[str]] = {SHARED: [one.name for one in self._functions]}
-        async with transaction(self._engine, None) as conn:
+        async with system_transaction(self._engine) as conn:
             agents = await queues_of_agents(conn)
         answers = {queue: await self._is_polled(queue) for queue in dict.fromkeys(one.queue for one in agents)}
         for one in agents:
@@ -85,7 +85,7 @@ class Presence:
         back: list[str] = []
         for tenant_id, names in heard.items():
             if names:
-                async with transaction(self._engine, None) as conn:
+                async with system_transaction(self._engine) as conn:
                     back += await heartbeat(conn, tenant_id, names)
         if back:
             logger.info("back again: %s", ", ".join(back))

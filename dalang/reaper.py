@@ -26,7 +26,7 @@ from dalang.launch import Launcher, Prepared, TemporalLink
 from dalang.metrics import rounds
 from dalang.program import Program
 from dalang.statuses import RUN_ENDS, RunStatus
-from dalang.store.engine import is_connection_error, transaction
+from dalang.store.engine import is_connection_error, system_transaction, transaction
 from dalang.store.lost_runs import OpenRun, began_to_end, list_open_among, mark_lost
 from dalang.store.outcomes import current_plan_digest
 from dalang.store.runs import NewRun, Run, create_run, get_run, linked_runs
@@ -101,7 +101,7 @@ class Reaper:
     async def _end(self, client: Client, workflow_ids: list[str]) -> int:
         if not workflow_ids:
             return 0
-        async with transaction(self._engine, None) as conn:
+        async with system_transaction(self._engine) as conn:
             open_runs = await list_open_among(conn, workflow_ids)
         count = 0
         for run in open_runs:
@@ -141,7 +141,7 @@ class Reaper:
                     "terminate is not possible: the run's workflow has ended, or was never begun."
                 ) from error
             raise Unavailable("Temporal did not take the request; try again.") from error
-        async with transaction(self._engine, None) as conn:
+        async with system_transaction(self._engine) as conn:
             open_runs = await list_open_among(conn, [run.workflow])
         for one in open_runs:
             await self._take_down(one, Ended(execution, RunStatus.CANCELLED, why, None))

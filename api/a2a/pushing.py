@@ -16,7 +16,7 @@ import httpx
 from dalang.activities.egress import EgressRefused, http_client, refusal_within
 from dalang.store import a2a_push
 from dalang.store.a2a_push import PushConfig
-from dalang.store.engine import is_connection_error, transaction
+from dalang.store.engine import is_connection_error, system_transaction
 from dalang.store.listening import woken
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Pusher:
 
     async def _look(self, client: httpx.AsyncClient) -> float:
         free = AT_ONCE - len(self._tasks)
-        async with transaction(self._engine, None) as conn:
+        async with system_transaction(self._engine) as conn:
             if not await a2a_push.is_open(conn):
                 return IDLE_SECONDS
             claimed = await a2a_push.claim(conn, free, CLAIM_SECONDS) if free else []
@@ -90,19 +90,19 @@ class Pusher:
                     if error is not None:
                         await self._failed(config, error)
                         return
-                async with transaction(self._engine, None) as conn:
+                async with system_transaction(self._engine) as conn:
                     if not await a2a_push.moved(conn, config, *notice.position, CLAIM_SECONDS):
                         return
                 config = replace(config, attempts=0)
                 ended = notice.is_last
-        async with transaction(self._engine, None) as conn:
+        async with system_transaction(self._engine) as conn:
             await a2a_push.settled(conn, config, ended=ended)
 
     async def _failed(self, config: PushConfig, error: str) -> None:
         tries = config.attempts + 1
         again = None if tries >= MAX_ATTEMPTS else min(2.0**config.attempts, MAX_DELAY_SECONDS)
         logger.info("task %s: %s was not told: %s", config.run_id, config.config_id, error)
-        async with transaction(self._engine, None) as conn:
+        async with system_transaction(self._engine) as conn:
             await a2a_push.failed(conn, config, error, again)
 
 

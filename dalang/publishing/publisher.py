@@ -29,7 +29,7 @@ from dalang.metrics import PUBLISHED, rounds
 from dalang.publishing.target import MAX_SEND_SECONDS, Failure, MissingTarget, Sent, Target
 from dalang.store import publications
 from dalang.store.dead_letters import MAX_DEAD_LETTERS, bury, settle_dead_letter, wanted_back
-from dalang.store.engine import is_connection_error, transaction
+from dalang.store.engine import is_connection_error, system_transaction
 from dalang.store.listening import listen_for_ever, woken
 from dalang.store.publications import Claim, Work
 from dalang.store.recording import CHANNEL as RUN_CHANNEL
@@ -116,16 +116,16 @@ class Publisher:
 
     async def step(self) -> float:
         """Mark what is new and begin to tell what is due; return in how many seconds there is more to do."""
-        async with transaction(self._engine, None) as conn:
+        async with system_transaction(self._engine) as conn:
             self._wanted = await publications.is_wanted(conn)
         if not self._wanted:
             return LOOK_SECONDS
         for _ in range(MARKS):
-            async with transaction(self._engine, None) as conn:
+            async with system_transaction(self._engine) as conn:
                 more = (await publications.mark(conn)).more
             if not more:
                 break
-        async with transaction(self._engine, None) as conn:
+        async with system_transaction(self._engine) as conn:
             found = await publications.work(conn)
             is_open = await publications.open_feed(conn)
         later = [await self._begin(one) for one in found]
@@ -145,7 +145,7 @@ class Publisher:
         free = min(self._each - self._busy[subscription_id], self._places - self._busy.total())
         if free > 0:
             until = time.monotonic() + self._claim_seconds
-            async with transaction(self._engine, None) as conn:
+            async with system_transaction(self._engine) as conn:
                 claims = await publications.claim(conn, subscription_id, free, self._claim_seconds)
             for own in claims:
                 self._start(subscription_id, self._tell(one.subscription, own, until))
@@ -171,7 +171,7 @@ class Publisher:
             turn = _Turn(self, subscription, own, until)
         except ExpressionError as error:  # it was compiled when it was stored: by another version of the engine
             reason = f"Its filter cannot be read: {error.message}"
-            async with transaction(self._engine, None) as conn:
+            async with system_transaction(self._engine) as conn:
                 await pause_subscription(conn, subscription.subscription_id, PUBLISHER, reason)
                 await publications.release(conn, own, done=False)
             return
@@ -183,7 +183,7 @@ class Publisher:
             raise
 
     async def _ping(self, subscription: Subscription, ping_id: str) -> None:
-        async with transaction(self._engine, None) as conn:
+        async with system_transaction(self._engine) as conn:
             if not await publications.take_ping(conn, subscription.subscription_id, ping_id):
                 return
         now = datetime.now(UTC)
@@ -192,7 +192,7 @@ class Publisher:
         sent = await self.send(subscription, [event])
         error = None if sent.failure is None else sent.failure.reason
         answer = {"id": ping_id, "error": error, "ms": round((time.monotonic() - began) * 1000)}
-        async with transaction(self._engine, None) as conn:
+        async with system_transaction(self._engine) as conn:
             await publications.answer_ping(conn, subscription.subscription_id, answer)
 
     async def send(self, subscription: Subscription, events: Sequence[CloudEvent]) -> Sent:
@@ -241,7 +241,7 @@ class _Turn:
         ends_at = time.monotonic() + TURN_SECONDS
         done = await self._redeliver()
         while done is None:
-            async with transaction(self.engine, None) as conn:
+            async with system_transaction(self.engine) as conn:
                 after = publications.after(self.own, *self.position)
                 events = await publications.next_events(conn, after, self.subscription.types, READ_AT_ONCE)
             if not events:
@@ -257,7 +257,7 @@ class _Turn:
         if not self.is_mine:
             return
         self.is_mine = False
-        async with transaction(self.engine, None) as conn:
+        async with system_transaction(self.engine) as conn:
             if self.delivered:
                 await self._count(conn)
             await publications.release(conn, self.own, done=done)
@@ -298,7 +298,7 @@ class _Turn:
         if (event.epoch, event.seq) <= self.position:
             return True
         until = time.monotonic() + self.publisher._claim_seconds
-        async with transaction(self.engine, None) as conn:
+        async with system_transaction(self.engine) as conn:
             args = (event.epoch, event.seq, event.recorded_at, self.publisher._claim_seconds)
             active = await publications.told(conn, self.own, *args)
         return self._moved(event, active, until)
@@ -318,7 +318,7 @@ class _Turn:
         too_long = datetime.now(UTC) - since >= timedelta(milliseconds=it.give_up_ms)
         dead = failure.refused or (not failure.away and (self.attempts >= it.max_attempts or too_long))
         logger.info("event %s was not taken by %s: %s", event.id, it.name, failure.reason)
-        async with transaction(self.engine, None) as conn:
+        async with system_transaction(self.engine) as conn:
             await self._count(conn, failure.reason, event)
             if failure.gone:
                 await pause_subscription(conn, it.subscription_id, PUBLISHER, f"Its receiver: {failure.reason}.")
@@ -353,7 +353,7 @@ class _Turn:
 
     async def _redeliver(self) -> bool | None:
         """Tell dead letters that somebody wants told again, one try each; False: the turn is over."""
-        async with transaction(self.engine, None) as conn:
+        async with system_transaction(self.engine) as conn:
             events = await wanted_back(conn, self.own, READ_AT_ONCE)
         for event in events:
             if self.until - time.monotonic() < self.publisher.send_seconds:
@@ -362,7 +362,7 @@ class _Turn:
             sent = await self.publisher.send(self.subscription, [made])
             error = None if sent.failure is None else sent.failure.reason
             self.delivered += sent.count
-            async with transaction(self.engine, None) as conn:
+            async with system_transaction(self.engine) as conn:
                 await self._count(conn, error, event)
                 await settle_dead_letter(conn, self.own, event, error)
         return False if len(events) == READ_AT_ONCE else None

@@ -3,7 +3,8 @@
 Theory of operation. The data lives in ``<home>/postgres``. There are three roles with generated passwords, kept in
 ``<home>/postgres.json`` (0600): ``postgres``, the superuser, for this file alone; ``dalang_owner``, who owns the
 database and its tables and runs migrations; ``dalang_app``, who is what processes connect as, owns nothing and cannot
-bypass row level security. TCP is on 127.0.0.1 only; every connection, over the socket too, needs a password.
+bypass row level security; for jobs of all tenants it takes the role ``dalang_system``, as which nobody logs in. TCP is
+on 127.0.0.1 only; every connection, over the socket too, needs a password.
 
 After a crash of everything, the next start finds the old server by its ``postmaster.pid`` and ends it first; data
 is recovered by PostgreSQL itself. Where the wheel's own Python class starts servers that outlive us and trusts
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 DATABASE = "dalang"
 OWNER = "dalang_owner"
 APP = "dalang_app"
+SYSTEM = "dalang_system"
 SUPERUSER = "postgres"
 
 _ACCESS = """# Written by dalang: a password for everybody, on every way in.
@@ -276,6 +278,9 @@ async def _ensure_roles(connection: asyncpg.Connection, passwords: dict[str, str
             f"{verb} ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS "
             f"PASSWORD '{passwords[role]}'"
         )
+    if SYSTEM not in known:
+        await connection.execute(f"CREATE ROLE {SYSTEM} NOLOGIN")
+    await connection.execute(f"GRANT {SYSTEM} TO {APP} WITH INHERIT FALSE")
     if not await connection.fetchval("SELECT true FROM pg_database WHERE datname = $1", DATABASE):
         await create_database(connection, DATABASE)
 

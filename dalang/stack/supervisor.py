@@ -219,12 +219,12 @@ async def _ensure_token(settings: Settings, *, known_to_database: bool) -> None:
     token = settings.read_token()
     if not known_to_database or token is None:
         return
-    from dalang.store.engine import create_engine, transaction
+    from dalang.store.engine import create_engine, system_transaction
     from dalang.store.tokens import ensure_token
 
     engine = create_engine(settings.database_url, pooled=False)
     try:
-        async with transaction(engine, None) as conn:
+        async with system_transaction(engine) as conn:
             await ensure_token(conn, token, "default", "local", ["admin"], name="dalang up")
     except ValueError as error:
         raise StackError(f"the API token of {settings.home} cannot be used: {error}") from None

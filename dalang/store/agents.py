@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.errors import Conflict
 from dalang.store.admission_tables import SHARED, agents, leases
+from dalang.store.engine import across_tenants
 from dalang.wire import AGENT
 
 MAX_AGENTS = 1_000
@@ -235,7 +236,10 @@ async def _read(conn: AsyncConnection, tenants: Sequence[str], agent_id: str | N
     wanted = [_agents.tenant_id.in_(tenants), *(() if agent_id is None else (_agents.agent_id == agent_id,))]
     order = (_agents.agent_id, (_agents.tenant_id == SHARED))
     rows = (await conn.execute(select(*_ROW, is_there().label("is_there")).where(*wanted).order_by(*order))).all()
-    active = await _active(conn) if rows else {}
+    if not rows:
+        return []
+    async with across_tenants(conn):  # one that is shared is at work for several of them
+        active = await _active(conn)
     return [Agent(**row._mapping, active=active.get((row.tenant_id, row.agent_id), 0)) for row in rows]
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.cloud_events import Happened
+from dalang.store.engine import across_tenants
 from dalang.store.publications import SELECT_EVENTS, Claim, happened
 from dalang.store.subscriptions import notify
 
@@ -72,30 +73,32 @@ async def list_dead_letters(
     """Which events could it not be told of, the oldest first?"""
     at, run_id, epoch, seq = after or (None, None, 0, 0)
     values = {"subscription": subscription_id, "at": at, "run": run_id, "epoch": epoch, "seq": seq, "limit": limit}
-    return [DeadLetter(*row) for row in await conn.execute(_DEAD, values)]
+    async with across_tenants(conn):  # its subscription may be of all of them
+        return [DeadLetter(*row) for row in await conn.execute(_DEAD, values)]
 
 
 async def redeliver(conn: AsyncConnection, subscription_id: UUID, events: Sequence[EventKey] | None) -> int:
     """Have dead letters told again, these or all; return how many. Those of a run come before its next event."""
     values: dict[str, Any] = {"subscription": subscription_id}
-    if events is None:
-        found = (await conn.execute(_REDELIVER_ALL, values)).scalars().all()
-    else:
-        keys = [f"{run}/{epoch}/{seq}" for run, epoch, seq in events]
-        found = (await conn.execute(_REDELIVER, {**values, "keys": keys})).scalars().all()
-    if found:
-        await conn.execute(_DUE, {**values, "runs": sorted(set(found))})
-        await notify(conn, subscription_id)
+    statement = _REDELIVER_ALL
+    if events is not None:
+        statement, values["keys"] = _REDELIVER, [f"{run}/{epoch}/{seq}" for run, epoch, seq in events]
+    async with across_tenants(conn):
+        found = (await conn.execute(statement, values)).scalars().all()
+        if found:
+            await conn.execute(_DUE, {"subscription": subscription_id, "runs": sorted(set(found))})
+            await notify(conn, subscription_id)
     return len(found)
 
 
 async def discard(conn: AsyncConnection, subscription_id: UUID, events: Sequence[EventKey] | None) -> int:
     """Forget dead letters, these or all; return how many."""
     values: dict[str, Any] = {"subscription": subscription_id}
-    if events is None:
-        return int((await conn.execute(_DISCARD_ALL, values)).rowcount)
-    keys = [f"{run}/{epoch}/{seq}" for run, epoch, seq in events]
-    return int((await conn.execute(_DISCARD, {**values, "keys": keys})).rowcount)
+    statement = _DISCARD_ALL
+    if events is not None:
+        statement, values["keys"] = _DISCARD, [f"{run}/{epoch}/{seq}" for run, epoch, seq in events]
+    async with across_tenants(conn):
+        return int((await conn.execute(statement, values)).rowcount)
 
 
 _BURY = text(

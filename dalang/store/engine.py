@@ -8,13 +8,23 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 import asyncpg
-from sqlalchemy import URL, exc, func, make_url, select
+from sqlalchemy import URL, exc, func, make_url, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from dalang.canonical import MAX_INTEGER
 
 DRIVER = "postgresql+asyncpg"
+TENANT_SETTING = "app.tenant_id"
+"""What a transaction's tenant is called; the policies of all tables read it."""
+SYSTEM_ROLE = "dalang_system"
+"""Sees all tenants. Nobody logs in as it, and nothing is inherited from it: it has to be taken, for a transaction."""
+_AS_SYSTEM = text(
+    f"SELECT set_config('role', rolname, true) FROM pg_roles WHERE rolname = '{SYSTEM_ROLE}'"  # noqa: S608 - a constant
+    " AND pg_has_role(oid, 'MEMBER')"
+)
+"""Nothing where one role owns everything: it is bound by no policy."""
+_AS_BEFORE = text("SELECT current_setting('role')")
 
 _AWAY = frozenset({"08", "57", "53"})
 """Classes of SQLSTATE that come from the server's state, not from the statement: connection exceptions, operator
@@ -80,15 +90,32 @@ def create_engine(
 
 
 @asynccontextmanager
-async def transaction(engine: AsyncEngine, tenant_id: str | None) -> AsyncIterator[AsyncConnection]:
+async def transaction(engine: AsyncEngine, tenant_id: str) -> AsyncIterator[AsyncConnection]:
     """Open a transaction of ``tenant_id``: commits at the end, rolls back on an exception.
 
-    ``app.tenant_id`` is set for this transaction only, so the pool cannot hand it to the next one.
+    The database shows it the rows of this tenant and takes no others (``row_security.py``). The tenant is set for this
+    transaction only, so the pool cannot hand it to the next one.
     """
     async with engine.begin() as conn:
-        if tenant_id is not None:
-            await conn.execute(select(func.set_config("app.tenant_id", tenant_id, True)))
+        await conn.execute(select(func.set_config(TENANT_SETTING, tenant_id, True)))
         yield conn
+
+
+@asynccontextmanager
+async def system_transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Open a transaction that sees all tenants: for jobs of the whole system, and to find out whose a token is."""
+    async with engine.begin() as conn:
+        await conn.execute(_AS_SYSTEM)
+        yield conn
+
+
+@asynccontextmanager
+async def across_tenants(conn: AsyncConnection) -> AsyncIterator[None]:
+    """Let a transaction see all tenants for some statements: what all of them share is counted over all of them."""
+    before = (await conn.execute(_AS_BEFORE)).scalar_one()
+    await conn.execute(_AS_SYSTEM)
+    yield  # on an exception the transaction, or its savepoint, is rolled back, and with it this
+    await conn.execute(select(func.set_config("role", before, True)))
 
 
 def is_connection_error(error: BaseException) -> bool:

@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.types import Text
 
 from dalang.canonical import compact_json
-from dalang.store.engine import transaction
+from dalang.store.engine import across_tenants, transaction
 from dalang.store.memory_tables import EPISODE_OUTCOMES, episodes
 from dalang.store.plan_index import PlanIndexes, PlannedNode
 from dalang.store.projection import body_part
@@ -142,7 +142,9 @@ async def _best(conn: AsyncConnection, query: Select[Any], asked: str, limit: in
     some = query.where(_episodes.search.op("@@")(wanted)).order_by(_episodes.ended_at.desc()).limit(RANKED).subquery()
     score = func.ts_rank(some.c.search, wanted).label("score")
     best = select(some, score).order_by(desc(score), some.c.ended_at.desc(), some.c.run_id, some.c.node_id)
-    return [(row, float(row["score"])) for row in (await conn.execute(best.limit(limit))).mappings()]
+    # The index of words serves no query that a policy is part of. What the found nodes held is read as the tenant.
+    async with across_tenants(conn):
+        return [(row, float(row["score"])) for row in (await conn.execute(best.limit(limit))).mappings()]
 
 
 def _episode(row: RowMapping, score: float, values: Mapping[tuple[UUID, str], Mapping[str, Any]]) -> Episode:
@@ -220,7 +222,8 @@ async def _batch(conn: AsyncConnection, indexes: PlanIndexes, tenant_id: str) ->
     horizon = (await conn.execute(_HORIZON)).scalar_one()
     row = (await conn.execute(_CURSOR, {"tenant": tenant_id})).first()
     if row is None:
-        row = (await conn.execute(_FIRST, {"most": FIRST_EVENTS})).first()
+        async with across_tenants(conn):  # the position is one among the events of all
+            row = (await conn.execute(_FIRST, {"most": FIRST_EVENTS})).first()
     since = ("0", 0) if row is None else (row[0], row[1])
     given = {"transaction": since[0], "position": since[1], "horizon": horizon, "tenant": tenant_id}
     events = (await conn.execute(_EVENTS, {**given, "outcomes": list(EPISODE_OUTCOMES), "most": BATCH_EVENTS})).all()

@@ -24,9 +24,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from dalang.store.engine import create_engine
+from dalang.store.engine import SYSTEM_ROLE, create_engine
+from dalang.store.row_security import APP_ROLE, enforce
 
-APP_ROLE = "dalang_app"
 PRIVILEGES = {
     "plan_documents": "SELECT, INSERT",
     "plans": "SELECT, INSERT",
@@ -122,6 +122,8 @@ async def _migrated(url: str, step: Callable[[Config], None]) -> None:
         async with engine.begin() as conn:
             await conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
             await conn.run_sync(lambda connection: step(_config(connection)))
+            if await current_revision(conn) == newest_revision():
+                await conn.run_sync(enforce)
             if await current_revision(conn) is not None:
                 await _grant(conn)
     finally:
@@ -129,18 +131,28 @@ async def _migrated(url: str, step: Callable[[Config], None]) -> None:
 
 
 async def _grant(conn: AsyncConnection) -> None:
-    """Give :data:`APP_ROLE` its privileges and no other; nothing where there is no such role, or we are it."""
-    role = text("SELECT 1 FROM pg_roles WHERE rolname = :role AND rolname <> current_user")
-    if (await conn.execute(role, {"role": APP_ROLE})).first() is None:
-        return
+    """Give the processes' roles their privileges and no other; nothing where there is no such role, or we are it."""
     known = text("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")
     tables = {row.tablename for row in await conn.execute(known)}
-    statements = [f"REVOKE ALL ON {table} FROM {APP_ROLE}" for table in PRIVILEGES if table in tables]
-    statements += [f"GRANT {what} ON {table} TO {APP_ROLE}" for table, what in PRIVILEGES.items() if table in tables]
+    for role in (APP_ROLE, SYSTEM_ROLE):
+        exists = text("SELECT 1 FROM pg_roles WHERE rolname = :role AND rolname <> current_user")
+        if (await conn.execute(exists, {"role": role})).first() is None:
+            continue
+        statements = [f"REVOKE ALL ON {table} FROM {role}" for table in PRIVILEGES if table in tables]
+        statements += [f"GRANT {what} ON {table} TO {role}" for table, what in PRIVILEGES.items() if table in tables]
+        for statement in statements:
+            await conn.execute(text(statement))
     if await current_revision(conn) == newest_revision():
-        statements.append(f"GRANT EXECUTE ON FUNCTION {_DELETE_RUNS} TO {APP_ROLE}")
-    for statement in statements:
-        await conn.execute(text(statement))
+        await _grant_deletion(conn)
+
+
+async def _grant_deletion(conn: AsyncConnection) -> None:
+    """Let only the system's role delete runs: the function takes those of any tenant."""
+    await conn.execute(text(f"REVOKE EXECUTE ON FUNCTION {_DELETE_RUNS} FROM PUBLIC"))
+    for role, verb, to in ((APP_ROLE, "REVOKE", "FROM"), (SYSTEM_ROLE, "GRANT", "TO")):
+        exists = text("SELECT 1 FROM pg_roles WHERE rolname = :role AND rolname <> current_user")
+        if (await conn.execute(exists, {"role": role})).first() is not None:
+            await conn.execute(text(f"{verb} EXECUTE ON FUNCTION {_DELETE_RUNS} {to} {role}"))
 
 
 def _run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:

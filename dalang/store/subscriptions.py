@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.errors import Conflict, NotFound
+from dalang.store.engine import across_tenants
 from dalang.store.subscription_tables import event_dead_letters, event_feed, event_publications, event_subscriptions
 
 CHANNEL = "dalang_subscription"
@@ -187,7 +188,8 @@ async def resume_subscription(conn: AsyncConnection, subscription_id: UUID, by: 
     made = await _changed(conn, subscription_id, by, **nothing, active_since=func.now())
     failing = (_publications.subscription_id == subscription_id) & (_publications.attempts > 0)
     again = {"attempts": 0, "failing_since": None, "due_at": func.now()}
-    await conn.execute(update(event_publications).where(failing).values(again))
+    async with across_tenants(conn):  # it may be of all of them
+        await conn.execute(update(event_publications).where(failing).values(again))
     return made
 
 
@@ -246,11 +248,9 @@ async def replay(conn: AsyncConnection, subscription: Subscription, tenant_id: s
 
 async def progress_of(conn: AsyncConnection, subscription_ids: Sequence[UUID]) -> dict[UUID, Progress]:
     """How do these keep up?"""
-    rows = await conn.execute(_PROGRESS, {"subscriptions": list(subscription_ids)})
-    return {
-        row["subscription_id"]: Progress(**{one.name: row[one.name] for one in fields(Progress)})
-        for row in rows.mappings()
-    }
+    async with across_tenants(conn):  # some may be of all of them
+        rows = (await conn.execute(_PROGRESS, {"subscriptions": list(subscription_ids)})).mappings().all()
+    return {row["subscription_id"]: Progress(**{one.name: row[one.name] for one in fields(Progress)}) for row in rows}
 
 
 async def notify(conn: AsyncConnection, subscription_id: UUID) -> None:
@@ -276,14 +276,17 @@ async def _changed(conn: AsyncConnection, subscription_id: UUID, by: str, **valu
 async def _start_feed(conn: AsyncConnection) -> None:
     """Lock the feed; where nobody has wanted it so far, it begins here: nobody reads what nobody is told."""
     await conn.execute(select(event_feed.c.name).with_for_update())
-    if (await conn.execute(select(_subscriptions.subscription_id).limit(1))).first() is None:
+    async with across_tenants(conn):
+        is_first = (await conn.execute(select(_subscriptions.subscription_id).limit(1))).first() is None
+    if is_first:
         begin = "UPDATE event_feed SET transaction_id = pg_snapshot_xmin(pg_current_snapshot()), position = 0"
         await conn.execute(text(begin))
 
 
 async def _mark_past(conn: AsyncConnection, made: Subscription) -> None:
     """Note the runs of which something was recorded before there was the subscription."""
-    await conn.execute(_PAST, {"subscription": made.subscription_id})
+    async with across_tenants(conn):  # it may be of all of them
+        await conn.execute(_PAST, {"subscription": made.subscription_id})
 
 
 _PAST = text(

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import Integer, Text
 
 from dalang.store.admission_tables import SHARED, leases, pool_buckets, resource_pools
+from dalang.store.engine import across_tenants
 from dalang.store.leases import service_order
 from dalang.store.paging import Page, after, read_cursor, write_cursor
 from dalang.store.tables import run_events
@@ -137,7 +138,8 @@ async def pool_uses(conn: AsyncConnection, tenant_id: str) -> list[Use]:
         .group_by(owner, amount.c.key)
         .order_by(amount.c.key)
     )
-    return [Use(*row) for row in await conn.execute(query)]
+    async with across_tenants(conn):
+        return [Use(*row) for row in await conn.execute(query)]
 
 
 async def buckets(conn: AsyncConnection, tenant_id: str) -> list[Bucket]:
@@ -182,25 +184,25 @@ async def waiting(
         query = query.where(found.run_id == run_id)
     if node_id is not None:
         query = query.where(found.node_id == node_id)
+    async with across_tenants(conn):
+        rows = (await conn.execute(query)).all()
     return [
         Waiting(row.run_id, row.node_id, row.place, tuple(row.short) or (TURN,), row.priority, row.asked_at)
-        for row in await conn.execute(query)
+        for row in rows
     ]
 
 
 async def queue_statistics(conn: AsyncConnection, tenant_id: str) -> QueueStatistics:
     """How long is the queue of a tenant, how old, and what do they wait for?"""
     is_own, waits = _l.tenant_id == tenant_id, _l.state == "WAITING"
-    row = (
-        await conn.execute(
-            select(
-                func.count().filter(waits, is_own).label("size"),
-                func.min(_l.asked_at).filter(waits, is_own).label("oldest"),
-                func.count().filter(_l.state == "GRANTED", is_own).label("active"),
-                func.count().filter(waits).label("everybody"),
-            ).where(_l.ended_at.is_(None))
-        )
-    ).one()
+    counts = select(
+        func.count().filter(waits, is_own).label("size"),
+        func.min(_l.asked_at).filter(waits, is_own).label("oldest"),
+        func.count().filter(_l.state == "GRANTED", is_own).label("active"),
+        func.count().filter(waits).label("everybody"),
+    ).where(_l.ended_at.is_(None))
+    async with across_tenants(conn):
+        row = (await conn.execute(counts)).one()
     rows = await conn.execute(select(_l.short, func.count()).where(waits, is_own).group_by(_l.short))
     reasons: Counter[str] = Counter()
     for short, count in rows:

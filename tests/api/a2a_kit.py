@@ -26,7 +26,7 @@ from dalang.api.services import Services
 from dalang.settings import Settings
 from dalang.stack.ports import free_port
 from dalang.stack.postgres import drop_database
-from dalang.store.engine import create_engine, transaction
+from dalang.store.engine import create_engine, system_transaction
 from dalang.store.tokens import ensure_token
 from dalang.worker import worker
 from tests.api import world
@@ -107,7 +107,7 @@ async def serving(servers: Servers, superuser: asyncpg.Connection, home: Path) -
         egress_allow=LOOPBACK_ALLOWED,
     )
     engine = create_engine(settings.database_url, pooled=False)
-    async with transaction(engine, None) as conn:
+    async with system_transaction(engine) as conn:
         for (tenant, role), token in world.TOKENS.items():
             await ensure_token(conn, token, tenant, f"{role}@{tenant}", [role])
     await engine.dispose()

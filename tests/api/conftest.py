@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from dalang.api.app import create_app
 from dalang.settings import Settings
-from dalang.store.engine import create_engine, transaction
+from dalang.store.engine import create_engine, system_transaction
 from dalang.store.tokens import ensure_token
 from dalang.worker import worker
 from tests.api import world
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 async def app(settings: Settings) -> AsyncIterator[FastAPI]:
     """The app, with tokens for two tenants and all roles in its database."""
     engine = create_engine(settings.database_url, pooled=False)
-    async with transaction(engine, None) as conn:
+    async with system_transaction(engine) as conn:
         for (tenant, role), token in world.TOKENS.items():
             await ensure_token(conn, token, tenant, f"{role}@{tenant}", [role])
     made = create_app(settings)

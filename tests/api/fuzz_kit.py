@@ -18,7 +18,7 @@ from dalang.api.app import create_app
 from dalang.settings import Settings
 from dalang.stack.ports import free_port
 from dalang.stack.postgres import drop_database
-from dalang.store.engine import create_engine, transaction
+from dalang.store.engine import create_engine, system_transaction
 from dalang.store.tokens import ensure_token
 from dalang.worker import worker
 from tests.api import world
@@ -54,7 +54,7 @@ async def attacked(servers: Servers, superuser: asyncpg.Connection, home: Path) 
         egress_allow=("127.0.0.1",),
     )
     engine = create_engine(settings.database_url, pooled=False)
-    async with transaction(engine, None) as conn:
+    async with system_transaction(engine) as conn:
         for (tenant, role), token in world.TOKENS.items():
             await ensure_token(conn, token, tenant, f"{role}@{tenant}", [role])
     await engine.dispose()

@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from dalang.stack.ports import free_port
 from dalang.store.a2a_tables import a2a_push_configs
-from dalang.store.engine import transaction
+from dalang.store.engine import system_transaction
 from tests.api.a2a_kit import Served, error_of, message
 from tests.harness import PATIENCE
 
@@ -104,7 +104,7 @@ async def test_of_what_has_ended_nobody_is_told(served: Served, receiver: Receiv
     async with asyncio.timeout(PATIENCE):
         is_due = True
         while is_due:
-            async with transaction(served.services.engine, None) as conn:
+            async with system_transaction(served.services.engine) as conn:
                 due = select(a2a_push_configs.c.due_at).where(a2a_push_configs.c.run_id == uuid.UUID(task["id"]))
                 is_due = (await conn.execute(due)).scalar_one() is not None
             await asyncio.sleep(0.05)

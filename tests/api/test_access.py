@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from dalang.api.app import create_app
 from dalang.settings import Settings
-from dalang.store.engine import transaction
+from dalang.store.engine import system_transaction
 from dalang.store.tokens import create_token, revoke_token
 from tests.api.world import Api, chain, problem
 
@@ -46,7 +46,7 @@ async def test_expired_and_revoked_tokens_are_401(app: FastAPI, api: Api) -> Non
     """As soon as the short memory of the process has passed; expiry at once."""
     services = app.state.services
     services.tokens.seconds = 0
-    async with transaction(services.engine, None) as conn:
+    async with system_transaction(services.engine) as conn:
         past = datetime.now(UTC) - timedelta(seconds=1)
         expired, _ = await create_token(conn, "acme", "old", ["admin"], expires_at=past)
         plain, token = await create_token(conn, "acme", "bob", ["viewer"])
@@ -54,7 +54,7 @@ async def test_expired_and_revoked_tokens_are_401(app: FastAPI, api: Api) -> Non
     problem(await api("GET", "/orchestrator/runs", as_=None, headers=headers), 401)
     headers = {"Authorization": f"Bearer {plain}"}
     assert (await api("GET", "/orchestrator/runs", as_=None, headers=headers)).status_code == 200
-    async with transaction(services.engine, None) as conn:
+    async with system_transaction(services.engine) as conn:
         await revoke_token(conn, "acme", token.token_id)
     problem(await api("GET", "/orchestrator/runs", as_=None, headers=headers), 401)
 

@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 
 from dalang.settings import Settings
-from dalang.store.engine import transaction
+from dalang.store.engine import system_transaction
 from dalang.store.tokens import create_token
 from tests.api.world import Api, problem
 
@@ -136,7 +136,7 @@ async def test_ids_that_are_none(api: Api) -> None:
 
 async def test_a_token_of_an_agent_may_do_an_agents_work_only(app: FastAPI, api: Api) -> None:
     """It registers and beats, and reads nothing."""
-    async with transaction(app.state.services.engine, None) as conn:
+    async with system_transaction(app.state.services.engine) as conn:
         plain, _ = await create_token(conn, "acme", "ada", ["agent"])
     headers = {"Authorization": f"Bearer {plain}"}
     made = await api("PUT", f"{AGENTS}/ada", as_=None, headers=headers, json={})

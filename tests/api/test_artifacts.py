@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from dalang.nodes import NodeContext, node
 from dalang.settings import Settings
-from dalang.store.engine import transaction
+from dalang.store.engine import system_transaction
 from dalang.store.tokens import create_token
 from tests.api.world import Api, problem
 
@@ -103,7 +103,7 @@ async def test_what_cannot_be_kept_is_refused(api: Api, settings: Settings) -> N
 
 async def test_an_agent_outside_opens_and_brings_files(app: FastAPI, api: Api) -> None:
     """References are what it is given; it lists and deletes nothing."""
-    async with transaction(app.state.services.engine, None) as conn:
+    async with system_transaction(app.state.services.engine) as conn:
         plain, _ = await create_token(conn, "acme", "ada", ["agent"])
     made = await upload(api, b"for ada")
     path, headers = "/orchestrator/artifacts", {"Authorization": f"Bearer {plain}"}

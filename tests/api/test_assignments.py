@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from dalang.store.agents import drain_agent, get_agent
 from dalang.store.assignments import Assignment, look, mark_delivered, open_assignment, withdraw
-from dalang.store.engine import transaction
+from dalang.store.engine import system_transaction, transaction
 from tests.api.world import Api, chain, problem
 
 AGENT = "/orchestrator/agents/ada"
@@ -106,7 +106,7 @@ async def test_what_nobody_took_goes_to_the_agent_that_was_chosen_last(api: Api,
 async def test_work_of_a_run_that_has_ended_is_given_to_nobody(api: Api, desk: Desk) -> None:
     """As when its run was terminated."""
     await desk.open()
-    async with transaction(desk.engine, None) as conn:
+    async with system_transaction(desk.engine) as conn:
         await conn.exec_driver_sql("UPDATE execution_runs SET status = 'FAILED', completed_at = now()")
     assert (await api("POST", f"{AGENT}/poll", json=NOW)).status_code == 204
 

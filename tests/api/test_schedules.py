@@ -22,6 +22,7 @@ from temporalio.service import RPCError
 from dalang.activities import scheduled_run
 from dalang.launch import Launcher
 from dalang.settings import Settings
+from dalang.store.engine import system_transaction
 from dalang.worker import worker
 from tests.api import world
 from tests.api.world import Api, chain, problem
@@ -391,7 +392,7 @@ async def test_a_schedule_without_a_row_removes_itself(
     """What a crash left in Temporal starts nothing."""
     monkeypatch.setattr(scheduled_run, "SETTLE_SECONDS", 0.3)
     address = await created(api, await stored(api, "noop"))
-    async with app.state.services.engine.begin() as conn:
+    async with system_transaction(app.state.services.engine) as conn:
         (key,) = (await conn.execute(text("DELETE FROM schedules RETURNING key"))).one()
     handle = temporal_client.get_schedule_handle(f"acme/{address.rpartition('/')[2]}/{key}")
     await handle.trigger()
@@ -413,11 +414,11 @@ async def test_a_schedule_that_is_not_as_its_row_is_put_right(
     monkeypatch.setattr(scheduled_run, "SETTLE_SECONDS", 0.3)
     address = await created(api, await stored(api, "noop"), {"cron": ["0 9 * * *"]})
     before = await api.get(address)
-    async with app.state.services.engine.connect() as conn:
+    async with system_transaction(app.state.services.engine) as conn:
         row = (await conn.execute(text("SELECT revision, timing FROM schedules"))).one()
     changed = await api("PATCH", address, json={"spec": {"cron": ["30 4 * * *"]}})
     assert changed.json()["nextTimes"] != before["nextTimes"]
-    async with app.state.services.engine.begin() as conn:
+    async with system_transaction(app.state.services.engine) as conn:
         undone = text("UPDATE schedules SET revision = :revision, timing = CAST(:timing AS jsonb)")
         await conn.execute(undone, {"revision": row.revision, "timing": json.dumps(row.timing)})
     await trigger(api, address)
@@ -444,7 +445,7 @@ async def test_a_schedule_that_temporal_lost_is_made_anew(app: FastAPI, api: Api
     """When it is looked at; the row says how."""
     address = await created(api, await stored(api, "noop"), {"cron": ["0 9 * * *"]})
     before = await api.get(address)
-    async with app.state.services.engine.connect() as conn:
+    async with system_transaction(app.state.services.engine) as conn:
         (key,) = (await conn.execute(text("SELECT key FROM schedules"))).one()
     await temporal_client.get_schedule_handle(f"acme/{address.rpartition('/')[2]}/{key}").delete()
     assert (await api.get(address))["nextTimes"] == before["nextTimes"]
@@ -600,7 +601,7 @@ async def test_without_temporal_nothing_is_changed(app: FastAPI, api: Api, monke
     body = {"scheduleId": "s", "planId": plan, "spec": {"every": "1h"}}
     problem(await api("POST", SCHEDULES, json=body), 503)
     problem(await api("GET", SCHEDULES), 503)
-    async with services.engine.connect() as conn:
+    async with system_transaction(services.engine) as conn:
         assert (await conn.execute(text("SELECT count(*) FROM schedules"))).scalar_one() == 0
 
 
@@ -613,5 +614,5 @@ async def test_what_temporal_refuses_leaves_no_row(app: FastAPI, api: Api, monke
 
     monkeypatch.setattr(Client, "create_schedule", refuse)
     problem(await api("POST", SCHEDULES, json={"scheduleId": "s", "planId": plan, "spec": {"every": "1h"}}), 503)
-    async with app.state.services.engine.connect() as conn:
+    async with system_transaction(app.state.services.engine) as conn:
         assert (await conn.execute(text("SELECT count(*) FROM schedules"))).scalar_one() == 0

@@ -14,7 +14,7 @@ from temporalio.client import Client
 
 from dalang.nodes import NodeContext, node
 from dalang.settings import Settings
-from dalang.store.engine import transaction
+from dalang.store.engine import system_transaction, transaction
 from tests.api import world
 from tests.api.world import Api, problem
 from tests.harness import PATIENCE
@@ -125,7 +125,7 @@ async def test_what_the_store_was_not_told_is_found_in_the_history(
     """Events that were never stored - here taken away - are made up for by what Temporal has recorded."""
     run_id = await _hanging(api)
     await temporal_client.get_workflow_handle(f"run-{run_id}").terminate("for the test")
-    async with app.state.services.engine.begin() as conn:
+    async with system_transaction(app.state.services.engine) as conn:
         for statement in (
             "DELETE FROM event_bodies WHERE run_id = :r AND seq > 2",
             "DELETE FROM node_executions WHERE run_id = :r",

@@ -32,7 +32,7 @@ from dalang.rehearsal import load_options
 from dalang.settings import Settings
 from dalang.stack.private_files import make_home, write_private
 from dalang.stack.supervisor import on_free_ports, stack
-from dalang.store.engine import create_engine, transaction
+from dalang.store.engine import create_engine, system_transaction
 from dalang.store.tokens import ensure_token
 from tests.docs.markdown import Block, blocks, documents
 from tests.harness import LOOPBACK_ALLOWED, ROOT
@@ -262,7 +262,7 @@ async def _prepare(path: Path, place: Path, tenant: str, settings: Settings) -> 
     token = f"dalang_token_of_the_documentation_{tenant}"
     write_private(home / "token", token + "\n")
     engine = create_engine(settings.database_url, pooled=False)
-    async with transaction(engine, None) as conn:
+    async with system_transaction(engine) as conn:
         await ensure_token(conn, token, tenant, "local", ["admin"])
     await engine.dispose()
 

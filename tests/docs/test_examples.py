@@ -21,7 +21,7 @@ from dalang.plan import Plan
 from dalang.rehearsal import load_options, rehearse
 from dalang.settings import Settings
 from dalang.stack.ports import free_ports
-from dalang.store.engine import transaction
+from dalang.store.engine import system_transaction
 from dalang.store.pools import put_pool
 from dalang.validation import inputs_problems, with_input_defaults
 from tests.engine.kit import Engine, body_of, engine
@@ -134,7 +134,7 @@ async def test_both_ways_through_the_conditions_example(running: Engine) -> None
 
 async def test_the_limits_example_takes_turns(running: Engine) -> None:
     """With a pool of one: one import at a time in the region, and the one with another key beside them."""
-    async with transaction(running.db, None) as conn:
+    async with system_transaction(running.db) as conn:
         await put_pool(conn, {**POOL, "name": "staging-db", "size": 1.0})
     plan = load_plan((EXAMPLES / "limits.yaml").read_bytes(), name="limits.yaml").require()
     ended = await (

@@ -7,7 +7,7 @@ from pathlib import Path
 from dalang.loading import load_plan
 from dalang.settings import Settings
 from dalang.stack.ports import free_port
-from dalang.store.engine import transaction
+from dalang.store.engine import system_transaction
 from dalang.store.tokens import create_token
 from tests.engine.agents import served
 from tests.engine.kit import TENANT, engine
@@ -20,7 +20,7 @@ async def test_the_runtime_hub_example_is_done_by_the_api(settings: Settings, tm
     settings = settings.model_copy(update={"api_port": free_port(), "secrets_dir": str(secrets)})
     plan = load_plan((ROOT / "examples/runtime-hub.yaml").read_bytes()).require()
     async with engine(settings) as running, served(settings):
-        async with transaction(running.db, None) as conn:
+        async with system_transaction(running.db) as conn:
             token, _ = await create_token(conn, "other", "hub", ["operator"])
         (secrets / TENANT).mkdir(parents=True)
         (secrets / TENANT / "hub-token").write_text(token)

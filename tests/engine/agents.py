@@ -14,7 +14,7 @@ import uvicorn
 from dalang.api.app import create_app
 from dalang.settings import Settings
 from dalang.store.agents import AgentKind, NewAgent, register_agent
-from dalang.store.engine import transaction
+from dalang.store.engine import system_transaction
 from dalang.store.pools import limited_names
 from dalang.store.tokens import create_token
 from tests.engine.kit import TENANT, Engine, Started, body_of
@@ -36,12 +36,12 @@ async def register(engine: Engine, agent_id: str, kind: str = "poll", tenant: st
         "endpoint": {},
         "heartbeat_seconds": 30 if kind == AgentKind.POLL else None,
     }
-    async with transaction(engine.db, None) as conn:
+    async with system_transaction(engine.db) as conn:
         await register_agent(conn, NewAgent(**{**given, **changes}))
 
 
 async def start(engine: Engine, *nodes: Mapping[str, Any], **plan: Any) -> Started:
-    async with transaction(engine.db, None) as conn:
+    async with system_transaction(engine.db) as conn:
         limits = await limited_names(conn, TENANT)
     return await engine.start({"nodes": list(nodes), **plan}, limits=limits)
 
@@ -72,7 +72,7 @@ class Client:
 
 @contextlib.asynccontextmanager
 async def api(engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
-    async with transaction(engine.db, None) as conn:
+    async with system_transaction(engine.db) as conn:
         plain, _ = await create_token(conn, TENANT, "agents", ["agent"])
     app = create_app(engine.settings)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from dalang.store.engine import transaction
+from dalang.store.engine import system_transaction
 from tests.engine.kit import Engine, Started
 from tests.harness import PATIENCE
 
@@ -15,7 +15,7 @@ TIGHT = {"initialDelayMs": 50, "maxDelayMs": 50}
 
 
 async def _execute(engine: Engine, statement: str, **values: Any) -> Any:
-    async with transaction(engine.db, None) as conn:
+    async with system_transaction(engine.db) as conn:
         return await conn.execute(text(statement), values)
 
 

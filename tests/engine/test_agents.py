@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from dalang.store.agents import drain_agent
-from dalang.store.engine import transaction
+from dalang.store.engine import system_transaction
 from dalang.workflows.lease_desk import answered
 from tests.engine.agents import Client, agents_of, api, outputs, register, start, wants
 from tests.engine.kit import TENANT, Engine
@@ -128,7 +128,7 @@ async def test_time_is_up_for_an_agent_as_for_a_handler(shared_engine: Engine, h
 async def test_an_agent_waits_for_a_drained_one_no_longer(shared_engine: Engine, http: httpx.AsyncClient) -> None:
     """A node waits until somebody with its capability is there, and is woken by his first word."""
     await register(shared_engine, "yan", capabilities={"p-back": 1})
-    async with transaction(shared_engine.db, None) as conn:
+    async with system_transaction(shared_engine.db) as conn:
         await conn.execute(text("UPDATE agents SET heartbeat_at = now() - interval '1 hour' WHERE agent_id = 'yan'"))
     started = await start(shared_engine, wants("n", "p-back"))
     await started.until("NODE_QUEUED", "n")
@@ -174,7 +174,7 @@ async def test_a_drained_agent_ends_what_it_has_and_gets_nothing_new(
     await register(shared_engine, "zoe", capabilities={"p-drain": 1}, max_concurrent_tasks=5)
     first = await start(shared_engine, wants("n", "p-drain"))
     one = await Client(http, "zoe").poll()
-    async with transaction(shared_engine.db, None) as conn:
+    async with system_transaction(shared_engine.db) as conn:
         await drain_agent(conn, TENANT, "zoe")
     second = await start(shared_engine, wants("n", "p-drain"))
     await second.until("NODE_QUEUED", "n")

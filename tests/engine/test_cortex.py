@@ -19,7 +19,7 @@ from dalang.mirroring import NODES, RUNS, Mirror
 from dalang.settings import Settings
 from dalang.stack.postgres import drop_database
 from dalang.statuses import NodeStatus, RunStatus
-from dalang.store.engine import transaction
+from dalang.store.engine import system_transaction
 from tests.engine.agents import outputs
 from tests.engine.cortex_stub import TOKEN, CortexStub, serving
 from tests.engine.kit import Engine, Started, engine
@@ -83,7 +83,7 @@ async def until(holds: Callable[[], bool]) -> None:
 
 async def put_off(started: Started) -> bool:
     """Tell whether the Cortex could not be told of a run."""
-    async with transaction(started.engine.db, None) as conn:
+    async with system_transaction(started.engine.db) as conn:
         query = text("SELECT failures > 0 FROM cortex_tasks WHERE run_id = :run AND node_id = ''")
         return bool((await conn.execute(query, {"run": started.run_id})).scalar())
 

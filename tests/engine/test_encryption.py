@@ -20,7 +20,7 @@ from dalang.nodes import NetworkError, NodeContext, ToolError, node
 from dalang.payload_codec import UndecryptablePayload
 from dalang.settings import Settings
 from dalang.stack.private_files import write_private
-from dalang.store.engine import transaction
+from dalang.store.engine import system_transaction
 from dalang.temporal import EncryptedPayload, data_converter
 from dalang.worker import worker
 from tests.engine.kit import Engine, Started, body_of, engine
@@ -120,7 +120,7 @@ async def test_nothing_readable_is_in_temporal(sealed: Engine, tmp_path: Path) -
     assert body_of(end, "NODE_FAILED", "b")["error"]["message"] == ERROR
     assert [mark for mark in [*MARKS, "big-mark"] if mark.encode() in held] == []
     assert b"binary/encrypted" in held
-    async with transaction(sealed.db, None) as conn:
+    async with system_transaction(sealed.db) as conn:
         rows = (await conn.execute(text("select data, compressed, size from payload_blobs"))).all()
     # The big text is an output, and again an input: what holds it is stored, compressed before it was encrypted.
     assert [row.size for row in rows if b"big-mark" in row.data] == []

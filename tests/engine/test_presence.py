@@ -14,7 +14,7 @@ from dalang.leasing import Leasing
 from dalang.nodes import registry
 from dalang.presence import Presence
 from dalang.store.agents import Agent, AgentStatus, get_agent
-from dalang.store.engine import transaction
+from dalang.store.engine import system_transaction, transaction
 from tests.engine.agents import register
 from tests.engine.kit import TENANT, Engine
 from tests.harness import PATIENCE
@@ -34,7 +34,7 @@ async def _get(engine: Engine, agent_id: str) -> Agent:
 
 async def _silence(engine: Engine, agent_id: str) -> None:
     statement = text("UPDATE agents SET heartbeat_at = now() - interval '1 hour' WHERE agent_id = :a")
-    async with transaction(engine.db, None) as conn:
+    async with system_transaction(engine.db) as conn:
         await conn.execute(statement, {"a": agent_id})
 
 
@@ -52,7 +52,7 @@ async def test_a_worker_registers_its_functions_and_keeps_them_there(shared_engi
     assert (await _get(shared_engine, "t-broken")).status is AgentStatus.OFFLINE
     await presence.watch()
     assert (await _get(shared_engine, "t-broken")).status is AgentStatus.IDLE
-    async with transaction(shared_engine.db, None) as conn:
+    async with system_transaction(shared_engine.db) as conn:
         await conn.execute(text("DELETE FROM agents WHERE agent_id = 't-broken'"))
     await Presence(shared_engine.db, shared_engine.client, leasing, 0, [function]).register()
     async with transaction(shared_engine.db, TENANT) as conn:

@@ -13,7 +13,7 @@ import pytest
 
 from dalang.settings import Settings
 from dalang.stack.ports import free_port
-from dalang.store.engine import transaction
+from dalang.store.engine import system_transaction
 from dalang.store.tokens import create_token
 from tests.engine.agents import Client, agents_of, api, outputs, program, register, said, served, start, wants
 from tests.engine.kit import TENANT
@@ -31,7 +31,7 @@ async def with_api(settings: Settings, folder: Path) -> AsyncIterator[Site]:
 
 async def test_an_agent_that_is_killed_is_followed_by_another(with_api: Site, tmp_path: Path) -> None:
     """The program of the examples, by HTTP: the second does what the first had begun, under the same key."""
-    async with transaction(with_api.engine.db, None) as conn:
+    async with system_transaction(with_api.engine.db) as conn:
         plain, _ = await create_token(conn, TENANT, "agents", ["agent"])
     token = tmp_path / "token"
     token.write_text(plain)

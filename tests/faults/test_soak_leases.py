@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from dalang.store.engine import transaction
+from dalang.store.engine import system_transaction
 from dalang.store.pools import put_pool
 from tests.engine.kit import TENANT
 from tests.faults.site import Site, effect
@@ -57,7 +57,7 @@ class Watch:
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
-            async with transaction(self.site.engine.db, None) as conn:
+            async with system_transaction(self.site.engine.db) as conn:
                 for name, held in await conn.execute(_IN_USE, {"tenant": TENANT}):
                     self.most[name] = max(self.most[name], held)
             self.looks += 1
@@ -80,7 +80,7 @@ async def test_leases_through_kills(workers: Site, folder: Path) -> None:
     """All runs complete; at no moment more is granted than there is; at the end nothing is held or waited for."""
     print(f"\nPYTEST_SOAK_SEED={SEED}")
     choice = random.Random(SEED)
-    async with transaction(workers.engine.db, None) as conn:
+    async with system_transaction(workers.engine.db) as conn:
         for name, size in (("crew", CREW), ("db", 1)):
             row = {"tenant_id": TENANT, "name": name, "size": float(size), "rate": None, "burst": None}
             await put_pool(conn, {**row, "description": "", "updated_by": "test"})
@@ -103,7 +103,7 @@ async def test_leases_through_kills(workers: Site, folder: Path) -> None:
     assert [end for end in ends if isinstance(end, BaseException)] == []
     assert watch.most["crew"] <= CREW
     assert {watch.most[f"db/k{key}"] for key in range(KEYS)} == {1}
-    async with transaction(workers.engine.db, None) as conn:
+    async with system_transaction(workers.engine.db) as conn:
         rows = await conn.execute(text("SELECT state, count(*) FROM leases GROUP BY state"))
         states: dict[str, int] = {state: count for state, count in rows}
         nodes = text("SELECT count(DISTINCT (run_id, node_id)) FROM leases WHERE state = 'RELEASED'")

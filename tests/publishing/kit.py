@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from dalang.publishing.publisher import Publisher
 from dalang.publishing.target import Target
 from dalang.publishing.webhooks import Webhooks
-from dalang.store.engine import transaction
+from dalang.store.engine import system_transaction, transaction
 from dalang.store.publications import open_feed
 from dalang.store.runs import Run
 from dalang.store.subscriptions import (
@@ -99,7 +99,7 @@ class Site:
         """Wait until all events were marked, and nothing waits for a subscription."""
         async with asyncio.timeout(seconds):
             while True:
-                async with transaction(self.engine, None) as conn:
+                async with system_transaction(self.engine) as conn:
                     is_open = await open_feed(conn)
                 found = await self.progress(subscription)
                 if not is_open and not found.waiting_runs:

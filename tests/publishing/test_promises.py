@@ -17,7 +17,7 @@ from sqlalchemy import text
 from dalang.publishing.target import Sent
 from dalang.publishing.webhooks import Webhooks
 from dalang.store import retention
-from dalang.store.engine import create_engine, transaction
+from dalang.store.engine import create_engine, system_transaction, transaction
 from dalang.store.publications import claim, mark, next_events, release, told, work
 from dalang.store.runs import Run
 from dalang.store.subscriptions import Subscription, pause_subscription, replay, resume_subscription
@@ -45,6 +45,7 @@ async def test_a_row_that_commits_late_is_told(site: Site, receiving: Receiving)
     async with site.publishing():
         await receiver.until(1)
         async with site.engine.connect() as slow:
+            await slow.execute(text("SET LOCAL ROLE dalang_system"))
             await slow.execute(text(late), {"run": early.run_id})
             runs = [(await site.run(2))[0] for _ in range(3)]
             await asyncio.sleep(0.4)
@@ -149,10 +150,10 @@ async def test_whatever_happens_together_nothing_is_lost(site: Site, receiving: 
     async def pauses() -> None:
         while not over:
             await asyncio.sleep(random.uniform(0.05, 0.3))
-            async with transaction(site.engine, None) as conn:
+            async with system_transaction(site.engine) as conn:
                 await pause_subscription(conn, subscription.subscription_id, "test", None)
             await asyncio.sleep(random.uniform(0, 0.05))
-            async with transaction(site.engine, None) as conn:
+            async with system_transaction(site.engine) as conn:
                 await resume_subscription(conn, subscription.subscription_id, "test")
 
     async def grow() -> tuple[Run, int]:
@@ -221,7 +222,7 @@ async def test_erased_payloads_and_deleted_runs(site: Site, receiving: Receiving
     """An event whose payload is gone says so; a run that is gone waits for nobody."""
     receiver = await receiving()
     subscription = await site.subscribe(receiver.url, payloads=True)
-    async with transaction(site.engine, None) as conn:
+    async with system_transaction(site.engine) as conn:
         await pause_subscription(conn, subscription.subscription_id, "test", None)
     async with site.publishing():
         erased, head = await site.world.run(), None
@@ -236,7 +237,7 @@ async def test_erased_payloads_and_deleted_runs(site: Site, receiving: Receiving
         await site.world.rows_changed(
             "UPDATE execution_runs SET completed_at = '2001-01-01' WHERE run_id <> :run", run=erased.run_id
         )
-        async with transaction(site.engine, None) as conn:
+        async with system_transaction(site.engine) as conn:
             old = datetime(2002, 1, 1, tzinfo=UTC)
             assert await retention.delete_finished_runs(conn, old) == 1
             await resume_subscription(conn, subscription.subscription_id, "test")
@@ -301,7 +302,7 @@ async def test_a_pause_stops_a_publisher_at_its_next_event(site: Site, receiving
     async def answer(request: Received) -> bytes:
         if request.number[2] == 3:
             assert subscription is not None
-            async with transaction(site.engine, None) as conn:
+            async with system_transaction(site.engine) as conn:
                 await pause_subscription(conn, subscription.subscription_id, "test", None)
         return status(204)
 
@@ -342,23 +343,23 @@ async def test_whoever_lost_a_claim_moves_nothing(site: Site) -> None:
     subscription = await site.subscribe("http://127.0.0.1:9/")
     run, _ = await site.run(4)
     now = datetime.now(UTC)
-    async with transaction(site.engine, None) as conn:
+    async with system_transaction(site.engine) as conn:
         while (await mark(conn)).events == 0:
             await asyncio.sleep(0.01)
-    async with transaction(site.engine, None) as conn:
+    async with system_transaction(site.engine) as conn:
         (first,) = await claim(conn, subscription.subscription_id, 5, 0.05)
         assert await claim(conn, subscription.subscription_id, 5, 0.05) == []
     await asyncio.sleep(0.1)
-    async with transaction(site.engine, None) as conn:
+    async with system_transaction(site.engine) as conn:
         (second,) = await claim(conn, subscription.subscription_id, 5, 30)
-    async with transaction(site.engine, None) as conn:
+    async with system_transaction(site.engine) as conn:
         assert await told(conn, first, 0, 4, now, 30) is None
         assert not await release(conn, first, done=True)
         assert await told(conn, second, 0, 2, now, 30)
         assert [one.seq for one in await next_events(conn, replace(second, seq=2), (), 10)] == [3, 4]
-    async with transaction(site.engine, None) as conn:
+    async with system_transaction(site.engine) as conn:
         await replay(conn, subscription, run.tenant_id, run.run_id)
-    async with transaction(site.engine, None) as conn:
+    async with system_transaction(site.engine) as conn:
         assert await told(conn, second, 0, 4, now, 30) is None
         assert [one.due_at is not None for one in await work(conn)] == [True]
 

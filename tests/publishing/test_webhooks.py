@@ -16,7 +16,7 @@ from dalang.egress import Egress
 from dalang.publishing import publisher
 from dalang.publishing.webhooks import Webhooks
 from dalang.store.dead_letters import list_dead_letters, redeliver
-from dalang.store.engine import transaction
+from dalang.store.engine import system_transaction
 from dalang.store.subscriptions import pause_subscription, resume_subscription
 from dalang.webhook_signatures import new_secret
 from tests.harness import PATIENCE, ROOT
@@ -124,11 +124,11 @@ async def test_what_fails_too_often_is_a_dead_letter_and_the_next_is_told(site: 
         got = await receiver.until(3)
         assert numbers(got, run) == [1, 3, 4]
         await site.settled(subscription)
-        async with transaction(site.engine, None) as conn:
+        async with system_transaction(site.engine) as conn:
             (dead,) = await list_dead_letters(conn, subscription.subscription_id, after=None, limit=10)
         assert (dead.seq, dead.attempts, dead.error, dead.type) == (2, 3, "HTTP 500", "NODE_STARTED")
         bad = False
-        async with transaction(site.engine, None) as conn:
+        async with system_transaction(site.engine) as conn:
             assert await redeliver(conn, subscription.subscription_id, [(run.run_id, 0, 2)]) == 1
         got = await receiver.until(4)
         assert numbers(got, run) == [1, 3, 4, 2]
@@ -190,7 +190,7 @@ async def test_retry_after_is_kept_to(site: Site, receiving: Receiving) -> None:
                 await asyncio.sleep(0.02)
         due = "SELECT extract(epoch FROM due_at - now())::float FROM event_publications"
         assert 3500 < (await site.world.rows(due))[0][0] <= 3600
-        async with transaction(site.engine, None) as conn:
+        async with system_transaction(site.engine) as conn:
             await resume_subscription(conn, subscription.subscription_id, "test")
         await receiver.until_got(3)
 
@@ -246,7 +246,7 @@ async def test_gone_pauses_and_nothing_is_lost(site: Site, receiving: Receiving)
         assert (found.paused_by, found.paused_reason) == ("publisher", "Its receiver: HTTP 410.")
         await site.more(run, 2, head)
         gone = False
-        async with transaction(site.engine, None) as conn:
+        async with system_transaction(site.engine) as conn:
             await resume_subscription(conn, subscription.subscription_id, "test")
         assert numbers(await receiver.until(4), run) == [1, 2, 3, 4]
 
@@ -256,14 +256,14 @@ async def test_a_pause_holds_everything_and_loses_nothing(site: Site, receiving:
     subscription = await site.subscribe(receiver.url)
     other = await receiving()
     await site.subscribe(other.url)
-    async with transaction(site.engine, None) as conn:
+    async with system_transaction(site.engine) as conn:
         await pause_subscription(conn, subscription.subscription_id, "test", "maintenance")
     async with site.publishing():
         run, _ = await site.run(3)
         await other.until(3)
         assert receiver.got == []
         assert (await site.progress(subscription)).waiting_events == 3
-        async with transaction(site.engine, None) as conn:
+        async with system_transaction(site.engine) as conn:
             await resume_subscription(conn, subscription.subscription_id, "test")
         assert numbers(await receiver.until(3), run) == [1, 2, 3]
 

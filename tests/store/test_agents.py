@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from dalang.errors import Conflict
 from dalang.store import agents
 from dalang.store.agents import Agent, AgentStatus, NewAgent, statistics
-from dalang.store.engine import transaction
+from dalang.store.engine import system_transaction
 from dalang.store.leases import Answer, Ask, Asker
 from tests.store.test_leases import RUN, Site
 
@@ -37,17 +37,17 @@ class Registry(Site):
     """A registry, and nodes that ask for agents."""
 
     async def register(self, agent_id: str, **changes: Any) -> Agent:
-        async with transaction(self.engine, None) as conn:
+        async with system_transaction(self.engine) as conn:
             return await agents.register_agent(conn, new(agent_id, **changes))
 
     async def get(self, agent_id: str, tenant: str = "acme") -> Agent:
-        async with transaction(self.engine, None) as conn:
+        async with system_transaction(self.engine) as conn:
             found = await agents.get_agent(conn, tenant, agent_id)
         assert found is not None
         return found
 
     async def all(self, tenant: str = "acme") -> list[Agent]:
-        async with transaction(self.engine, None) as conn:
+        async with system_transaction(self.engine) as conn:
             return await agents.list_agents(conn, tenant)
 
     async def ask_again(self, node: str, ask: int) -> list[Answer]:
@@ -59,7 +59,7 @@ class Registry(Site):
 
     async def silence(self, agent_id: str, seconds: int) -> None:
         statement = text("UPDATE agents SET heartbeat_at = now() - make_interval(secs => :s) WHERE agent_id = :a")
-        async with transaction(self.engine, None) as conn:
+        async with system_transaction(self.engine) as conn:
             await conn.execute(statement, {"s": seconds, "a": agent_id})
 
 
@@ -85,9 +85,9 @@ async def test_an_agent_that_is_silent_is_offline_and_gets_nothing_until_it_is_b
     assert (await registry.get("ada")).status is AgentStatus.OFFLINE
     [answer] = await registry.ask("a", capabilities=("coding",))
     assert (answer.state, answer.short) == ("WAITING", ("an agent that is there",))
-    async with transaction(registry.engine, None) as conn:
+    async with system_transaction(registry.engine) as conn:
         assert await agents.heartbeat(conn, "acme", ["ada"]) == ["ada"]
-    async with transaction(registry.engine, None) as conn:
+    async with system_transaction(registry.engine) as conn:
         assert await agents.heartbeat(conn, "acme", ["ada"]) == []
     await registry.leasing.grant()
     assert await registry.states() == {"a": "GRANTED"}
@@ -96,11 +96,11 @@ async def test_an_agent_that_is_silent_is_offline_and_gets_nothing_until_it_is_b
 async def test_a_draining_agent_gets_nothing_and_registering_again_does_not_end_that(registry: Registry) -> None:
     """Only an operator does."""
     await registry.register("ada")
-    async with transaction(registry.engine, None) as conn:
+    async with system_transaction(registry.engine) as conn:
         assert await agents.drain_agent(conn, "acme", "ada")
     assert (await registry.register("ada")).status is AgentStatus.DRAINING
     assert [one.state for one in await registry.ask("a", capabilities=("coding",))] == ["WAITING"]
-    async with transaction(registry.engine, None) as conn:
+    async with system_transaction(registry.engine) as conn:
         assert await agents.drain_agent(conn, "acme", "ada", False)
     await registry.leasing.grant()
     assert (await registry.get("ada")).status is AgentStatus.WORKING
@@ -137,7 +137,7 @@ async def test_statistics_are_those_of_the_seed(registry: Registry) -> None:
         await registry.register(name, heartbeat_seconds=10, capabilities={name: 1.0})
     await registry.ask("a", capabilities=("ada",))
     await registry.silence("bob", 60)
-    async with transaction(registry.engine, None) as conn:
+    async with system_transaction(registry.engine) as conn:
         await agents.drain_agent(conn, "acme", "eve")
     found = statistics(await registry.all())
     assert found == agents.AgentStatistics(4, 1, 1, 1, 1, pytest.approx(0.5 / 3))
@@ -159,7 +159,7 @@ async def test_agents_that_register_and_beat_at_once(registry: Registry) -> None
     await asyncio.gather(*(registry.register(f"a{at % 5}") for at in range(25)))
 
     async def beat(names: list[str]) -> None:
-        async with transaction(registry.engine, None) as conn:
+        async with system_transaction(registry.engine) as conn:
             await agents.heartbeat(conn, "acme", names)
 
     names = [f"a{at}" for at in range(5)]

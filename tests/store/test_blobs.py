@@ -21,7 +21,7 @@ from temporalio.converter import (
 
 from dalang.errors import NotFound
 from dalang.store.blobs import PostgresBlobDriver, delete_unused_blobs, make_blob
-from dalang.store.engine import create_engine, is_connection_error, transaction
+from dalang.store.engine import create_engine, is_connection_error, system_transaction
 from tests.harness import Database
 from tests.store.outage import Relay
 from tests.store.world import World, begun, tamper
@@ -137,7 +137,7 @@ async def test_blobs_go_when_no_history_can_refer_to_them(
     run = await world.run()
 
     async def delete() -> int:
-        async with transaction(engine, None) as conn:
+        async with system_transaction(engine) as conn:
             return await delete_unused_blobs(conn, 86_400)
 
     assert await delete() == 0

@@ -16,7 +16,7 @@ from dalang.breaker import BreakerState, Outcome, Thresholds
 from dalang.breakers import Breakers, Passage
 from dalang.store import breakers as store
 from dalang.store.breakers import StoredBreaker
-from dalang.store.engine import create_engine, transaction
+from dalang.store.engine import create_engine, system_transaction, transaction
 from tests.harness import PATIENCE, Database
 from tests.store.outage import Relay
 
@@ -288,7 +288,7 @@ async def test_quiet_breakers_are_forgotten(workers: list[Worker], engine: Async
     await workers[0].attempt(FAILED)
     for _ in range(3):
         await workers[0].attempt(FAILED, key="other")
-    async with transaction(engine, None) as conn:
+    async with system_transaction(engine) as conn:
         assert await store.forget_quiet(conn) == 0
         await conn.execute(text("UPDATE circuit_breakers SET changed_at = now() - interval '8 days'"))
         assert await store.forget_quiet(conn) == 1

@@ -17,6 +17,7 @@ from dalang.store.engine import (
     is_connection_error,
     is_refused_value,
     load_json,
+    system_transaction,
     transaction,
 )
 from tests.harness import Database
@@ -36,7 +37,7 @@ async def test_the_tenant_ends_with_the_transaction(engine: AsyncEngine) -> None
     tenant = text("SELECT current_setting('app.tenant_id', true), pg_backend_pid()")
     async with transaction(one, "acme") as conn:
         first = (await conn.execute(tenant)).one()
-    async with transaction(one, None) as conn:
+    async with system_transaction(one) as conn:
         second = (await conn.execute(tenant)).one()
     assert first == ("acme", second[1])
     assert not second[0]

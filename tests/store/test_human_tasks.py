@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from dalang.store import chain, human_tasks, lost_runs, retention
-from dalang.store.engine import transaction
+from dalang.store.engine import system_transaction, transaction
 from dalang.store.human_tasks import Person, Task, TaskFilter
 from dalang.store.paging import InvalidCursor
 from dalang.store.runs import Run
@@ -159,7 +159,7 @@ async def test_a_reset_brings_back_the_tasks_of_a_run_that_was_taken_for_lost(wo
 
 
 async def lost(world: World, run: Run) -> None:
-    async with transaction(world.engine, None) as conn:
+    async with system_transaction(world.engine) as conn:
         [found] = await lost_runs.list_open_among(conn, [f"run-{run.run_id}"])
         assert await lost_runs.mark_lost(conn, found, {"message": "gone"}, "TERMINATED")
 
@@ -186,10 +186,10 @@ async def test_tasks_go_with_their_run(world: World) -> None:
     task = await get(world, run, "a")
     assert (task.title, task.description, task.context, task.form, task.notes) == ("a", None, None, None, None)
     assert (task.decision, task.completed_by, task.digest) == ({"action": "approve"}, "bob", "d" * 64)
-    async with transaction(world.engine, None) as conn:
+    async with system_transaction(world.engine) as conn:
         assert await retention.delete_finished_runs(conn, datetime.now(UTC)) == 0
     await world.rows_changed("UPDATE execution_runs SET completed_at = now() - interval '9 days'")
-    async with transaction(world.engine, None) as conn:
+    async with system_transaction(world.engine) as conn:
         assert await retention.delete_finished_runs(conn, datetime.now(UTC)) == 1
     assert await world.rows("SELECT task_id FROM human_tasks") == []
 

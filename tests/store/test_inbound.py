@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from dalang.errors import Conflict, Gone, NotFound
 from dalang.store import callbacks, external_events, retention
 from dalang.store.callbacks import Asked
-from dalang.store.engine import transaction
+from dalang.store.engine import system_transaction, transaction
 from dalang.store.external_events import Delivery, NewEvent
 from dalang.store.runs import Run
 from dalang.wire import Fact, Head
@@ -36,9 +36,9 @@ async def put(world: World, new: NewEvent = EVENT) -> bool:
 
 async def found(world: World, mark: bool = True) -> list[Delivery]:
     """Match, and return what is to be sent; ``mark``: it was sent."""
-    async with transaction(world.engine, None) as conn:
+    async with system_transaction(world.engine) as conn:
         await external_events.match_events(conn)
-    async with transaction(world.engine, None) as conn:
+    async with system_transaction(world.engine) as conn:
         locked = await external_events.lock_deliveries(conn)
         if mark:
             await external_events.mark_delivered(conn, locked)
@@ -83,7 +83,7 @@ async def test_what_was_not_marked_is_sent_again(world: World) -> None:
     await put(world)
     first = await found(world, mark=False)
     assert await found(world, mark=False) == first
-    async with transaction(world.engine, None) as conn:
+    async with system_transaction(world.engine) as conn:
         assert await external_events.lock_deliveries(conn) == first
         assert await found(world) == []
     assert await found(world) == first
@@ -152,13 +152,13 @@ async def test_expired_events_and_ended_waits_are_deleted(world: World) -> None:
     await put(world)
     await put(world, replace(EVENT, event_id="e2"))
     await found(world)
-    async with transaction(world.engine, None) as conn:
+    async with system_transaction(world.engine) as conn:
         await conn.execute(text("UPDATE external_events SET expires_at = now() - interval '2 h' WHERE event_id = 'e1'"))
         assert await external_events.delete_expired_events(conn) == 1
         assert (await conn.execute(text("SELECT event_id FROM event_deliveries"))).scalars().all() == ["e2"]
         assert (await conn.execute(text("SELECT count(*) FROM event_waits"))).scalar() == 1
     await world.flush(run, [fact(6, "NODE_COMPLETED", "a", status="SUCCESS")], head)
-    async with transaction(world.engine, None) as conn:
+    async with system_transaction(world.engine) as conn:
         await external_events.delete_expired_events(conn)
         assert (await conn.execute(text("SELECT count(*) FROM event_waits"))).scalar() == 0
 
@@ -176,7 +176,7 @@ async def ask(world: World, run: Run, attempt: int = 1, generation: int = 0, nod
 
 
 async def answer(world: World, token: str, **outputs: Any) -> None:
-    async with transaction(world.engine, None) as conn:
+    async with system_transaction(world.engine) as conn:
         await callbacks.answer_callback(conn, token, {"outputs": outputs})
 
 
@@ -186,12 +186,12 @@ async def test_an_answer_is_kept_until_it_is_sent(world: World) -> None:
     token = await ask(world, run)
     await answer(world, token, n=1)
     for mark in (False, True):
-        async with transaction(world.engine, None) as conn:
+        async with system_transaction(world.engine) as conn:
             (kept,) = await callbacks.lock_answers(conn)
             if mark:
                 await callbacks.mark_answers(conn, [kept])
     assert (kept.run_id, kept.node_id, kept.generation, kept.answer) == (run.run_id, "a", 0, {"outputs": {"n": 1}})
-    async with transaction(world.engine, None) as conn:
+    async with system_transaction(world.engine) as conn:
         assert await callbacks.lock_answers(conn) == []
         rows = (await conn.execute(text("SELECT callbacks::text FROM callbacks"))).scalars().all()
     assert not any(token in row or token.removeprefix(callbacks.PREFIX) in row for row in rows)

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from dalang.leasing import Leasing
 from dalang.store import leases
 from dalang.store.admission_tables import agents, resource_pools, tenant_quotas
-from dalang.store.engine import transaction
+from dalang.store.engine import system_transaction
 from dalang.store.leases import Answer, Ask, Asker
 from dalang.store.pools import limited_names
 from dalang.store.utilization import waiting
@@ -50,12 +50,12 @@ class Site:
         await self.leasing.release(tenant, [uuid5(run, f"{tenant}:{node}") for node in nodes])
 
     async def states(self) -> Mapping[str, str]:
-        async with transaction(self.engine, None) as conn:
+        async with system_transaction(self.engine) as conn:
             rows = await conn.execute(text("SELECT node_id, state FROM leases"))
             return {row.node_id: row.state for row in rows}
 
     async def _add(self, table: Any, row: Mapping[str, Any]) -> None:
-        async with transaction(self.engine, None) as conn:
+        async with system_transaction(self.engine) as conn:
             await conn.execute(insert(table).values(row))
 
 
@@ -78,7 +78,7 @@ async def test_a_pool_is_full_until_something_is_released(site: Site) -> None:
     assert first[2].short == ("pool cpu",)
     await site.release("a")
     assert await site.states() == {"a": "RELEASED", "b": "GRANTED", "c": "GRANTED"}
-    async with transaction(site.engine, None) as conn:
+    async with system_transaction(site.engine) as conn:
         assert [answer.node_id for _, _, answer in await leases.untold(conn)] == ["c"]
 
 
@@ -147,7 +147,7 @@ async def test_tenants_take_turns_by_weight(site: Site) -> None:
     for tenant in ("big", "small"):
         run = uuid4()
         await site.ask(*[f"{tenant}{at}" for at in range(9)], tenant=tenant, run=run, amounts={"cpu": 1})
-    async with transaction(site.engine, None) as conn:
+    async with system_transaction(site.engine) as conn:
         await conn.execute(text("UPDATE resource_pools SET size = 7 WHERE name = 'cpu'"))
     await site.leasing.grant()
     granted = [node for node, state in (await site.states()).items() if state == "GRANTED"]
@@ -162,7 +162,7 @@ async def test_priority_first_and_age_makes_up_for_it(site: Site) -> None:
     await site.release("holds")
     assert (await site.states())["high"] == "GRANTED"
     await site.ask("higher", amounts={"cpu": 1}, priority=2)
-    async with transaction(site.engine, None) as conn:
+    async with system_transaction(site.engine) as conn:
         await conn.execute(text("UPDATE leases SET asked_at = now() - interval '4 minutes' WHERE node_id = 'low'"))
     await site.release("high")
     assert (await site.states())["low"] == "GRANTED"
@@ -178,20 +178,20 @@ async def test_the_least_loaded_agent_with_all_capabilities(site: Site) -> None:
     (late,) = await site.ask("late", capabilities=("code",))
     assert (late.state, late.short) == ("WAITING", ("an agent",))
     await site.release("n1")
-    async with transaction(site.engine, None) as conn:
+    async with system_transaction(site.engine) as conn:
         assert [(one.node_id, one.agent_id) for _, _, one in await leases.untold(conn)] == [("late", "bob")]
 
 
 async def test_an_agent_that_is_silent_or_draining_gets_nothing(site: Site) -> None:
     await site.agent("ann", 4, code=1)
     await site.agent("bob", 4, code=1)
-    async with transaction(site.engine, None) as conn:
+    async with system_transaction(site.engine) as conn:
         await conn.execute(text("UPDATE agents SET draining = true WHERE agent_id = 'ann'"))
         silent = "UPDATE agents SET heartbeat_seconds = 5, heartbeat_at = now() - interval '6 s' WHERE agent_id = 'bob'"
         await conn.execute(text(silent))
     (answer,) = await site.ask("a", capabilities=("code",))
     assert (answer.state, answer.short) == ("WAITING", ("an agent that is there",))
-    async with transaction(site.engine, None) as conn:
+    async with system_transaction(site.engine) as conn:
         await conn.execute(text("UPDATE agents SET heartbeat_at = now() WHERE agent_id = 'bob'"))
     await site.leasing.grant()
     assert (await site.ask("a", capabilities=("code",)))[0].agent_id == "bob"
@@ -222,7 +222,7 @@ async def test_a_run_that_is_gone_gives_back_what_it_waits_for_and_later_what_it
     await site.pool("cpu", 1)
     run = (await World(site.engine).run()).run_id
     await site.ask("a", "b", run=run, amounts={"cpu": 1}, lasts_ms=60_000)
-    async with transaction(site.engine, None) as conn:
+    async with system_transaction(site.engine) as conn:
         assert await leases.reap(conn) == 0, "the run is under way"
         await conn.execute(text("UPDATE execution_runs SET status = 'FAILED', completed_at = now()"))
         assert await leases.reap(conn) == 1
@@ -234,7 +234,7 @@ async def test_a_run_that_is_gone_gives_back_what_it_waits_for_and_later_what_it
 async def test_positions_say_who_waits_where_and_for_what(site: Site) -> None:
     await site.pool("cpu", 1)
     await site.ask("a", "b", "c", amounts={"cpu": 1})
-    async with transaction(site.engine, None) as conn:
+    async with system_transaction(site.engine) as conn:
         found = await waiting(conn, "acme", run_id=RUN)
     assert [(one.position, one.short) for one in found] == [(1, ("pool cpu",)), (2, ("pool cpu",))]
 
@@ -245,9 +245,9 @@ async def test_a_grant_pass_waits_for_nobody_who_gives_up(site: Site) -> None:
     await site.ask("holds", amounts={"cpu": 2})
     await site.ask("a", "b", amounts={"cpu": 1})
     ids = {node: uuid5(RUN, f"acme:{node}") for node in ("holds", "a", "b")}
-    async with transaction(site.engine, None) as conn:
+    async with system_transaction(site.engine) as conn:
         await leases.release(conn, [("acme", ids["holds"])])
-    async with transaction(site.engine, None) as conn:
+    async with system_transaction(site.engine) as conn:
         await leases.release(conn, [("acme", ids["b"])])
         await asyncio.wait_for(site.leasing.grant(), 10)
         assert (await site.states())["a"] == "GRANTED"
@@ -295,7 +295,7 @@ async def test_nothing_is_ever_over_its_limit(site: Site) -> None:
             " FROM leases WHERE state = 'GRANTED'"
         )
         while not done.is_set():
-            async with transaction(site.engine, None) as conn:
+            async with system_transaction(site.engine) as conn:
                 row = (await conn.execute(query)).one()
             if row.cpu > 5 or row.db > 2 or row.t0 > 3 or row.ann > 2:
                 over.append(str(row))
@@ -316,7 +316,7 @@ async def test_what_is_limited_for_a_tenant(site: Site) -> None:
     await site.quota("acme", max_nodes=3, memory_mb=512)
     await site.quota("zeta", cpu_cores=1)
     names = ["own", "own-agent", "shared", "shared-agent"]
-    async with transaction(site.engine, None) as conn:
+    async with system_transaction(site.engine) as conn:
         found = await limited_names(conn, "acme")
         nobody = await limited_names(conn, "nobody")
     assert found == sorted(["*", "memory", "own", "shared", *(f"capability:{name}" for name in names)])

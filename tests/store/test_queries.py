@@ -178,7 +178,7 @@ async def test_a_second_generation_starts_from_nothing(world: World) -> None:
 async def test_events_are_read_on_from_where_one_was(world: World) -> None:
     """In order across epochs, with bodies on request, without what was superseded on request."""
     run, _ = await world.whole()
-    async with world.engine.begin() as conn:
+    async with transaction(world.engine, TENANT) as conn:
         hash_ = (await conn.execute(select(run_events.c.hash).where(run_events.c.seq == 7))).scalar_one()
     await world.flush(run, [fact(8, "X")], {"epoch": 0, "seq": 7, "hash": hash_}, current=True)
     async with transaction(world.engine, TENANT) as conn:

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dalang.errors import Conflict
 from dalang.store import runs
-from dalang.store.engine import transaction
+from dalang.store.engine import system_transaction, transaction
 from dalang.store.paging import InvalidCursor, read_cursor, write_cursor
 from dalang.store.runs import RunFilter
 from tests.store.world import TENANT, World, begun, new_run, tamper
@@ -123,7 +123,7 @@ async def test_what_a_crash_left_pending_is_found_until_it_is_started(world: Wor
     old, started, failed = await world.run(), await world.run(tenant_id="other"), await world.run()
     await tamper(intruder, "UPDATE execution_runs SET created_at = now() - interval '1 minute'")
     await world.run()
-    async with transaction(world.engine, None) as conn:
+    async with system_transaction(world.engine) as conn:
         assert len(await runs.list_not_started(conn, 30)) == 3
         assert len(await runs.list_not_started(conn, 30, tenant_id="other")) == 1
     async with transaction(world.engine, "other") as conn:
@@ -157,7 +157,7 @@ async def test_lists_use_their_indexes(world: World) -> None:
         "ix_execution_runs_active": "tenant_id = 'a' AND completed_at IS NULL",
         "ix_execution_runs_not_started": "completed_at IS NULL AND temporal_run_id IS NULL ORDER BY created_at",
     }
-    async with world.engine.begin() as conn:
+    async with transaction(world.engine, TENANT) as conn:
         await conn.execute(text("SET LOCAL enable_seqscan = off"))
         for index, condition in queries.items():
             plan = await conn.execute(text(f"EXPLAIN SELECT * FROM execution_runs WHERE {condition}"))

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from dalang.signing import Keyring
 from dalang.store.chain import EMPTY_HEAD
-from dalang.store.engine import transaction
+from dalang.store.engine import system_transaction, transaction
 from dalang.store.recording import record
 from dalang.store.runs import NewRun, Run, create_run, get_run
 from dalang.wire import Fact, Head, RecordInput, RunIdentity
@@ -137,12 +137,12 @@ class World:
 
     async def rows(self, sql: str, **values: Any) -> list[tuple[Any, ...]]:
         """Ask the database."""
-        async with self.engine.begin() as conn:
+        async with system_transaction(self.engine) as conn:
             return [tuple(row) for row in await conn.execute(text(sql), values)]
 
     async def rows_changed(self, sql: str, **values: Any) -> int:
         """Change the database, as the processes' role may; return how many rows."""
-        async with self.engine.begin() as conn:
+        async with system_transaction(self.engine) as conn:
             return int((await conn.execute(text(sql), values)).rowcount)
 
 
