@@ -24,6 +24,7 @@ from dalang.signing import Keyring, SignatureState, head_document
 from dalang.store import chain
 from dalang.store.anchors import anchored_heads
 from dalang.store.chain import Transition
+from dalang.store.engine import across_tenants
 from dalang.store.paging import Page, read_cursor, write_cursor
 from dalang.store.references import references
 from dalang.store.tables import bodies, event_bodies, execution_runs, run_events
@@ -217,7 +218,8 @@ async def verify_run(
     if row is None:
         raise NotFound(f"There is no run {run_id}.")
     head: Head = {"epoch": row.head_epoch, "seq": row.head_seq, "hash": row.head_hash}
-    hashes = set((await conn.execute(select(_events.hash).where(_events.run_id == run_id))).scalars())
+    async with across_tenants(conn):
+        hashes = set((await conn.execute(select(_events.hash).where(_events.run_id == run_id))).scalars())
     audit = _Audit(run_id, hashes)
     first: Finding | None = None
     position: Place = (-1, 0)
@@ -278,7 +280,8 @@ async def _chunk(conn: AsyncConnection, run_id: UUID, position: Place) -> list[A
     same = (stored.run_id == _events.run_id) & (stored.epoch == _events.epoch) & (stored.seq == _events.seq)
     query = select(run_events, stored.salt, stored.body).select_from(run_events.outerjoin(event_bodies, same))
     query = query.where(_events.run_id == run_id, tuple_(_events.epoch, _events.seq) > tuple_(*position))
-    return list(await conn.execute(query.order_by(_events.epoch, _events.seq).limit(_CHUNK)))
+    async with across_tenants(conn):
+        return list(await conn.execute(query.order_by(_events.epoch, _events.seq).limit(_CHUNK)))
 
 
 async def _changed_reference(conn: AsyncConnection, tenant_id: str, referred: dict[str, Place]) -> Finding | None:

@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import text
 
-from dalang.store.engine import transaction
+from dalang.store.engine import system_transaction, transaction
 from dalang.store.retention import delete_finished_runs
 from tests.api.world import Api, chain, problem
 
@@ -95,6 +95,6 @@ async def test_checkpoints_go_with_their_run(api: Api, app: FastAPI) -> None:
     run_id = await api.execute(chain("api-test-echo"))
     await api.ended(run_id)
     assert (await api("POST", f"{RUNS}/{run_id}/checkpoints", json={"name": "a"})).status_code == 201
-    async with transaction(app.state.services.engine, "acme") as conn:
+    async with system_transaction(app.state.services.engine) as conn:
         assert await delete_finished_runs(conn, datetime.now(UTC) + timedelta(hours=1), tenant_id="acme") == 1
     problem(await api("GET", f"{RUNS}/{run_id}/checkpoints/a"), 404)

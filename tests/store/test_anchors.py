@@ -12,7 +12,7 @@ from dalang import merkle
 from dalang.anchoring import Anchoring
 from dalang.signing import Keyring, NoSigningKey, new_key
 from dalang.store.anchors import Anchor, AnchorFinding, inclusion, leaf, list_anchors, make_anchor, verify_anchors
-from dalang.store.engine import transaction
+from dalang.store.engine import system_transaction, transaction
 from dalang.store.retention import delete_finished_runs
 from dalang.store.runs import Run
 from dalang.store.verification import Tampering, verify_run
@@ -164,7 +164,7 @@ async def test_retention_is_no_tampering(signing: World, intruder: AsyncEngine) 
     run, _ = await signing.whole()
     assert await anchor(signing)
     await tamper(intruder, "UPDATE execution_runs SET completed_at = '2020-01-01'")
-    async with transaction(signing.engine, TENANT) as conn:
+    async with system_transaction(signing.engine) as conn:
         assert await delete_finished_runs(conn, datetime.now(UTC)) == 1
     assert await check(signing) is None
     await tamper(intruder, "UPDATE retired_runs SET head_hash = :hash", hash="f" * 64)

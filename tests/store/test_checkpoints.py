@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dalang.store import checkpoints, retention
 from dalang.store.checkpoints import StoredCheckpoint, Work
-from dalang.store.engine import transaction
+from dalang.store.engine import system_transaction, transaction
 from tests.store.world import TENANT, World, tamper
 
 AT = datetime(2026, 11, 22, tzinfo=UTC)
@@ -80,6 +80,6 @@ async def test_states_go_with_their_run(world: World, intruder: AsyncEngine) -> 
     assert await get(world, erased) is None
     assert await get(world, deleted) is not None
     await tamper(intruder, "UPDATE execution_runs SET completed_at = now() - interval '1 day'")
-    async with transaction(world.engine, TENANT) as conn:
+    async with system_transaction(world.engine) as conn:
         assert await retention.delete_finished_runs(conn, datetime.now(UTC), tenant_id=TENANT) == 2
     assert await world.rows("SELECT * FROM node_checkpoints") == []

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dalang.store import retention, runs
 from dalang.store.children import children_of_node
-from dalang.store.engine import transaction
+from dalang.store.engine import system_transaction, transaction
 from dalang.store.runs import Run, RunFilter
 from dalang.store.verification import verify_run
 from dalang.wire import RunIdentity
@@ -79,10 +79,10 @@ async def test_they_are_not_deleted_while_the_top_goes_on(world: World, intruder
     long_ago = "UPDATE execution_runs SET completed_at = now() - interval '9 days' WHERE completed_at IS NOT NULL"
     await tamper(intruder, long_ago)
     soon = datetime.now(UTC) + timedelta(days=1)
-    async with transaction(world.engine, TENANT) as conn:
+    async with system_transaction(world.engine) as conn:
         assert await retention.delete_finished_runs(conn, soon) == 0
     head = await world.flush(parent, begun())
     await world.flush(parent, ended(), head, status="FAILED")
     await tamper(intruder, long_ago)
-    async with transaction(world.engine, TENANT) as conn:
+    async with system_transaction(world.engine) as conn:
         assert await retention.delete_finished_runs(conn, soon) == 2

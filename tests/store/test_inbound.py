@@ -248,7 +248,7 @@ async def test_answers_are_erased_with_what_users_entered(world: World, engine: 
     await answer(world, await ask(world, run), secret=1)
     head = await world.flush(run, begun())
     await world.flush(run, [fact(5, "PLAN_FAILED", status="FAILED")], head, status="FAILED")
-    async with transaction(engine, TENANT) as conn:
+    async with system_transaction(engine) as conn:
         await retention.erase_bodies(conn, TENANT, run.run_id)
         assert (await conn.execute(text("SELECT answer FROM callbacks"))).scalar() == {}
         await conn.execute(text("UPDATE execution_runs SET completed_at = '2020-01-01'"))

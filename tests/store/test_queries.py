@@ -17,7 +17,7 @@ from dalang.canonical import compact_json
 from dalang.errors import Conflict, NotFound
 from dalang.plan import Node, Plan, derived_plan_id
 from dalang.store import events, nodes, plans, references, retention, tokens
-from dalang.store.engine import transaction
+from dalang.store.engine import system_transaction, transaction
 from dalang.store.tables import run_events
 from tests.store.world import START, TENANT, World, begun, fact, other_run, tamper
 
@@ -138,6 +138,7 @@ async def test_a_node_shows_what_went_in_and_out(world: World) -> None:
         assert await nodes.get_node(conn, "other", run.run_id, "a") is None
         large = await references.put_body(conn, TENANT, compact_json({"report": "x" * 10}))
         whole = await references.put_body(conn, TENANT, compact_json({"outputs": {"all": 1}}))
+    async with transaction(world.engine, "other") as conn:
         theirs = await references.put_body(conn, "other", compact_json({"secret": 1}))
     assert a is not None
     assert b is not None
@@ -240,7 +241,7 @@ async def test_finished_runs_go_and_leave_their_heads(world: World, intruder: As
     await tamper(
         intruder, "UPDATE execution_runs SET completed_at = now() - interval '1 day' WHERE completed_at > now()"
     )
-    async with transaction(world.engine, TENANT) as conn:
+    async with system_transaction(world.engine) as conn:
         assert await retention.delete_finished_runs(conn, datetime(2000, 1, 1, tzinfo=UTC)) == 0
         soon = datetime.now(UTC) + timedelta(days=1)
         assert await retention.delete_finished_runs(conn, soon, tenant_id=TENANT) == 1
