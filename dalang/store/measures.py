@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.breaker import BreakerState
 from dalang.statuses import RunStatus
+from dalang.store.engine import across_tenants
 from dalang.store.usage import COLUMNS
 
 EVERYBODY = "*"
@@ -34,15 +35,15 @@ class Gauge:
 
 async def gauges(conn: AsyncConnection, tenant_id: str | None) -> list[Gauge]:
     """How much is there of everything that waits, runs, is used, or fails? None: of all tenants."""
-    return [
+    found = [
         *await _runs(conn, tenant_id),
         *await _queue(conn, tenant_id),
-        *await _pools(conn, tenant_id),
         *await _tasks(conn, tenant_id),
         *await _breakers(conn, tenant_id),
         *await _budgets(conn, tenant_id),
-        *await _subscriptions(conn, tenant_id),
     ]
+    async with across_tenants(conn):  # some pools and subscriptions are of all
+        return [*found, *await _pools(conn, tenant_id), *await _subscriptions(conn, tenant_id)]
 
 
 async def _rows(conn: AsyncConnection, query: str, tenant_id: str | None, **more: object) -> Rows:
