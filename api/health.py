@@ -16,6 +16,7 @@ from dalang.api.auth import Reader
 from dalang.api.schemas import Answer
 from dalang.api.services import Service, Services
 from dalang.metrics import exposition
+from dalang.store.engine import system_transaction
 from dalang.store.measures import gauges
 from dalang.store.migrate import current_revision, newest_revision
 
