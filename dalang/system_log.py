@@ -18,7 +18,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dalang.signing import Keyring
-from dalang.store.engine import is_connection_error, transaction
+from dalang.store.engine import is_connection_error, system_transaction, transaction
 from dalang.store.system_events import Happening, SystemEventType, append, owners_of, tenants_of
 
 WINDOW_SECONDS = 60.0
@@ -130,7 +130,7 @@ class SystemLog:
         owners: dict[str, tuple[str, str]] = {}
         places: dict[UUID, str] = {}
         if hashes or ids:
-            async with transaction(self._engine, None) as conn:
+            async with system_transaction(self._engine) as conn:
                 owners = await owners_of(conn, hashes) if hashes else {}
                 places = await tenants_of(conn, ids) if ids else {}
         found: dict[str, list[Happening]] = {}
