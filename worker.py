@@ -41,7 +41,6 @@ from dalang.activities.wasm import Bounds, Wasm
 from dalang.anchoring import Anchoring
 from dalang.artifacts import Artifacts
 from dalang.breakers import Breakers
-from dalang.builds import build_id
 from dalang.cortex import Cortex
 from dalang.errors import DalangError
 from dalang.launch import Launcher, TemporalLink, require_keys
@@ -150,7 +149,7 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
         client,
         task_queue=settings.task_queue,
         identity=identity,
-        build_id=build_id(settings.node_modules),
+        build_id=None if settings.worker_deployment else settings.build_id,  # the SDK would take 0.3 s to make one
         workflows=[PlanRun, ScheduledRun],
         activities=[
             projection.record,
