@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -11,7 +12,7 @@ from pydantic import Field
 from dalang.api.auth import Operator
 from dalang.api.bodies import JSON_TYPES, body_schema, checked, read_json
 from dalang.api.schemas import RequestModel
-from dalang.api.services import Service
+from dalang.api.services import Service, Services
 from dalang.errors import InvalidDocument, Problem
 from dalang.formats import to_plan_document
 from dalang.rehearsal import Options, load_options, rehearse
@@ -39,8 +40,17 @@ class RehearseRequest(RequestModel):
 async def rehearse_plan(who: Operator, request: Request, it: Service) -> dict[str, Any]:
     """Rehearse a plan; makespan percentiles, ends, criticality of nodes and use of resources, times in milliseconds."""
     wanted = checked(RehearseRequest, await read_json(request, it.settings.max_plan_bytes))
-    options = load_options({"runs": DEFAULT_RUNS, **wanted.options})
-    report = await it.launcher.preparations.check(to_plan_document(wanted.plan))
+    return await rehearsed(it, to_plan_document(wanted.plan), wanted.options)
+
+
+async def rehearsed(it: Services, document: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Rehearse a plan document within this process's bounds.
+
+    Raises:
+        InvalidDocument: the plan or the options are none.
+    """
+    options = load_options({"runs": DEFAULT_RUNS, **given})
+    report = await it.launcher.preparations.check(document)
     plan = report.require()
     _bounded(options, len(plan.all_nodes()))
     async with _one_at_a_time:

@@ -50,6 +50,7 @@ NAVIGATION = (
     Entry("overview", "Overview", "/ui/", "overview"),
     Entry("runs", "Runs", "/ui/runs", "runs"),
     Entry("inbox", "Inbox", "/ui/inbox", "inbox"),
+    Entry("plans", "Plans", "/ui/plans", "plan"),
 )
 OPERATIONS: tuple[Entry, ...] = ()
 
