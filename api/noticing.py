@@ -21,6 +21,7 @@ from dalang.system_log import Known, SystemLog
 
 _ACTS = {
     "tokens": "tokens",
+    "sessions": "sessions",
     "pools": "pools",
     "quotas": "quotas",
     "budgets": "budgets",

@@ -19,11 +19,8 @@ from dalang.stack.ports import free_port
 
 CLIENT = ("dalang-pages", "s3cret/with=signs")
 AUDIENCE = "dalang"
-_KEYS = {
-    "RS256": jwk.RSAKey.generate_key(2048),
-    "ES256": jwk.ECKey.generate_key("P-256"),
-    "other": jwk.RSAKey.generate_key(2048),
-}
+_KEYS = {"RS256": jwk.RSAKey.generate_key(2048), "other": jwk.RSAKey.generate_key(2048)}
+OTHER = _KEYS["other"]
 """Made once: RSA keys take a while."""
 
 

@@ -6,6 +6,7 @@ is asked about first: it would sign in whoever follows it as somebody else, and 
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Annotated
@@ -30,6 +31,7 @@ from dalang.api.ui.pages import HEADERS, SIGN_IN, html
 from dalang.errors import Unavailable
 from dalang.store.browser_sessions import SignedIn
 
+logger = logging.getLogger("dalang.identity")
 router = APIRouter(include_in_schema=False)
 
 HOME = "/ui/"
@@ -111,6 +113,7 @@ async def begin_session(request: Request, it: Services, who: SignedIn, next_: st
     """Sign in and go on to ``next_``, a local path."""
     response = RedirectResponse(next_, HTTPStatus.SEE_OTHER, headers=HEADERS)
     set_cookie(request, response, await it.sessions.start(who))
+    logger.info("%r of tenant %r signed in from %s", who.subject, who.tenant_id, address_of(request))
     return response
 
 

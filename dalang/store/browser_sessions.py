@@ -34,6 +34,19 @@ class SignedIn:
     expires_at: datetime | None = None
 
 
+@dataclass(frozen=True)
+class OpenSession:
+    """A session as an administrator sees it."""
+
+    subject: str
+    roles: tuple[str, ...]
+    groups: tuple[str, ...]
+    by_token: bool
+    created_at: datetime
+    seen_at: datetime
+    expires_at: datetime
+
+
 async def start_session(conn: AsyncConnection, who: SignedIn, longest: timedelta) -> str:
     """Begin a session of at most ``longest``; return its secret, which goes into the cookie.
 
@@ -74,6 +87,27 @@ async def find_session(conn: AsyncConnection, plain: str, idle: timedelta) -> Si
 async def end_session(conn: AsyncConnection, plain: str) -> None:
     """Sign out: nothing is left of the session."""
     await conn.execute(delete(browser_sessions).where(_sessions.session_hash == _hash(plain)))
+
+
+async def list_sessions(
+    conn: AsyncConnection, tenant_id: str, subject: str | None = None, limit: int = 1_000
+) -> list[OpenSession]:
+    """Who of the tenant is signed in, the newest first? Sessions that nobody used for long may be among them."""
+    columns = (_sessions.subject, _sessions.roles, _sessions.groups, _sessions.token_id.is_not(None))
+    times = (_sessions.created_at, _sessions.seen_at, _sessions.expires_at)
+    query = select(*columns, *times).where(_sessions.tenant_id == tenant_id, _sessions.expires_at > func.now())
+    if subject is not None:
+        query = query.where(_sessions.subject == subject)
+    found = await conn.execute(query.order_by(_sessions.created_at.desc(), _sessions.session_hash).limit(limit))
+    return [OpenSession(name, tuple(roles), tuple(groups), *rest) for name, roles, groups, *rest in found]
+
+
+async def end_sessions_of(conn: AsyncConnection, tenant_id: str, subject: str) -> int:
+    """Sign somebody out everywhere, tickets that wait for him included; return how many sessions there were."""
+    theirs = and_(_tickets.tenant_id == tenant_id, _tickets.subject == subject)
+    await conn.execute(delete(sign_in_tickets).where(theirs))
+    his = and_(_sessions.tenant_id == tenant_id, _sessions.subject == subject)
+    return (await conn.execute(delete(browser_sessions).where(his))).rowcount
 
 
 async def make_ticket(conn: AsyncConnection, who: SignedIn, lasting: timedelta) -> tuple[str, datetime]:

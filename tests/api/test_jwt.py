@@ -18,7 +18,7 @@ from dalang.api.oidc.issuer import Issuer
 from dalang.api.oidc.verifying import issuer_of, verify
 from dalang.errors import Unavailable
 from dalang.identity_providers import Provider, TenantRule
-from tests.identity_provider import AUDIENCE, IdentityProvider, identity_provider
+from tests.identity_provider import AUDIENCE, OTHER, IdentityProvider, identity_provider
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ BAD: dict[str, tuple[str, Callable[[IdentityProvider], str]]] = {
         lambda peer: _forged({"alg": "ES256", "kid": "first"}, peer),
     ),
     "no algorithm": ("no JSON Web Token", lambda peer: _forged({"kid": "first"}, peer)),
-    "another's signature": ("signature is wrong", lambda peer: peer.token(key=jwk.RSAKey.generate_key(2048))),
+    "another's signature": ("signature is wrong", lambda peer: peer.token(key=OTHER)),
     "no signature": ("signature is wrong", lambda peer: peer.token().rpartition(".")[0] + "."),
     "changed claims": (
         "signature is wrong",
@@ -154,7 +154,7 @@ async def test_without_a_key_id_there_must_be_one_key_only(
 ) -> None:
     """Else it would be a guess."""
     await checked(issuer, peer.token(kid=None))
-    peer.keys["second"] = jwk.RSAKey.generate_key(2048)
+    peer.keys["second"] = OTHER
     clock.now += 24 * 3600
     with pytest.raises(TokenRefused):
         await checked(issuer, peer.token(kid=None))

@@ -125,6 +125,30 @@ async def test_a_session_ends_with_its_token(app: FastAPI, browser: httpx.AsyncC
     problem(await browser.get(RUNS), 401)
 
 
+async def test_an_admin_signs_somebody_out(browser: httpx.AsyncClient, api: Api) -> None:
+    """Out of all browsers and by all links; nobody else, and nobody of another tenant."""
+    link = await ticket_of(api)
+    await sign_in(browser)
+    mine = browser.cookies[COOKIE]
+    await sign_in(browser, TOKENS["acme", "viewer"])
+    shown = await api.get("/orchestrator/sessions", as_=("acme", "admin"))
+    assert [(one["subject"], one["byToken"]) for one in shown["items"]] == [
+        ("viewer@acme", True),
+        ("operator@acme", True),
+    ]
+    assert mine not in str(shown)
+    path = "/orchestrator/sessions?subject=operator@acme"
+    problem(await api("DELETE", path, as_=("acme", "operator")), 403)
+    problem(await api("DELETE", "/orchestrator/sessions", as_=("acme", "admin")), 422)
+    assert (await api("DELETE", path, as_=("globex", "admin"))).json() == {"ended": 0}
+    assert (await api("DELETE", path, as_=("acme", "admin"))).json() == {"ended": 1}
+    assert (await browser.get(RUNS)).status_code == 200
+    browser.cookies.clear()
+    browser.cookies.set(COOKIE, mine)
+    problem(await browser.get(RUNS), 401)
+    assert (await browser.get(f"/{link}")).status_code == 401
+
+
 @pytest.mark.parametrize("column", ["expires_at", "seen_at"])
 async def test_a_session_ends_by_itself(app: FastAPI, browser: httpx.AsyncClient, column: str) -> None:
     """After its longest time, and when nobody uses it."""

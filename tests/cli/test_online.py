@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
 import pytest
 from mcp import Client, StdioServerParameters
 
@@ -402,3 +403,20 @@ def test_a_large_plan_is_shown_by_groups(write: Write, dalang: Dalang) -> None:
     assert len(lines) >= 60
     assert max(map(len, lines)) <= 80
     assert max(map(len, dalang("nodes", "latest").out.splitlines())) > 80
+
+
+def test_open_prints_a_link_that_signs_in_once(dalang: Dalang, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the token's owner, to the run's page if one is named; a browser is opened unless that is not wanted."""
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    run_id = dalang("run", write(HELLO), "--input", "who=ann", "--json").json["runId"]
+    link = dalang("open", run_id[:13]).out.strip()
+    assert opened == [link]
+    assert link.endswith(f"&next=/ui/runs/{run_id}")
+    first, again = (httpx.get(link, follow_redirects=False, trust_env=False) for _ in range(2))
+    assert (first.status_code, first.headers["location"]) == (303, f"/ui/runs/{run_id}")
+    assert "dalang_session" in first.cookies
+    assert again.status_code == 401
+    assert "/ui/sign-in?ticket=" in dalang("open", "--no-browser").out
+    assert dalang("open", "--json").json["url"] != link
+    assert opened == [link]
