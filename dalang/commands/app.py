@@ -18,6 +18,7 @@ from dalang.commands import (
     budgets,
     decisions,
     demo,
+    doctor,
     episodes,
     events,
     keys,
@@ -103,7 +104,7 @@ _PANELS = {
         revisions.app,
         ("replan",),
     ),
-    SERVE: (services.app, ("up", "worker", "api"), mcp.app, ("mcp",)),
+    SERVE: (services.app, ("up", "worker", "api"), doctor.app, ("doctor",), mcp.app, ("mcp",)),
 }
 
 
