@@ -14,10 +14,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 from temporalio.service import RPCError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
+from dalang import tracing
 from dalang.activities.a2a import A2A
 from dalang.activities.admission import Admissions
 from dalang.activities.agents import AgentWork
@@ -43,6 +45,7 @@ from dalang.artifacts import Artifacts
 from dalang.breakers import Breakers
 from dalang.cortex import Cortex
 from dalang.errors import DalangError
+from dalang.health import Health, database_checks, keys_check, round_check, storing_check, temporal_checks
 from dalang.launch import Launcher, TemporalLink, require_keys
 from dalang.leasing import Leasing, Teller
 from dalang.logs import configure
@@ -58,6 +61,7 @@ from dalang.store.blobs import PostgresBlobDriver
 from dalang.store.engine import create_engine
 from dalang.store.listening import Listener
 from dalang.temporal import connect, ensure_search_attributes
+from dalang.vitals import SdkMetrics, Vitals, serving
 from dalang.worker_versions import deployment_config
 from dalang.workflows.interceptor import GuardInterceptor
 from dalang.workflows.plan_run import PlanRun
@@ -86,7 +90,9 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
         logger.warning("nothing that runs do is signed: audit_key_file names no private key")
     load_node_modules(settings.node_modules)
     engine = create_engine(settings)
-    client = await connect(settings, storage_driver=PostgresBlobDriver(engine))
+    sdk = SdkMetrics() if settings.worker_metrics_ports else None
+    runtime = None if sdk is None else sdk.runtime
+    client = await connect(settings, storage_driver=PostgresBlobDriver(engine), runtime=runtime)
     await _register_search_attributes(client)
     identity = f"{socket.gethostname()}-{os.getpid()}"
     projection = Projection(engine, client, keys)
@@ -176,7 +182,7 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
     )
     allow_long_activations(running)
     try:
-        async with running, _beside(*beside):
+        async with running, _beside(*beside), _watched(settings, engine, client, sdk):
             logger.info("working on task queue %s as %s", settings.task_queue, identity)
             yield running
     finally:
@@ -195,6 +201,35 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
             await cortex.close()
         await publishing.dispose()
         await engine.dispose()
+
+
+@contextlib.asynccontextmanager
+async def _watched(
+    settings: Settings, engine: AsyncEngine, client: Client, sdk: SdkMetrics | None
+) -> AsyncIterator[None]:
+    """Tell metrics and health for the length of the block, if they are wanted."""
+    if sdk is None:
+        yield
+        return
+
+    async def connected() -> Client:
+        return client
+
+    health = Health(
+        [
+            *database_checks(engine),
+            *temporal_checks(connected, settings.task_queue),
+            storing_check(),
+            round_check("publisher", "It tells subscriptions of events: look at PostgreSQL and the log."),
+            round_check("leases", "It tells runs what they were granted: look at Temporal and PostgreSQL."),
+            keys_check(settings),
+        ]
+    )
+    try:
+        async with serving(settings, Vitals(engine, health, sdk)):
+            yield
+    finally:
+        await sdk.close()
 
 
 @contextlib.asynccontextmanager
@@ -243,10 +278,13 @@ def main() -> int:
         settings = Settings.load()
         mask_output()
         configure(settings.log_level, settings.log_form)
+        tracing.start(settings, "dalang-worker")
         asyncio.run(run(settings))
     except (SettingsError, DalangError) as error:
         sys.stderr.write(f"dalang worker: {error}\n")
         return 2
+    finally:
+        tracing.stop()
     return 0
 
 

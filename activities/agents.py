@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio import activity
 
+from dalang import tracing
 from dalang.activities.a2a import A2A
 from dalang.activities.execution import Deferred
 from dalang.activities.patience import AWAY_SECONDS, patiently
@@ -72,6 +73,9 @@ class AgentWork:
         given: dict[str, Any] = dict(task)
         if "memory" in task:
             given["memory"] = ctx.memory.wire()
+        trace = tracing.traceparent()
+        if trace is not None:
+            given[tracing.TRACEPARENT] = trace
         one = await patiently(
             self._engine, task["tenantId"], lambda conn: open_assignment(conn, agent, given, seconds), run_may_come=True
         )

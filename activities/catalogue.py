@@ -11,6 +11,7 @@ from typing import Any
 
 from temporalio import activity
 
+from dalang.activities.agent_spans import as_agent
 from dalang.activities.agents import AgentWork
 from dalang.activities.breakers import Gate, breaker_key, guarded
 from dalang.activities.execution import Handler, HandlerLoop, Recorder, attempt
@@ -83,8 +84,8 @@ def node_activities(
     def agent(task: NodeTask) -> Handler:
         name = task.get("agent")
         if agents is None or name is None:
-            return lambda ctx: local.agent(ctx, task.get("handler"))
-        return lambda ctx: agents.work(ctx, task, name, local)
+            return as_agent(task.get("handler"), lambda ctx: local.agent(ctx, task.get("handler")))
+        return as_agent(name, lambda ctx: agents.work(ctx, task, name, local))
 
     def adapter(handler: Handler) -> Callable[[NodeTask], Handler]:
         return lambda task: handler

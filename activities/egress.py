@@ -28,6 +28,7 @@ from typing import Any
 import httpcore
 import httpx
 
+from dalang import tracing
 from dalang.egress import SCHEMES, Address, Egress, Refused
 from dalang.nodes import NodeFailure, PolicyViolation
 from dalang.trust import trusted
@@ -116,7 +117,16 @@ class _Transport(httpx.AsyncHTTPTransport):
                 self._rules.check_behind_proxy(host, port)
         except Refused as refused:
             raise EgressRefused(str(refused), details={"address": f"{host}:{port}"}) from None
-        return await super().handle_async_request(request)
+        # Of the address no more than the host: the rest may hold secrets.
+        attributes = {"http.request.method": request.method, "server.address": host, "server.port": port}
+        with tracing.span(request.method, "client", attributes) as span:
+            if tracing.TRACEPARENT not in request.headers:
+                tracing.inject(request.headers)
+            response = await super().handle_async_request(request)
+            span.set_attribute("http.response.status_code", response.status_code)
+            if response.status_code >= 400:
+                tracing.mark_failed(str(response.status_code))
+            return response
 
 
 class _Connections(httpcore.AsyncNetworkBackend):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from dalang import tracing
 from dalang.activities.catalogue import load_node_modules
 from dalang.api.oidc.trusted import Trusted
 from dalang.api.serving import make_server
@@ -23,6 +24,7 @@ def main() -> int:
         settings.require_database_url()
         settings.require_safe_listening()
         configure(settings.log_level, settings.log_form)
+        tracing.start(settings, "dalang-api")
         Enforcer(settings)  # a policy with problems ends the process before it listens
         require_keys(settings, Keyring.load(settings.audit_keys_path), signs=True)  # so do audit keys
         watched_keys(settings)  # and those of encryption
@@ -33,6 +35,7 @@ def main() -> int:
         sys.stderr.write(f"dalang api: {error}\n")
         return 2
     server.run()
+    tracing.stop()
     return 0
 
 

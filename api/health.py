@@ -1,30 +1,26 @@
-"""Is this process alive, could it serve, and its metrics. Health needs no token and tells nothing but up or down."""
+"""Is this process alive, could it serve, and its metrics. To strangers health tells which part is ill, and no more."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable
-from datetime import UTC, datetime, timedelta
+from dataclasses import asdict
+from datetime import datetime
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
-from temporalio.api.enums.v1 import TaskQueueType
-from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, DescribeTaskQueueRequest
+from pydantic import BaseModel, ConfigDict
 
-from dalang.api.auth import Reader
+from dalang.api.auth import ADMINS, Reader, bearer, requires, session_cookie
 from dalang.api.schemas import Answer
-from dalang.api.services import Service, Services
+from dalang.api.services import Service
+from dalang.errors import DalangError
+from dalang.health import summary
 from dalang.metrics import exposition
-from dalang.store.engine import system_transaction
+from dalang.store.executor_metrics import executor_metrics
 from dalang.store.measures import gauges
-from dalang.store.migrate import current_revision, newest_revision
 
 router = APIRouter(tags=["health"])
-
-CHECK_SECONDS = 3.0
-POLL_AGE = timedelta(seconds=90)
-"""A worker asks for work at least once a minute."""
+_authenticated = requires(ADMINS)
 
 
 class Live(Answer):
@@ -33,11 +29,36 @@ class Live(Answer):
     status: str
 
 
+class PartItem(Answer):
+    """A part of the whole: how it is, since when this server has seen it so, what is wrong, and what to do."""
+
+    name: str
+    status: Literal["ok", "ill"]
+    since: datetime
+    detail: str
+    what_to_do: str
+
+
 class Ready(Answer):
-    """``status`` is ready or notReady; ``checks`` says which part is up."""
+    """``status`` is ready, ailing (it serves, and a part is ill) or notReady; ``checks`` says which part is ok or ill.
+
+    ``parts``, for admins only, says more of each.
+    """
 
     status: str
     checks: dict[str, str]
+    parts: list[PartItem] | None = None
+
+
+async def is_admin(request: Request) -> bool:
+    """Tell whether an admin asks; health is told to anybody, whatever he shows."""
+    try:
+        await _authenticated(request, await bearer(request), await session_cookie(request))
+    except (DalangError, TimeoutError, OSError):
+        return False
+    except Exception:  # while the database is away nobody can be known
+        return False
+    return True
 
 
 @router.get("/health/live")
@@ -46,16 +67,42 @@ async def live() -> Live:
     return Live(status="up")
 
 
-@router.get("/health/ready", responses={503: {"model": Ready, "description": "Something is ill."}})
-async def ready(response: Response, it: Service) -> Ready:
-    """Say whether requests can be served: PostgreSQL, its migrations, Temporal, and a worker on the task queue."""
-    names = ("postgres", "migrations", "temporal", "worker")
-    postgres, worker = _guarded(_database(it)), _guarded(_temporal(it))
-    (database, migrations), (temporal, workers) = await asyncio.gather(postgres, worker)
-    checks = dict(zip(names, (database, migrations, temporal, workers), strict=True))
-    healthy = all(state == "up" for state in checks.values())
-    response.status_code = 200 if healthy else 503
-    return Ready(status="ready" if healthy else "notReady", checks=checks)
+@router.get(
+    "/health/ready",
+    responses={503: {"model": Ready, "description": "Something vital is ill."}},
+    response_model_exclude_none=True,
+)
+async def ready(response: Response, it: Service, admin: Annotated[bool, Depends(is_admin)]) -> Any:
+    """Say whether requests can be served, and which part is ill; an admin is also told since when and what to do."""
+    parts = await it.health.parts()
+    status = it.health.overall(parts)
+    response.status_code = 503 if status == "notReady" else 200
+    told = [
+        PartItem(name=one.name, status=one.state, since=one.since, detail=one.detail, what_to_do=one.remedy)
+        for one in parts
+    ]
+    return Ready(status=status, checks=dict(summary(parts)), parts=told if admin else None)
+
+
+class MetricsSnapshot(BaseModel):
+    """Axon's ``ExecutorMetrics``, by its names."""
+
+    model_config = ConfigDict(frozen=True)
+
+    workflows_executed: int
+    workflows_succeeded: int
+    workflows_failed: int
+    total_execution_time: int
+    avg_workflow_duration_ms: float
+    tasks_executed: int
+    tasks_retried: int
+
+
+@router.get("/orchestrator/metrics")
+async def get_metrics(who: Reader, it: Service) -> MetricsSnapshot:
+    """What the runs of the token's tenant came to in all; times are milliseconds."""
+    async with it.transaction(who.tenant_id) as conn:
+        return MetricsSnapshot(**asdict(await executor_metrics(conn, who.tenant_id)))
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
@@ -66,34 +113,3 @@ async def metrics(who: Reader, it: Service) -> Response:
     async with it.transaction(who.tenant_id) as conn:
         measured = await gauges(conn, who.tenant_id)
     return Response(exposition(measured, it.metrics.registry), media_type=CONTENT_TYPE_LATEST)
-
-
-async def _guarded(check: Awaitable[tuple[str, str]]) -> tuple[str, str]:
-    try:
-        async with asyncio.timeout(CHECK_SECONDS):
-            return await check
-    except Exception:  # whatever it is, the part does not work; health tells no more
-        return "down", "unknown"
-
-
-async def _database(it: Services) -> tuple[str, str]:
-    async with system_transaction(it.engine) as conn:
-        revision = await current_revision(conn)
-    return "up", "up" if revision == newest_revision() else "outdated"
-
-
-async def _temporal(it: Services) -> tuple[str, str]:
-    client = await it.temporal.client()
-    limit = timedelta(seconds=CHECK_SECONDS)
-    await client.workflow_service.describe_namespace(
-        DescribeNamespaceRequest(namespace=client.namespace), timeout=limit
-    )
-    request = DescribeTaskQueueRequest(
-        namespace=client.namespace,
-        task_queue=TaskQueue(name=it.settings.task_queue),
-        task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
-    )
-    answer = await client.workflow_service.describe_task_queue(request, timeout=limit)
-    oldest = datetime.now(UTC) - POLL_AGE
-    polled = any(one.last_access_time.ToDatetime(UTC) >= oldest for one in answer.pollers)
-    return "up", "up" if polled else "down"

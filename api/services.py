@@ -21,6 +21,7 @@ from dalang.api.ui.run_scenes import Scenes
 from dalang.artifacts import Artifacts
 from dalang.controls import Controls
 from dalang.deliveries import Deliveries
+from dalang.health import Health, database_checks, keys_check, publisher_check, round_check, temporal_checks
 from dalang.launch import Launcher, TemporalLink
 from dalang.leasing import Leasing
 from dalang.provenance_reading import Provenances
@@ -70,6 +71,16 @@ class Services:
         self.listener = Listener(settings.require_database_url(), [CHANNEL, ASSIGNED])
         self.feed = EventFeed(self.listener)
         self.pusher = Pusher(self)
+        self.health = Health(
+            [
+                *database_checks(self.engine),
+                *temporal_checks(self.temporal.client, settings.task_queue),
+                publisher_check(self.engine),
+                round_check("reconciler", "It starts runs that a crash left PENDING: look at Temporal and PostgreSQL."),
+                round_check("reaper", "It ends runs whose workflow is gone: look at Temporal and PostgreSQL."),
+                keys_check(settings),
+            ]
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

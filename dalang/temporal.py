@@ -28,10 +28,12 @@ from temporalio.converter import (
     ExternalStorage,
     StorageDriver,
 )
+from temporalio.runtime import Runtime
 from temporalio.service import RPCError, RPCStatusCode, TLSConfig
 
 from dalang.encryption_keys import SETTING, watched_keys
 from dalang.errors import DalangError, Unavailable
+from dalang.temporal_tracing import tracing_interceptors
 
 if TYPE_CHECKING:
     from dalang.settings import Settings
@@ -121,10 +123,12 @@ async def connect(
     storage_driver: StorageDriver | None = None,
     converter: DataConverter | None = None,
     timeout_seconds: float | None = None,
+    runtime: Runtime | None = None,
 ) -> Client:
     """Connect to Temporal, trying for ``temporal_connect_timeout_seconds`` (or ``timeout_seconds``).
 
-    ``converter`` is one that :func:`data_converter` made, in place of ``storage_driver``.
+    ``converter`` is one that :func:`data_converter` made, in place of ``storage_driver``; ``runtime`` is not the
+    process's own, but one that tells its metrics.
     Raises :class:`TemporalUnavailable`: at once when it refuses us, after that time when it does not answer.
     """
     patience = settings.temporal_connect_timeout_seconds if timeout_seconds is None else timeout_seconds
@@ -134,7 +138,7 @@ async def connect(
     while True:
         try:
             # Connecting answers for the server, this for the namespace: a missing one would fail every later call.
-            client = await _connect_once(settings, interceptors, converter)
+            client = await _connect_once(settings, interceptors, converter, runtime)
             await _check_namespace(client, settings)
         except (RuntimeError, RPCError) as e:
             if isinstance(e, RPCError) and e.status not in _TRANSIENT | {RPCStatusCode.NOT_FOUND}:
@@ -162,12 +166,15 @@ async def ensure_search_attributes(client: Client) -> None:
         await client.operator_service.add_search_attributes(request)
 
 
-async def _connect_once(settings: Settings, interceptors: Sequence[Interceptor], converter: DataConverter) -> Client:
+async def _connect_once(
+    settings: Settings, interceptors: Sequence[Interceptor], converter: DataConverter, runtime: Runtime | None
+) -> Client:
     return await Client.connect(
         settings.temporal_address,
         namespace=settings.temporal_namespace,
         data_converter=converter,
-        interceptors=list(interceptors),
+        interceptors=[*interceptors, *tracing_interceptors()],
+        runtime=runtime,
         tls=_tls(settings),
         api_key=settings.temporal_api_key or None,
     )

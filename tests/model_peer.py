@@ -38,7 +38,8 @@ ERRORS: dict[str, tuple[int, dict[str, Any], dict[str, str]]] = {
 
 
 class Peer:
-    """The provider: ``asked`` are the requests of each model, ``keys`` what they were sent with.
+    """The provider: ``asked`` are the requests of each model, ``keys`` what they were sent with,
+    ``traces`` the traces that they belong to.
 
     A model that hangs sets ``waiting``, and ``gone`` when whoever asked it has hung up.
     """
@@ -46,6 +47,7 @@ class Peer:
     def __init__(self) -> None:
         self.asked: dict[str, list[dict[str, Any]]] = {}
         self.keys: list[str] = []
+        self.traces: list[str] = []
         self.released = threading.Event()
         self.waiting = threading.Event()
         self.gone = threading.Event()
@@ -65,6 +67,7 @@ class _Handler(Model):  # type: ignore[misc,valid-type]
         model = request["model"]
         name = model.partition("@")[0]
         self.peer.keys.append(key)
+        self.peer.traces.append(self.headers.get("traceparent", ""))
         asked = self.peer.asked.setdefault(model, [])
         asked.append(request)
         if name.endswith("-once"):  # misbehaves the first time only

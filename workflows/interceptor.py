@@ -39,7 +39,14 @@ class Guard(WorkflowInboundInterceptor):
         """Start the workflow with no more arguments than it has."""
         args = list(input.args)[:2]
         with telling(**_about(args)):
-            return await super().execute_workflow(dataclasses.replace(input, args=args))
+            try:
+                result = await super().execute_workflow(dataclasses.replace(input, args=args))
+            except ApplicationError:
+                workflow.logger.info("the run ended FAILED")
+                raise
+            if isinstance(result, dict) and "status" in result:
+                workflow.logger.info("the run ended %s", result["status"])
+            return result
 
     async def handle_signal(self, input: HandleSignalInput) -> None:
         """Hand a signal on; what its handler raises is recorded as a rejected request."""

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic_ai import Agent, ModelRetry, NativeOutput, PromptedOutput, StructuredDict, Tool, ToolFailed
 from pydantic_ai.exceptions import AgentRunError, UserError
 from pydantic_ai.messages import ModelResponse
+from pydantic_ai.models.instrumented import InstrumentationSettings
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.usage import RunUsage, UsageLimits
 
+from dalang import tracing
 from dalang.activities.llm.errors import cut_short, failure_of
 from dalang.activities.llm.providers import Providers
 from dalang.activities.llm.resuming import Memo
@@ -58,6 +60,9 @@ async def converse(
         retries={"tools": inputs.output_retries, "output": inputs.output_retries},
         model_settings=_settings(question, named, attempt_ms),
     )
+    traces = tracing.provider()
+    if traces is not None:
+        agent.instrument = InstrumentationSettings(tracer_provider=traces, include_content=False)
     _check_answers(agent, question)
     memo = Memo(ctx, question.prompt, toolbox) if inputs.tools else None
     left = memo.restored() if memo is not None else None

@@ -12,6 +12,7 @@ from pydantic_ai.providers import Provider, infer_provider_class
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 
+from dalang import tracing
 from dalang.llm_models import COMPATIBLE, NamedModel
 from dalang.nodes import InvalidInput
 
@@ -57,10 +58,16 @@ class Providers:
 
     def _pool(self) -> httpx2.AsyncClient:
         if self._client is None:
-            self._client = httpx2.AsyncClient(timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS))
+            self._client = httpx2.AsyncClient(
+                timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS), event_hooks={"request": [_traced]}
+            )
         return self._client
 
 
 def _provider(name: str, named: NamedModel, key: str | None) -> Provider[Any]:
     given = {"api_key": key, "base_url": named.base_url}
     return infer_provider_class(name)(**{option: value for option, value in given.items() if value is not None})
+
+
+async def _traced(request: httpx2.Request) -> None:
+    tracing.inject(request.headers)

@@ -8,7 +8,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from dalang.api.health import ready
 from dalang.api.ui.charts import bars
 from dalang.api.ui.pages import Looks, PageRoute
 from dalang.store.human_tasks import TaskFilter, list_tasks
@@ -24,13 +23,6 @@ RANGES = {
     "week": (timedelta(hours=4), 42, "%a %H:%M", "Last week"),
     "month": (timedelta(days=1), 30, "%d %b", "Last 30 days"),
 }
-PARTS = {
-    "postgres": "PostgreSQL does not answer",
-    "migrations": "The database is of another version: dalang db upgrade",
-    "temporal": "Temporal does not answer",
-    "worker": "No worker has asked for work lately: runs wait",
-}
-"""What it means that a part of ``/health/ready`` is not up."""
 
 
 @router.get("/ui/")
@@ -40,13 +32,13 @@ async def overview(page: Looks, range: Annotated[str, Query(max_length=10)] = "d
     step, steps, form, _ = RANGES[chosen]
     now = datetime.now(UTC)
     since = datetime.fromtimestamp((now.timestamp() // step.total_seconds() + 1 - steps) * step.total_seconds(), UTC)
-    health = asyncio.create_task(ready(Response(), page.it))
+    health = asyncio.create_task(page.it.health.parts())
     async with page.it.transaction(tenant, snapshot=True) as conn:
         figures = _sums(await gauges(conn, tenant))
         ended = await ended_runs(conn, tenant, since, step, steps)
         newest = await list_runs(conn, tenant, RunFilter(children=False), limit=8)
         urgent = await list_tasks(conn, tenant, TaskFilter(open=True), by_due=True, limit=5)
-    checks = (await health).checks
+    parts = await health
     return await page.page(
         "overview.html",
         title="Overview",
@@ -59,7 +51,7 @@ async def overview(page: Looks, range: Annotated[str, Query(max_length=10)] = "d
         tasks=urgent.items,
         ranges=[(name, told) for name, (*_, told) in RANGES.items()],
         range=chosen,
-        ill=[PARTS.get(part, part) for part, state in checks.items() if state != "up"],
+        ill=[f"{part.name.capitalize()} is ill. {part.remedy}" for part in parts if part.state == "ill"],
     )
 
 

@@ -117,7 +117,9 @@ async def _pools(conn: AsyncConnection, tenant_id: str | None) -> Iterator[Gauge
         "dalang_pool_waiting": "Nodes that wait and ask for a pool.",
         "dalang_pool_oldest_seconds": "How long the first of these has waited.",
     }
-    return _columns(await _rows(conn, query, tenant_id), ("tenant", "pool"), told)
+    async with across_tenants(conn):  # of a pool of everybody, everybody's use is counted
+        rows = await _rows(conn, query, tenant_id)
+    return _columns(rows, ("tenant", "pool"), told)
 
 
 async def _tasks(conn: AsyncConnection, tenant_id: str | None) -> Iterator[Gauge]:

@@ -121,19 +121,25 @@ async def test_an_unexpected_error_tells_nothing(app: FastAPI, api: Api, monkeyp
 async def test_ready_when_all_parts_are(api: Api) -> None:
     """Postgres, its migrations, Temporal and a worker."""
     response = await api("GET", "/health/ready", as_=None)
-    assert response.json() == {
-        "status": "ready",
-        "checks": {"postgres": "up", "migrations": "up", "temporal": "up", "worker": "up"},
-    }
+    parts = ("database", "migrations", "temporal", "workers", "backlog", "publisher", "reconciler", "reaper", "keys")
+    assert response.json() == {"status": "ready", "checks": dict.fromkeys(parts, "ok")}
     assert response.status_code == 200
     assert (await api("GET", "/health/live", as_=None)).json() == {"status": "up"}
 
 
 async def test_ready_says_which_part_is_ill(api: Api) -> None:
-    """Here it is the worker."""
+    """Here it is the worker; an admin also learns what is wrong, since when, and what to do about it."""
     response = await api("GET", "/health/ready", as_=None)
     assert response.status_code == 503
-    assert response.json()["checks"] == {"postgres": "up", "migrations": "up", "temporal": "up", "worker": "down"}
+    found = response.json()
+    assert [name for name, state in found["checks"].items() if state != "ok"] == ["workers"]
+    assert found.keys() == {"status", "checks"}
+    assert (await api("GET", "/health/ready")).json() == found
+    told = (await api("GET", "/health/ready", as_=("acme", "admin"))).json()["parts"]
+    (ill,) = [part for part in told if part["status"] == "ill"]
+    assert ill["detail"].startswith("no worker asks for work on the task queue")
+    assert "dalang worker" in ill["whatToDo"]
+    assert ill["since"]
 
 
 async def test_without_postgres_everything_is_503(settings: Settings) -> None:
@@ -150,7 +156,7 @@ async def test_without_postgres_everything_is_503(settings: Settings) -> None:
         assert int(response.headers["retry-after"]) > 0
         assert "127.0.0.1" not in response.text
         ready = await client.get("/health/ready")
-        assert (ready.status_code, ready.json()["checks"]["postgres"]) == (503, "down")
+        assert (ready.status_code, ready.json()["checks"]["database"]) == (503, "ill")
         assert (await client.get("/health/live")).status_code == 200
 
 

@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowHistory
+from temporalio.contrib.opentelemetry import TracingInterceptor
 from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.worker import Replayer, UnsandboxedWorkflowRunner, WorkflowRunner
+from temporalio.worker import Interceptor, Replayer, UnsandboxedWorkflowRunner, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from dalang.workflows.interceptor import GuardInterceptor
@@ -27,11 +29,11 @@ SANDBOX = SandboxRestrictions.default.with_passthrough_modules(
 )
 
 
-def replayer(runner: WorkflowRunner) -> Replayer:
+def replayer(runner: WorkflowRunner, *more: Interceptor) -> Replayer:
     return Replayer(
         workflows=[PlanRun, ScheduledRun],
         workflow_runner=runner,
-        interceptors=[GuardInterceptor()],
+        interceptors=[*more, GuardInterceptor()],
         data_converter=pydantic_data_converter,
     )
 
@@ -44,6 +46,14 @@ def history(path: Path) -> WorkflowHistory:
 async def test_a_recorded_history_replays(path: Path) -> None:
     """Replay finds no difference between the history and what the workflow does now."""
     await replayer(UnsandboxedWorkflowRunner()).replay_workflow(history(path))
+
+
+@pytest.mark.parametrize("name", ["chain", "retries", "continue-as-new", "human", "map", "scheduled"])
+async def test_a_history_that_nobody_traced_replays_with_tracing(name: str) -> None:
+    """Traces travel in headers, and are no commands: histories from before it was switched on, or off, replay."""
+    tracer = TracerProvider().get_tracer("tests")
+    interceptor = TracingInterceptor(tracer, always_create_workflow_spans=True)
+    await replayer(UnsandboxedWorkflowRunner(), interceptor).replay_workflow(history(path_of(name, 1)))
 
 
 @pytest.mark.parametrize(

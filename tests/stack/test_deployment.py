@@ -40,7 +40,7 @@ def test_compose_publishes_on_loopback_only_and_workers_scale() -> None:
         for port in service.get("ports", []):
             assert port.startswith("127.0.0.1:"), name
     assert "ports" not in services["worker"]
-    assert all(re.search(r":\d+\.\d+", s["image"]) for s in services.values() if "build" not in s)
+    assert all(re.search(r":v?\d+\.\d+", s["image"]) for s in services.values() if "build" not in s)
 
 
 def test_compose_and_example_environment_name_the_same_variables() -> None:
