@@ -176,8 +176,7 @@ def _position(text: str | None) -> Position | None:
 
 
 def _item(event: Event) -> EventItem:
-    known = {name: getattr(event, name) for name in EventItem.model_fields if hasattr(event, name)}
-    return EventItem.model_validate({**known, **event.seen})
+    return EventItem(**{name: getattr(event, name) for name in EventItem.model_fields})
 
 
 def _data(event: Event, bodies: bool) -> str:
