@@ -12,7 +12,10 @@ from typing import Any
 from markupsafe import Markup
 
 from dalang.api.ui.icons import icon
+from dalang.api.ui.telling import number
+from dalang.breaker import BreakerState
 from dalang.statuses import NodeStatus, RunStatus, TaskKind, TaskStatus
+from dalang.store.agents import AgentStatus
 
 TONES = ("good", "bad", "warn", "busy", "ask", "undo", "idle")
 
@@ -69,6 +72,18 @@ KIND_MARKS: dict[TaskKind, Mark] = {
     TaskKind.COMPENSATION: Mark("Failed undo", "undo", "undo"),
 }
 
+AGENT_MARKS: dict[AgentStatus, Mark] = {
+    AgentStatus.IDLE: Mark("Idle", "circle", "good"),
+    AgentStatus.WORKING: Mark("Working", "play", "busy"),
+    AgentStatus.OFFLINE: Mark("Offline", "cross", "bad"),
+    AgentStatus.DRAINING: Mark("Draining", "pause", "warn"),
+}
+BREAKER_MARKS: dict[BreakerState, Mark] = {
+    BreakerState.CLOSED: Mark("Closed", "check", "good"),
+    BreakerState.OPEN: Mark("Open", "breaker", "bad"),
+    BreakerState.HALF_OPEN: Mark("On trial", "retry", "warn"),
+}
+
 
 def badge(mark: Mark, title: str = "") -> Markup:
     """Return a mark as HTML."""
@@ -101,6 +116,27 @@ def task_badge(status: str) -> Markup:
 def kind_badge(kind: str) -> Markup:
     """Return the badge of what a human task asks for."""
     return _badge(KIND_MARKS, kind)
+
+
+def agent_badge(status: str) -> Markup:
+    """Return the badge of what an agent is doing."""
+    return _badge(AGENT_MARKS, status)
+
+
+def breaker_badge(state: str) -> Markup:
+    """Return the badge of a circuit breaker's state."""
+    return _badge(BREAKER_MARKS, state)
+
+
+def meter(used: float, total: float) -> Markup:
+    """Return how much of something is in use, as a bar and as figures."""
+    share = used / total if total else float(used > 0)
+    tone = "bad" if share >= 1 else "warn" if share >= 0.8 else "busy"
+    bar = _PART.format(tone, "0", f"{min(100 * share, 100):.2f}")
+    return Markup(
+        '<span class="progress"><svg viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true">'
+        '<rect class="track" width="100" height="6"/>{}</svg><span>{}<span class="quiet">/{}</span></span></span>'
+    ).format(bar, number(used), number(total))
 
 
 def progress(counts: dict[str, int], total: int) -> Markup:

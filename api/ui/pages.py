@@ -52,7 +52,14 @@ NAVIGATION = (
     Entry("inbox", "Inbox", "/ui/inbox", "inbox"),
     Entry("plans", "Plans", "/ui/plans", "plan"),
 )
-OPERATIONS: tuple[Entry, ...] = ()
+OPERATIONS = (
+    Entry("agents", "Agents", "/ui/agents", "agent"),
+    Entry("limits", "Limits", "/ui/limits", "limits"),
+    Entry("queue", "Queue", "/ui/queue", "queue"),
+    Entry("breakers", "Breakers", "/ui/breakers", "breaker"),
+    Entry("schedules", "Schedules", "/ui/schedules", "schedule"),
+    Entry("webhooks", "Webhooks", "/ui/webhooks", "webhook"),
+)
 
 
 @dataclass(frozen=True)
@@ -173,6 +180,9 @@ def _environment() -> Environment:
         "node_badge": marks.node_badge,
         "task_badge": marks.task_badge,
         "kind_badge": marks.kind_badge,
+        "agent_badge": marks.agent_badge,
+        "breaker_badge": marks.breaker_badge,
+        "meter": marks.meter,
         "badge": marks.badge,
         "progress": marks.progress,
         "with_query": telling.with_query,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from dalang.api.ui import changes, files, inbox, overview, plans, run_data, run_page, run_panels, runs
+from dalang.api.ui import changes, files, inbox, operations, overview, plans, run_data, run_page, run_panels, runs
 from dalang.api.ui.pages import Looks, PageRoute
 from dalang.errors import NotFound
 
@@ -19,4 +19,5 @@ async def no_page(page: Looks, path: str = "") -> Response:
 
 
 _RUN = (run_data.router, run_panels.router, run_page.router)
-ROUTERS = (files.router, changes.router, overview.router, runs.router, inbox.router, plans.router, *_RUN, _rest)
+_SHELL = (files.router, changes.router, overview.router, runs.router, inbox.router, plans.router, operations.router)
+ROUTERS = (*_SHELL, *_RUN, _rest)

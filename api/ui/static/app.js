@@ -128,6 +128,7 @@ function bodyOf(form) {
     if (value === "" && field.dataset.keep === undefined) continue;
     if (field.dataset.type === "number") value = Number(value);
     if (field.dataset.type === "json") value = JSON.parse(value);
+    if (field.dataset.type === "lines") value = value.split("\n").map((one) => one.trim()).filter(Boolean);
     if (field.dataset.type === "list") value = value.split(",").map((one) => one.trim()).filter(Boolean);
     const steps = field.name.split(".");
     let at = body;
@@ -146,6 +147,7 @@ async function send(form) {
     const body = bodyOf(form);
     const filled = address.replace(/\{(\w+)\}/g, (_, name) => { const value = body[name]; delete body[name]; return encodeURIComponent(value ?? ""); });
     const answer = await call(method, filled, body);
+    form.closest("dialog")?.close();
     if (form.dataset.shows) {
       const dialog = document.getElementById(form.dataset.shows);
       dialog.querySelector("[data-answer]").textContent = answer[form.dataset.answer];
@@ -166,12 +168,19 @@ async function send(form) {
   }
 }
 
+/** Open a dialog; data-fill holds what its fields are filled with. */
+function open(button) {
+  const dialog = document.getElementById(button.dataset.opens);
+  for (const [name, value] of Object.entries(JSON.parse(button.dataset.fill ?? "{}"))) dialog.querySelector(`[name="${CSS.escape(name)}"]`).value = value ?? "";
+  dialog.showModal();
+}
+
 document.addEventListener("click", (event) => {
   const target = event.target.closest("button, a");
   if (!target) return;
   if (target.dataset.call) { event.preventDefault(); act(target); }
   if (target.dataset.again !== undefined) { event.preventDefault(); location.reload(); }
-  if (target.dataset.opens) document.getElementById(target.dataset.opens).showModal();
+  if (target.dataset.opens) open(target);
   if (target.dataset.closes !== undefined) target.closest("dialog").close();
   if (target.dataset.copies) navigator.clipboard?.writeText(target.dataset.copies).then(() => toast("Copied."));
   if (target.dataset.menu !== undefined) {

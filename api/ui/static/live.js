@@ -73,4 +73,6 @@ if (topic) {
   });
   document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
 }
+const every = Number(document.body.dataset.every ?? 0);
+if (every) setInterval(() => { if (!document.hidden && !document.querySelector("dialog[open]")) refresh(); }, every * 1000);
 export { toast };
