@@ -21,6 +21,7 @@ from dalang.api.problems import Unauthenticated, UnsupportedMedia
 from dalang.api.rates import TooManyRequests
 from dalang.api.services import Service, Services
 from dalang.api.sessions import (
+    COOKIE,
     CSRF_HEADER,
     check_not_forged,
     check_origin,
@@ -110,8 +111,11 @@ def local_path(text: str | None) -> str:
 
 
 async def begin_session(request: Request, it: Services, who: SignedIn, next_: str) -> Response:
-    """Sign in and go on to ``next_``, a local path."""
+    """Sign in and go on to ``next_``, a local path; the session that the browser had before ends."""
     response = RedirectResponse(next_, HTTPStatus.SEE_OTHER, headers=HEADERS)
+    before = request.cookies.get(COOKIE)
+    if before:
+        await it.sessions.end(before)
     set_cookie(request, response, await it.sessions.start(who))
     logger.info("%r of tenant %r signed in from %s", who.subject, who.tenant_id, address_of(request))
     return response

@@ -180,6 +180,9 @@ class ApiClient:
 
     def unreachable(self, error: Exception) -> Unreachable:
         """Return what to tell about an API that does not answer."""
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            hint = "Name the certificate of your authority in SSL_CERT_FILE, and the server as the certificate does."
+            return Unreachable(f"The certificate of {self.url} is not trusted.", hint=hint)
         reason = (
             "nothing listens there" if isinstance(error, httpx.ConnectError) else f"{error}" or type(error).__name__
         )

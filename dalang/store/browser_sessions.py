@@ -67,8 +67,10 @@ async def find_session(conn: AsyncConnection, plain: str, idle: timedelta) -> Si
     token = and_(_tokens.tenant_id == _sessions.tenant_id, _tokens.token_id == _sessions.token_id)
     lasts = or_(_tokens.expires_at.is_(None), _tokens.expires_at > func.now())
     columns = (_sessions.tenant_id, _sessions.subject, _sessions.roles, _sessions.groups, _sessions.token_id)
+    # As with tokens: at most one write a minute, or the requests of a page would wait for each other.
+    stale = _sessions.seen_at < func.now() - timedelta(minutes=1)
     query = (
-        select(*columns, _sessions.expires_at)
+        select(*columns, _sessions.expires_at, stale)
         .select_from(browser_sessions.outerjoin(api_tokens, token))
         .where(_sessions.session_hash == _hash(plain))
         .where(_sessions.expires_at > func.now(), _sessions.seen_at > func.now() - idle)
@@ -77,11 +79,11 @@ async def find_session(conn: AsyncConnection, plain: str, idle: timedelta) -> Si
     row = (await conn.execute(query)).first()
     if row is None:
         return None
-    # As with tokens: at most one write a minute, or the requests of a page would wait for each other.
-    stale = _sessions.seen_at < func.now() - timedelta(minutes=1)
-    seen = update(browser_sessions).where(_sessions.session_hash == _hash(plain), stale)
-    await conn.execute(seen.values(seen_at=func.now()))
-    return _signed_in(row)
+    *who, is_stale = row
+    if is_stale:
+        seen = update(browser_sessions).where(_sessions.session_hash == _hash(plain), stale)
+        await conn.execute(seen.values(seen_at=func.now()))
+    return _signed_in(who)
 
 
 async def end_session(conn: AsyncConnection, plain: str) -> None:

@@ -130,6 +130,7 @@ async def test_an_admin_signs_somebody_out(browser: httpx.AsyncClient, api: Api)
     link = await ticket_of(api)
     await sign_in(browser)
     mine = browser.cookies[COOKIE]
+    browser.cookies.clear()
     await sign_in(browser, TOKENS["acme", "viewer"])
     shown = await api.get("/orchestrator/sessions", as_=("acme", "admin"))
     assert [(one["subject"], one["byToken"]) for one in shown["items"]] == [
@@ -156,6 +157,23 @@ async def test_a_session_ends_by_itself(app: FastAPI, browser: httpx.AsyncClient
     engine = app.state.services.engine
     async with transaction(engine, "acme") as conn:
         await conn.execute(text(f"UPDATE browser_sessions SET {column} = {column} - interval '1 day'"))
+    problem(await browser.get(RUNS), 401)
+
+
+async def test_who_uses_a_session_keeps_it(app: FastAPI, browser: httpx.AsyncClient) -> None:
+    """Its idle time begins anew; signing in again leaves nothing of the session before."""
+    await sign_in(browser)
+    before = browser.cookies[COOKIE]
+    engine = app.state.services.engine
+    async with transaction(engine, "acme") as conn:
+        await conn.execute(text("UPDATE browser_sessions SET seen_at = seen_at - interval '1 hour'"))
+    assert (await browser.get(RUNS)).status_code == 200
+    async with transaction(engine, "acme") as conn:
+        idle = (await conn.execute(text("SELECT now() - seen_at FROM browser_sessions"))).scalar_one()
+        assert idle < timedelta(minutes=30)
+    await sign_in(browser)
+    browser.cookies.clear()
+    browser.cookies.set(COOKIE, before)
     problem(await browser.get(RUNS), 401)
 
 
