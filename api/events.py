@@ -176,7 +176,8 @@ def _position(text: str | None) -> Position | None:
 
 
 def _item(event: Event) -> EventItem:
-    return EventItem(**{name: getattr(event, name) for name in EventItem.model_fields})
+    known = {name: getattr(event, name) for name in EventItem.model_fields if hasattr(event, name)}
+    return EventItem.model_validate({**known, **event.seen})
 
 
 def _data(event: Event, bodies: bool) -> str:

@@ -332,6 +332,14 @@ class RunPlan(Answer):
     plan: dict[str, Any]
 
 
+class EventActor(Answer):
+    """Who did what an event tells."""
+
+    type: Literal["system", "human", "agent"]
+    id: str
+    role: str | None = None
+
+
 class EventItem(Answer):
     """One event of a run; hash = SHA-256(JCS(event) + previousHash)."""
 
@@ -342,6 +350,10 @@ class EventItem(Answer):
     node_id: str | None
     at: datetime
     recorded_at: datetime
+    actor: EventActor
+    level: Literal["INFO", "WARN", "ERROR", "CRITICAL"]
+    tags: list[str]
+    context: dict[str, Any] | None = Field(None, description="What the run was before: of people's acts and failures.")
     data: dict[str, Any]
     body: Any = None
     body_digest: str | None

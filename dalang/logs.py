@@ -25,6 +25,8 @@ FIELDS = ("run", "node", "attempt", "tenant", "trace", "request")
 """What every line may tell, in this order; a line of a request also tells what ``extra={"fields": ...}`` gives it."""
 _TALKATIVE = ("alembic", "httpx", "httpcore", "httpcore2", "httpx2", "aiokafka", "mcp", "a2a")
 """Libraries that tell each of their steps at INFO, addresses with what stands in them included."""
+_REPEATING = ("opentelemetry",)
+"""Libraries that warn each time they try again; when they give up it is an error."""
 _TOKENS = re.compile(r"dalang_(?:cb_)?[A-Za-z0-9_-]{32,}|(?<=[Bb]earer )[^\s\"',]+")
 _COLOURS = {"WARNING": "33", "ERROR": "31", "CRITICAL": "1;31", "DEBUG": "2"}
 
@@ -38,6 +40,8 @@ def configure(level: str, form: Form, stream: TextIO | None = None) -> None:
     logging.captureWarnings(True)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
+    for name in _REPEATING:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:

@@ -252,6 +252,11 @@ class ProgramCache:
         self._nodes = 0
         self._lock = Lock()  # workflow tasks of several runs are worked on in several threads
 
+    def find(self, digest: str) -> Program | None:
+        """Return the program with this digest, if it is held: what is told of a digest only finds, it never puts in."""
+        with self._lock:
+            return self._programs.get(digest)
+
     def get(self, digest: str, document: Mapping[str, Any]) -> Program:
         """Return the program with this digest, indexing ``document`` when it is not held yet."""
         with self._lock:

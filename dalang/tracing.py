@@ -19,6 +19,8 @@ Attributes = Mapping[str, Any]
 
 INSTALL = "pip install 'dalang[otel]'"
 NAME = "dalang"
+SEND_SECONDS = 3.0
+"""How long a collector may take, with all that is tried again: a process that ends waits for it, and not for long."""
 TRACEPARENT, TRACESTATE = "traceparent", "tracestate"
 _ABOUT = {"run": "dalang.run_id", "node": "dalang.node_id", "plan": "dalang.plan", "tenant": "dalang.tenant"}
 _RUN_WORKFLOW = "run-"
@@ -104,7 +106,7 @@ def start(settings: TracesSettings, service: str) -> None:
         resource=Resource.create(attributes), sampler=ParentBasedTraceIdRatio(settings.otel_sample_ratio)
     )
     provider.add_span_processor(_about_spans())
-    exporter = OTLPSpanExporter(settings.otel_endpoint, headers=_pairs(settings.otel_headers))
+    exporter = OTLPSpanExporter(settings.otel_endpoint, headers=_pairs(settings.otel_headers), timeout=SEND_SECONDS)
     provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=1000))
     _Process.provider, _Process.tracer = provider, provider.get_tracer(NAME)
     _Process.propagator = TraceContextTextMapPropagator()

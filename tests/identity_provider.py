@@ -9,7 +9,7 @@ import hashlib
 import time
 from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import parse_qs, parse_qsl, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 import uvicorn
 from joserfc import jwk, jwt
@@ -27,8 +27,8 @@ OTHER = _KEYS["other"]
 class IdentityProvider:
     """What it has and how it behaves; tests change both."""
 
-    def __init__(self, port: int) -> None:
-        self.issuer = f"http://127.0.0.1:{port}/realms/main"
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+        self.issuer = f"http://{host}:{port}/realms/main"
         self.keys: dict[str, Any] = {"first": _KEYS["RS256"]}
         """Published, by key id."""
         self.asked: list[str] = []
@@ -37,8 +37,8 @@ class IdentityProvider:
         """status, html, huge, redirect, slow, other-issuer: what its answers are."""
         self.released = asyncio.Event()
         """Lets slow answers go."""
-        self.id_claims: dict[str, Any] = {}
-        """Put into the next id tokens."""
+        self.page = ""
+        """What is at ``/link``: any page of this other site."""
 
     def claims(self, **more: Any) -> dict[str, Any]:
         """Claims of a good token; None leaves one out."""
@@ -77,7 +77,14 @@ class IdentityProvider:
         body = b""
         if scope["method"] == "POST":
             body = (await receive())["body"]
-        status, headers, content = await self._answer(path, dict(scope["headers"]), body)
+        if path == "/authorize":  # somebody who is signed in here already
+            back = self.authorize("?" + scope["query_string"].decode())
+            target = f"{self.codes[back['code']]['redirect_uri']}?{urlencode(back)}".encode()
+            status, headers, content = 303, [(b"location", target)], b""
+        elif path == "/link":
+            status, headers, content = 200, [(b"content-type", b"text/html")], self.page.encode()
+        else:
+            status, headers, content = await self._answer(path, dict(scope["headers"]), body)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})
 
@@ -146,10 +153,10 @@ class IdentityProvider:
 
 
 @contextlib.asynccontextmanager
-async def identity_provider() -> AsyncIterator[IdentityProvider]:
-    """Serve one."""
+async def identity_provider(host: str = "127.0.0.1") -> AsyncIterator[IdentityProvider]:
+    """Serve one; to a browser ``localhost`` is another site than 127.0.0.1."""
     port = free_port()
-    made = IdentityProvider(port)
+    made = IdentityProvider(port, host)
     config = uvicorn.Config(made, host="127.0.0.1", port=port, log_config=None, access_log=False, lifespan="off")
     server = uvicorn.Server(config)
     running = asyncio.create_task(server.serve())

@@ -118,7 +118,7 @@ class PlanRun(Planners, AnsweringPeople):
         self._state: dict[str, Any] = state
         self._run_id: str = state["runId"]
         self._tenant_id: str = state["tenantId"]
-        self._take_program(self._program_of(document))
+        self._take_program(self._program_of(document, state.get("program")))
         snapshot = state["seed"]["snapshot"] if self._seed() else state.get("snapshot")
         if snapshot is None:
             self._run = Run(self._program, state["inputs"], state["about"], state["maxInFlight"])
@@ -139,8 +139,10 @@ class PlanRun(Planners, AnsweringPeople):
         head: wire.Head = state.get("head", {"epoch": 0, "seq": 0, "hash": ""})
         self._flow = FactFlow(self._run_id, self._tenant_id, head, self._summary, identity_of(state), self._tenant_over)
 
-    def _program_of(self, document: Any) -> Program:
-        return _programs.get(body_reference(compact_json(document))["$ref"], document)
+    def _program_of(self, document: Any, told: Any = None) -> Program:
+        """Return the program of a document; ``told`` is the digest that the execution before had found of it."""
+        known = _programs.find(told) if isinstance(told, str) else None
+        return known or _programs.get(body_reference(compact_json(document))["$ref"], document)
 
     def _take_program(self, program: Program) -> None:
         """Go by this program from now on."""
@@ -422,6 +424,7 @@ class PlanRun(Planners, AnsweringPeople):
             "deadline": self._deadline[0] if self._deadline else None,
             "began": self._began,
             "rejections": self._rejections,
+            "program": self._digest,
         }
         workflow.continue_as_new(args=[self._document, state])
 

@@ -51,7 +51,7 @@ async def overview(page: Looks, range: Annotated[str, Query(max_length=10)] = "d
         tasks=urgent.items,
         ranges=[(name, told) for name, (*_, told) in RANGES.items()],
         range=chosen,
-        ill=[f"{part.name.capitalize()} is ill. {part.remedy}" for part in parts if part.state == "ill"],
+        ill=[f"{part.name.capitalize()} is ill. {part.remedy.rstrip('.')}" for part in parts if part.state == "ill"],
     )
 
 

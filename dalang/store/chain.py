@@ -3,8 +3,9 @@
 An event's hash is ``SHA-256(JCS({runId, tenantId, epoch, seq, type, nodeId, at, data, bodyDigest}) + previousHash)``
 in lower-case hexadecimal, where JCS is RFC 8785 and ``previousHash`` is appended as ASCII. What users put into an
 event is in the body, of which the chain holds ``SHA-256(salt + JCS(body))``: without the salt, which is erased with
-the body, nobody can find out a short body by trying. Only the flush computes hashes, once, from the stored head
-(``recording.py``); ``verification.py`` is the only other reader of this file.
+the body, nobody can find out a short body by trying. Events of the second version of the chain have ``audit`` in the
+document, too: who did it, and how grave it is (``event_actors.py``). Only the flush computes hashes, once, from the
+stored head (``recording.py``); ``verification.py`` is the only other reader of this file.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ class Transition:
     salt: bytes = b""
     body_digest: str | None = None
     fact_digest: str = ""
+    audit: dict[str, Any] | None = None
+    """What ``event_actors.py`` stores of it, in the second version of the chain; None in the first."""
 
 
 def to_time(milliseconds: int) -> datetime:
@@ -67,7 +70,7 @@ def event_document(
     run_id: UUID, tenant_id: str, epoch: int, event: Transition, body_digest: str | None
 ) -> dict[str, Any]:
     """Return what is hashed of an event."""
-    return {
+    document = {
         "runId": str(run_id),
         "tenantId": tenant_id,
         "epoch": epoch,
@@ -78,6 +81,7 @@ def event_document(
         "data": event.data,
         "bodyDigest": body_digest,
     }
+    return document if event.audit is None else {**document, "audit": event.audit}
 
 
 def salted_digest(salt: bytes, body: Any) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import null, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from dalang.event_actors import seen
 from dalang.store.references import resolve
 from dalang.store.tables import event_bodies, run_events
 
@@ -36,7 +38,13 @@ class Event:
     hash: str
     superseded: bool
     recorded_at: datetime
+    audit: dict[str, Any] | None
     body: Any
+
+    @cached_property
+    def seen(self) -> dict[str, Any]:
+        """Who did it, how grave it is, what it belongs to: ``actor``, ``level``, ``tags``, ``context``."""
+        return seen(self.type, self.data, self.audit)
 
     @property
     def id(self) -> str:

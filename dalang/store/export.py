@@ -80,7 +80,7 @@ async def _events(conn: AsyncConnection, run_id: UUID) -> AsyncIterator[str]:
     place = (-1, 0)
     while rows := (await conn.execute(query.where(tuple_(events.epoch, events.seq) > tuple_(*place)))).all():
         for row in rows:
-            event = Transition(row.seq, row.type, row.node_id, row.at, row.data, None)
+            event = Transition(row.seq, row.type, row.node_id, row.at, row.data, None, audit=row.audit)
             document = chain.event_document(run_id, row.tenant_id, row.epoch, event, row.body_digest)
             body = {} if row.salt is None else {"salt": row.salt.hex(), "body": _text(row.body)}
             yield _line(

@@ -16,6 +16,7 @@ A fact that Postgres or canonical JSON refuses is stored with its digest and the
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -26,6 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.types import Text
 
 from dalang.errors import Conflict, DalangError, NotFound
+from dalang.event_actors import audit_of
 from dalang.signing import Keyring, head_document
 from dalang.store import chain, projection, references, stored_chain, usage
 from dalang.store.bulk import arguments, insert_all, insert_rows
@@ -103,6 +105,7 @@ async def _flush(
         row = await _locked_run(conn, tenant_id, run_id, identity, request.get("identity"))
         stored: Head = {"epoch": row["head_epoch"], "seq": row["head_seq"], "hash": row["head_hash"]}
         flush = _Flush(conn, tenant_id, run_id, stored, {column: row[column] for column in _RUN_COLUMNS})
+        flush.created_by = row["created_by"]
         if stored != claimed:
             known = await stored_chain.head_after(conn, run_id, request)
             if known is not None:
@@ -154,6 +157,7 @@ class _Flush:
         self.recount = False
         self.last_at: datetime | None = None
         self.over: dict[str, Any] | None = None
+        self.created_by = ""
 
     async def append(self, events: Sequence[Transition]) -> None:
         """Store ``events`` after the head and fold them; on an exception nothing of this object has changed."""
@@ -162,9 +166,14 @@ class _Flush:
         epoch = self.head["epoch"]
         of_run = {"run_id": self.run_id, "epoch": epoch, "tenant_id": self.tenant_id}
         rows, body_rows, refs, previous = [], [], set[str](), self.head["hash"]
-        for event in events:
+        status = self.run["status"]
+        for plain in events:
+            audit = audit_of(plain.type, plain.data, self.created_by, status)
+            event = replace(plain, audit=audit)
+            if event.node_id is None:
+                status = event.data.get("status") or status
             own = chain.event_hash(self.run_id, self.tenant_id, epoch, event, event.body_digest, previous)
-            columns = {name: getattr(event, name) for name in ("seq", "type", "node_id", "at", "data")}
+            columns = {name: getattr(event, name) for name in ("seq", "type", "node_id", "at", "data", "audit")}
             digests = {"body_digest": event.body_digest, "fact_digest": event.fact_digest}
             rows.append({**of_run, **columns, **digests, "previous_hash": previous, "hash": own})
             if event.body is not None:
@@ -295,7 +304,7 @@ async def _locked_run(
 
     Of a run below a node nobody has made one before its first batch, which says what it is.
     """
-    columns = [execution_runs.c[name] for name in (*_RUN_COLUMNS, "head_epoch", "head_seq", "head_hash")]
+    columns = [execution_runs.c[name] for name in (*_RUN_COLUMNS, "created_by", "head_epoch", "head_seq", "head_hash")]
     locked = select(*columns).where(_is_run(tenant_id, run_id)).with_for_update()
     row = (await conn.execute(locked)).mappings().first()
     if row is not None:

@@ -217,6 +217,7 @@ run_events = Table(
     Column("superseded", Boolean, nullable=False, server_default=text("false")),
     Column("position", BigInteger, Identity(always=True), nullable=False),
     Column("transaction_id", TransactionId, nullable=False, server_default=text("pg_current_xact_id()")),
+    json_column("audit"),
     PrimaryKeyConstraint("run_id", "epoch", "seq"),
     of_run(),
     CheckConstraint("epoch >= 0 AND seq > 0", "numbers"),

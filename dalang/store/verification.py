@@ -133,7 +133,7 @@ class _Audit:
         return Finding(Tampering.REMOVED, row.epoch, missing, f"Event {row.epoch}.{row.seq} stands where it should be.")
 
     def _hash(self, row: Any) -> Finding | None:
-        event = Transition(row.seq, row.type, row.node_id, row.at, row.data, None)
+        event = Transition(row.seq, row.type, row.node_id, row.at, row.data, None, audit=row.audit)
         try:
             own = chain.event_hash(self.run_id, row.tenant_id, row.epoch, event, row.body_digest, row.previous_hash)
         except (ValueError, TypeError, OverflowError):

@@ -79,6 +79,12 @@ async def test_a_token_decides_and_a_name_does_not(app: FastAPI, api: Api, tempo
     assert (await facts(api, run_id, "PLAN_RESUMED"))[0]["operator"] == "unauthenticated"
     done = await api.get(address)
     assert (done["completedBy"], done["notes"]) == ("ann", "from my terminal")
+    page = await api.get(f"/orchestrator/runs/{run_id}/events")
+    actors = {one["type"]: one["actor"] | {"tags": one["tags"], "before": one["context"]} for one in page["items"]}
+    told = {"tags": ["human-task"], "before": {"runStatus": "AWAITING_HITL"}}
+    assert actors["HITL_TASK_COMPLETED"] == {"type": "human", "id": "ann", "role": "approver", **told}
+    assert actors["PLAN_PAUSED"]["role"] == "unauthenticated"
+    assert (actors["PLAN_VALIDATED"]["id"], actors["NODE_STARTED"]["type"]) == ("operator@acme", "system")
     late = problem(await ann("POST", f"{address}/approval-token", json={}), 409)
     assert "ann decided approve" in late["detail"]
 

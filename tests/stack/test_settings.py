@@ -1,13 +1,19 @@
 """Settings: where they come from, what is refused, what stands in the docs."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
+from dalang.health import Health
 from dalang.settings import SETTINGS_DOC, Settings, SettingsError, documentation
+from dalang.stack.ports import free_ports
+from dalang.store.engine import create_engine
+from dalang.vitals import Vitals, serving
 from tests.harness import ROOT
 
 
@@ -107,3 +113,44 @@ def test_reading_settings_loads_nothing_heavy() -> None:
     code = "import sys, dalang.settings; dalang.settings.Settings.load(); print(' '.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert not heavy & set(done.stdout.split())
+
+
+def test_opentelemetrys_own_variables_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever traces other programs need not learn other names; ours go before them, and they can switch it off."""
+    for name in [name for name in os.environ if name.startswith("OTEL_")]:
+        monkeypatch.delenv(name)
+    assert Settings.load(running_stack=False).otel_endpoint == ""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318/")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.25")
+    found = Settings.load(running_stack=False)
+    assert (found.otel_endpoint, found.otel_sample_ratio) == ("http://collector:4318/v1/traces", 0.25)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://traces:4318/in")
+    assert Settings.load(running_stack=False).otel_endpoint == "http://traces:4318/in"
+    monkeypatch.setenv("DALANG_OTEL_ENDPOINT", "http://ours:4318/v1/traces")
+    assert Settings.load(running_stack=False).otel_endpoint == "http://ours:4318/v1/traces"
+    monkeypatch.delenv("DALANG_OTEL_ENDPOINT")
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    assert Settings.load(running_stack=False).otel_endpoint == ""
+
+
+def test_log_lines_are_objects_in_production() -> None:
+    """Unless it is said otherwise."""
+    assert Settings().log_form == "text"
+    assert Settings(production=True).log_form == "json"
+    assert Settings(production=True, log_format="text").log_form == "text"
+
+
+async def test_workers_of_one_host_take_one_port_each() -> None:
+    """Out of a range; when none is left the setting is named. A port alone is a range of one."""
+    first = free_ports(1)[0]
+    settings = Settings(worker_metrics_port=f"{first}-{min(first + 40, 65535)}")
+    vitals = Vitals(create_engine("postgresql://nobody@127.0.0.1/none"), Health([]), None)  # type: ignore[arg-type]
+    async with serving(settings, vitals) as one, serving(settings, vitals) as two:
+        assert first <= one < two
+        with pytest.raises(SettingsError, match="DALANG_WORKER_METRICS_PORT: no free port"):
+            async with serving(Settings(worker_metrics_port=str(one)), vitals):
+                pass
+        async with httpx.AsyncClient(trust_env=False) as client:
+            for port in (one, two):
+                assert (await client.get(f"http://127.0.0.1:{port}/health/live")).json() == {"status": "up"}

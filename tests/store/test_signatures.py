@@ -109,11 +109,11 @@ async def test_whoever_rewrites_the_whole_chain_is_found(signing: World, intrude
 
 async def rewrite(conn: AsyncConnection, run_id: UUID) -> None:
     """Compute the chain of a run again, and its head, as somebody does who knows the code."""
-    columns = "seq, type, node_id, at, data, body_digest"
+    columns = "seq, type, node_id, at, data, body_digest, audit"
     previous, seq = "", 0
     events = text(f"SELECT {columns} FROM run_events WHERE run_id = :run ORDER BY seq")
     for row in (await conn.execute(events, {"run": run_id})).all():
-        event = chain.Transition(*row[:5], None)
+        event = chain.Transition(*row[:5], None, audit=row[6])
         own, seq = chain.event_hash(run_id, TENANT, 0, event, row[5], previous), row[0]
         sql = "UPDATE run_events SET previous_hash = :previous, hash = :own WHERE run_id = :run AND seq = :seq"
         await change(conn, sql, previous=previous, own=own, run=run_id, seq=seq)

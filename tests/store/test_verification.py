@@ -65,6 +65,8 @@ TAMPERING: list[tuple[str, Tampering, str]] = [
     ("UPDATE run_events SET at = at + interval '1 us' WHERE seq = 6", Tampering.CHANGED, "0.6"),
     ("UPDATE run_events SET tenant_id = 'evil' WHERE seq = 6", Tampering.CHANGED, "0.6"),
     ("UPDATE run_events SET body_digest = NULL WHERE seq = 6", Tampering.CHANGED, "0.6"),
+    ('UPDATE run_events SET audit = \'{"actor": {"id": "bob"}}\' WHERE seq = 6', Tampering.CHANGED, "0.6"),
+    ("UPDATE run_events SET audit = NULL WHERE seq = 6", Tampering.CHANGED, "0.6"),
     (f"UPDATE run_events SET hash = '{'c' * 64}' WHERE seq = 6", Tampering.CHANGED, "0.6"),
     ("UPDATE event_bodies SET body = '{\"outputs\": {}}' WHERE seq = 5", Tampering.CHANGED, "0.5"),
     ("UPDATE event_bodies SET body = body || '{\"x\": 1}'", Tampering.CHANGED, "0.2"),
@@ -100,6 +102,23 @@ async def test_tampering_is_found(world: World, intruder: AsyncEngine, sql: str,
     assert found(await verify(world, run)) == (what, event)
 
 
+async def test_a_chain_of_the_first_version_goes_on_in_the_second(
+    world: World, intruder: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events that were hashed without an actor keep their hashes, and nobody can give them one."""
+    with monkeypatch.context() as before:
+        before.setattr("dalang.store.recording.audit_of", lambda *_: None)
+        run = await world.run()
+        head = await world.flush(run, begun())
+    await world.flush(run, [fact(5, "PLAN_PAUSED", None, status="PAUSED", operator="ann")], head)
+    rows = await world.rows("SELECT audit FROM run_events ORDER BY seq")
+    assert [row[0] is None for row in rows] == [True] * 4 + [False]
+    assert rows[-1][0]["actor"] == {"type": "human", "id": "ann", "role": "operator"}
+    assert (await verify(world, run)).valid
+    await tamper(intruder, "UPDATE run_events SET audit = '{}' WHERE seq = 2")
+    assert found(await verify(world, run)) == (Tampering.CHANGED, "0.2")
+
+
 async def test_two_events_that_changed_places_are_found(world: World, intruder: AsyncEngine) -> None:
     """The first of them is named."""
     run, _ = await world.whole()
@@ -125,9 +144,9 @@ async def test_an_event_written_anew_with_its_hash_is_found(world: World, intrud
 async def _rehashed(world: World, run: Run, seq: int) -> str:
     from dalang.store import chain
 
-    columns = "seq, type, node_id, at, data, body_digest, previous_hash"
+    columns = "seq, type, node_id, at, data, body_digest, previous_hash, audit"
     [row] = await world.rows(f"SELECT {columns} FROM run_events WHERE run_id = :run AND seq = {seq}", run=run.run_id)
-    event = chain.Transition(*row[:5], None)
+    event = chain.Transition(*row[:5], None, audit=row[7])
     return chain.event_hash(run.run_id, TENANT, 0, event, row[5], row[6])
 
 
