@@ -20,6 +20,8 @@ from dalang.svg_text import num, xml
 HEIGHT = 62
 LEAST_WIDTH = 176.0
 BAR_HEIGHT = 5
+CULLED_FROM = 300
+"""Of a picture with more boxes a browser lays out only those that are seen; the script says which."""
 
 _N = NodeStatus
 URGENCY: tuple[NodeStatus, ...] = (
@@ -78,15 +80,14 @@ class LiveDrawing(Drawing):
         width, height = max(width, LEAST_WIDTH) + 2 * MARGIN, max(height, HEIGHT) + 2 * MARGIN
         zone, deeper = self._zone()
         height += deeper
+        culled = " cull" if len(self.frames) > CULLED_FROM else ""
         head = (
-            f'<svg xmlns="http://www.w3.org/2000/svg" class="dag" role="group" '
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="dag{culled}" role="group" '
             f'viewBox="0 0 {num(width)} {num(height)}" width="{num(width)}" height="{num(height)}" '
             f'data-down="{str(self.down).lower()}" aria-label="{xml(self.summary())}">'
         )
         boxes = (self._box(at) for at in range(len(self.frames)))
-        return "\n".join(
-            [head, f"<defs>{_SYMBOLS}</defs>", '<g class="all">', zone, *self._links(), *boxes, "</g></svg>"]
-        )
+        return "\n".join([head, '<g class="all">', zone, *self._links(), *boxes, "</g></svg>"])
 
     def summary(self) -> str:
         """Return what the picture shows in a sentence."""
@@ -109,11 +110,11 @@ class LiveDrawing(Drawing):
         classes = "edge" + (" error" if link.error else "") + (" conditional" if link.conditional else "")
         changed = f' data-change="{change}"' if change else ""
         tooltip = f"{change}: {link.tooltip}" if change else link.tooltip
+        plain = len(self.picture.boxes) > CULLED_FROM and not (link.label or change)  # thousands of titles cost time
         return (
             f'<g class="{classes}" data-from="{link.source}" data-to="{link.target}"{changed}>'
-            f'<title>{xml(tooltip)}</title><path class="line" d="{self._curve(points)}"/>'
-            f'<path class="tip" d="{self._head(points[-1])}"/>'
-            f'<path class="tip back" d="{self._head(points[0], -8)}"/></g>'
+            f'{"" if plain else f"<title>{xml(tooltip)}</title>"}<path class="line" d="{self._curve(points)}"/>'
+            f'<path class="tip" d="{self._head(points[-1])}" data-back="{self._head(points[0], -8)}"/></g>'
         )
 
     def _box(self, at: int) -> str:
@@ -145,7 +146,7 @@ class LiveDrawing(Drawing):
             f'<rect class="card" width="{width}" height="{HEIGHT}" rx="9"/>'
             f'<rect class="kind" y="12" width="4" height="{HEIGHT - 24}" rx="2" fill="{hue}"/>'
             f'<circle class="disc" cx="25" cy="22" r="12"/>'
-            f'<use class="mark" href="#dag-{mark.icon}" x="17" y="14" width="16" height="16"/>'
+            f'<path class="mark" transform="translate(17,14)" d="{path(mark.icon)}"/>'
             f'<text class="name" x="45" y="20">{xml(title)}</text>'
             f'<text class="sub" x="45" y="35">{xml(subtitle)}</text>'
             f'<text class="word" x="45" y="52">{xml(word)}</text>'
@@ -194,20 +195,9 @@ def _bar(counts: Mapping[str, int], width: float) -> str:
     )
 
 
-def _symbols(icons: Iterable[str]) -> str:
-    return "".join(
-        f'<symbol id="dag-{name}" viewBox="0 0 16 16"><path d="{path(name)}" fill="none" stroke="currentColor" '
-        'stroke-width="1.9" stroke-linecap="round" stroke-linejoin="round"/></symbol>'
-        for name in dict.fromkeys(icons)
-    )
-
-
-_SYMBOLS = _symbols(mark.icon for mark in NODE_MARKS.values())
-
-
 def looks() -> list[Sequence[str]]:
-    """Return what scripts have to know of statuses: name, word, icon and tone of each, in the order of their codes."""
+    """Return what scripts have to know of statuses: name, word, drawn icon and tone, in the order of their codes."""
     return [
-        (str(status), NODE_MARKS[status].word, NODE_MARKS[status].icon, NODE_MARKS[status].tone)
+        (str(status), NODE_MARKS[status].word, path(NODE_MARKS[status].icon), NODE_MARKS[status].tone)
         for status in NodeStatus
     ]

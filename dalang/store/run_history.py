@@ -6,10 +6,8 @@ gaps but where a restored backup left one, so that ``seq`` is a place in the run
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, select
@@ -46,14 +44,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class Change:
-    """That a node came to a status; ``data`` is the event's."""
+    """That a node came to a status."""
 
-    seq: int
     at: datetime
     type: str
     node_id: str
     status: str
-    data: dict[str, Any]
 
 
 async def node_progress(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> dict[str, Progress]:
@@ -97,15 +93,11 @@ async def revision_at(conn: AsyncConnection, tenant_id: str, run_id: UUID, seq: 
     return (await conn.execute(query)).scalar_one() or 1
 
 
-async def status_changes(
-    conn: AsyncConnection, tenant_id: str, run_id: UUID, *, limit: int, node_ids: Sequence[str] | None = None
-) -> list[Change]:
+async def status_changes(conn: AsyncConnection, tenant_id: str, run_id: UUID, *, limit: int) -> list[Change]:
     """When did nodes come to which status, in order?"""
     status = _events.data["status"].astext
-    query = select(_events.seq, _events.at, _events.type, _events.node_id, status, _events.data)
+    query = select(_events.at, _events.type, _events.node_id, status)
     query = query.where(_of(tenant_id, run_id), _events.node_id.is_not(None), status.is_not(None))
-    if node_ids is not None:
-        query = query.where(_events.node_id.in_(node_ids))
     return [Change(*row) for row in await conn.execute(query.order_by(_events.seq).limit(limit))]
 
 

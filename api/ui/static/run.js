@@ -59,5 +59,5 @@ setInterval(() => {
 }, 1000);
 for (const one of document.querySelectorAll("time.exact")) one.textContent = new Date(one.dateTime).toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3, hour12: false });
 document.addEventListener("click", (event) => {
-  for (const open of document.querySelectorAll("details.more[open], details.keys[open]")) if (!open.contains(event.target)) open.open = false;
+  for (const open of document.querySelectorAll("details.drop[open], details.keys[open]")) if (!open.contains(event.target)) open.open = false;
 });

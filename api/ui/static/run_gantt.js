@@ -64,6 +64,7 @@ function frame() {
       return span;
     }));
   }
+  rows.style.height = `${Math.min(AXIS + shown.length * ROW + 24, Math.max(260, innerHeight - rows.getBoundingClientRect().top - scrollY - 70))}px`;
   space.style.setProperty("--names", `${names()}px`);
   space.style.width = `${names() + Math.max(length() * perMs + 24, room())}px`;
   space.style.height = `${AXIS + shown.length * ROW + 4}px`;
@@ -167,8 +168,8 @@ document.getElementById("gantt-find").addEventListener("input", () => data && ch
 document.getElementById("gantt-order").addEventListener("change", () => data && choose());
 new ResizeObserver(() => { if (data) { frame(); draw(); } }).observe(rows);
 
-const askSoon = atMost(2500, ask);
-document.addEventListener("run:event", askSoon);
+const askSoon = atMost(2500, ask), askLater = atMost(12_000, ask);
+document.addEventListener("run:event", () => ((data?.rows.length ?? 0) > 2000 ? askLater() : askSoon()));
 document.addEventListener("run:head", (event) => { if (["COMPLETED", "FAILED", "CANCELLED"].includes(event.detail)) askSoon(); });
 if (!over) setInterval(() => { if (data && data.end === null && !document.hidden) { frame(); draw(); } }, 1000);
 ask();

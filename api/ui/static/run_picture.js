@@ -37,17 +37,19 @@ export class Picture {
       const [, x, y] = element.getAttribute("transform").match(/translate\(([-\d.]+),([-\d.]+)\)/);
       const card = element.querySelector(".card");
       return {
-        element, x: Number(x), y: Number(y), width: card.width.baseVal.value, height: card.height.baseVal.value,
+        element, x: Number(x), y: Number(y), width: Number(card.getAttribute("width")), height: Number(card.getAttribute("height")),
         name: element.querySelector(".name").textContent, nodes: [], counts: {}, into: [], from: [], status: element.dataset.status,
       };
     });
     this.boxOf.forEach((box, at) => this.boxes[box].nodes.push(at));
     this.edges = [...this.svg.querySelectorAll(".edge")].map((element) => {
-      const edge = { element, source: Number(element.dataset.from), target: Number(element.dataset.to), error: element.classList.contains("error") };
+      const tip = element.querySelector(".tip");
+      const edge = { element, tip, on: tip.getAttribute("d"), back: tip.dataset.back, source: Number(element.dataset.from), target: Number(element.dataset.to), error: element.classList.contains("error") };
       this.boxes[edge.source].from.push(edge);
       this.boxes[edge.target].into.push(edge);
       return edge;
     });
+    this.culled = this.svg.classList.contains("cull");
     this.letters = null;
     this.dirty = new Set();
     this.show(data.state.statuses);
@@ -58,7 +60,13 @@ export class Picture {
     if (letters.length !== this.ids.length) return;
     if (this.letters === null) {
       this.letters = [...letters];
-      this.boxes.forEach((box, at) => { for (const node of box.nodes) this.#count(box, node, 1); this.dirty.add(at); });
+      for (const box of this.boxes) {
+        for (const node of box.nodes) this.#count(box, node, 1);
+        // The server has drawn how it stands; what it leaves to the script is how long that took, and the edges.
+        if (box.nodes.length === 1) this.#drawExtra(box);
+      }
+      this.#drawEdges(this.edges);
+      return;
     } else for (let at = 0; at < letters.length; at++) if (letters[at] !== this.letters[at]) this.set(at, letters[at]);
     this.draw();
   }
@@ -87,11 +95,17 @@ export class Picture {
       this.#drawBox(box);
       for (const edge of [...box.into, ...box.from]) edges.add(edge);
     }
+    this.#drawEdges(edges);
+    this.dirty.clear();
+  }
+
+  #drawEdges(edges) {
     for (const edge of edges) {
       const state = this.#stateOf(edge);
-      if (edge.element.dataset.state !== state) edge.element.dataset.state = state;
+      if (edge.element.dataset.state === state) continue;
+      edge.element.dataset.state = state;
+      edge.tip.setAttribute("d", state.startsWith("undo") ? edge.back : edge.on);
     }
-    this.dirty.clear();
   }
 
   #drawBox(box) {
@@ -102,7 +116,8 @@ export class Picture {
     const element = box.element;
     element.dataset.status = box.status;
     element.dataset.tone = look.tone;
-    element.querySelector(".mark").setAttribute("href", `#dag-${look.icon}`);
+    if (box.mini) Object.assign(box.mini.dataset, { tone: look.tone, status: box.status });
+    element.querySelector(".mark").setAttribute("d", look.icon);
     element.querySelector(".word").textContent = word;
     element.setAttribute("aria-label", `${box.name}, ${element.querySelector(".sub").textContent}, ${word}`);
     if (many) this.#drawBar(box); else this.#drawExtra(box);
@@ -114,7 +129,8 @@ export class Picture {
     const [began, ended, attempt] = this.past ? [] : this.times[at] ?? [];
     const tries = this.attempts[at] ?? attempt ?? 0;
     const long = began === undefined || UNDO.has(box.status) ? "" : ended ? told(ended - began) : WORKS.has(box.status) ? told(Date.now() - began) : "";
-    extra.textContent = [tries > 1 ? `×${tries}` : "", long].filter(Boolean).join(" · ");
+    const text = [tries > 1 ? `×${tries}` : "", long].filter(Boolean).join(" · ");
+    if (extra.textContent !== text) extra.textContent = text;
   }
 
   /** Tell how long what works has been at it. */

@@ -1,4 +1,5 @@
 // How the picture is looked at: moved, made larger and smaller, and walked through with the keys.
+const SVG = "http://www.w3.org/2000/svg";
 const FAR = 0.34;
 const LEAST = 0.02, MOST = 2.5, READABLE = 0.5;
 
@@ -14,7 +15,7 @@ export class View {
     for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, (event) => this.#up(event));
     canvas.addEventListener("click", (event) => this.#click(event));
     canvas.addEventListener("keydown", (event) => this.#key(event));
-    canvas.addEventListener("focusin", (event) => { const node = event.target.closest?.(".node"); if (node) this.reveal(node); });
+    canvas.addEventListener("focusin", () => canvas.scrollTo(0, 0));
     for (const button of document.querySelectorAll("[data-zoom]")) button.addEventListener("click", () => this.zoom(button.dataset.zoom));
     new ResizeObserver(() => { if (this.fitted) this.fit(); }).observe(canvas);
   }
@@ -25,7 +26,41 @@ export class View {
     this.svg = picture.svg;
     this.size = { width: Number(this.svg.getAttribute("width")), height: Number(this.svg.getAttribute("height")) };
     this.#height();
+    this.#mini();
     this.begin();
+  }
+
+  /** Draw a small map of the whole, with a frame around what is seen; to be clicked, and dragged. */
+  #mini() {
+    this.canvas.querySelector(".mini")?.remove();
+    const { width, height } = this.size;
+    const scale = Math.min(170 / width, 130 / height);
+    if (this.picture.boxes.length < 12) { this.frame = null; return; }
+    const map = document.createElementNS(SVG, "svg");
+    const set = (one, attributes) => { for (const [name, value] of Object.entries(attributes)) one.setAttribute(name, value); return one; };
+    set(map, { class: "mini", viewBox: `0 0 ${width} ${height}`, width: Math.max(width * scale, 26), height: Math.max(height * scale, 26), preserveAspectRatio: "none", "aria-hidden": "true" });
+    for (const box of this.picture.boxes) {
+      box.mini = set(document.createElementNS(SVG, "rect"), { x: box.x, y: box.y, width: box.width, height: box.height });
+      box.mini.dataset.tone = box.element.dataset.tone;
+      box.mini.dataset.status = box.status;
+      map.append(box.mini);
+    }
+    this.frame = set(document.createElementNS(SVG, "rect"), { class: "frame", "vector-effect": "non-scaling-stroke" });
+    map.append(this.frame);
+    const go = (event) => {
+      if (!event.buttons) return;
+      event.stopPropagation();
+      const bounds = map.getBoundingClientRect();
+      const [x, y] = [((event.clientX - bounds.left) / bounds.width) * width, ((event.clientY - bounds.top) / bounds.height) * height];
+      const { scale: now } = this.place;
+      this.fitted = false;
+      this.#set({ scale: now, x: this.canvas.clientWidth / 2 - x * now, y: this.canvas.clientHeight / 2 - y * now });
+    };
+    map.addEventListener("pointerdown", go);
+    map.addEventListener("pointermove", go);
+    map.addEventListener("click", (event) => event.stopPropagation());
+    this.canvas.append(map);
+    this.map = map;
   }
 
   #height() {
@@ -78,6 +113,31 @@ export class View {
     this.svg.classList.toggle("far", place.scale < FAR);
     const scale = document.getElementById("scale");
     if (scale) scale.textContent = `${Math.round(place.scale * 100)} %`;
+    this.#cull();
+    if (!this.frame) return;
+    const [x, y] = [Math.max(0, -place.x / place.scale), Math.max(0, -place.y / place.scale)];
+    const right = Math.min(this.size.width, (this.canvas.clientWidth - place.x) / place.scale), low = Math.min(this.size.height, (this.canvas.clientHeight - place.y) / place.scale);
+    for (const [name, value] of Object.entries({ x, y, width: Math.max(0, right - x), height: Math.max(0, low - y) })) this.frame.setAttribute(name, value);
+    this.map.classList.toggle("all", x === 0 && y === 0 && right >= this.size.width && low >= this.size.height);
+  }
+
+  /** Let the browser lay out what is seen, and a little around it: of thousands of boxes the rest would take seconds. */
+  #cull() {
+    if (!this.picture.culled) return;
+    const { x, y, scale } = this.place, around = 200 / scale;
+    const left = -x / scale - around, top = -y / scale - around;
+    const right = (this.canvas.clientWidth - x) / scale + around, low = (this.canvas.clientHeight - y) / scale + around;
+    const { boxes, edges } = this.picture;
+    for (const box of boxes) {
+      const seen = box.x < right && box.x + box.width > left && box.y < low && box.y + box.height > top;
+      if (seen !== box.seen) box.element.classList.toggle("in", (box.seen = seen));
+    }
+    const far = scale < FAR;
+    for (const edge of edges) {
+      const [from, to] = [boxes[edge.source], boxes[edge.target]];
+      const seen = !far && Math.min(from.x, to.x) < right && Math.max(from.x + from.width, to.x + to.width) > left && Math.min(from.y, to.y) < low && Math.max(from.y + from.height, to.y + to.height) > top;
+      if (seen !== edge.seen) edge.element.classList.toggle("in", (edge.seen = seen));
+    }
   }
 
   #glide() {
@@ -95,7 +155,6 @@ export class View {
     const room = { width: this.canvas.clientWidth, height: this.canvas.clientHeight };
     const left = box.x * scale + x, top = box.y * scale + y;
     const inside = scale === this.place.scale && left >= 0 && top >= 0 && left + box.width * scale <= room.width && top + box.height * scale <= room.height;
-    this.canvas.scrollTo(0, 0);
     if (inside) return;
     this.#glide();
     this.fitted = false;
@@ -165,6 +224,7 @@ export class View {
 
   /** Give a box the focus; it is then the one that Tab leads to. */
   focus(element) {
+    this.reveal(element);
     for (const one of this.svg.querySelectorAll('.node[tabindex="0"]')) one.setAttribute("tabindex", "-1");
     element.setAttribute("tabindex", "0");
     element.focus({ preventScroll: true });
