@@ -13,7 +13,7 @@ from tests.harness import PATIENCE
 TOKENS = {
     (tenant, role): f"dalang_test_token_of_{role}_at_{tenant}"
     for tenant in ("acme", "globex")
-    for role in ("viewer", "operator", "approver", "admin")
+    for role in ("viewer", "operator", "approver", "admin", "agent")
 }
 ENDED = ("COMPLETED", "FAILED", "CANCELLED")
 

@@ -7,13 +7,15 @@ from enum import StrEnum
 from typing import Any
 
 import pytest
+import typer
 
 from dalang.api.app import create_app
-from dalang.commands.program import program
+from dalang.commands.app import app
 from dalang.errors import ErrorPayload, ErrorType, SuggestedAction
 from dalang.settings import Settings
 from dalang.statuses import NodeStatus, RunStatus
 from dalang.wire import EventType
+from tests.docs.access import table
 from tests.docs.markdown import blocks, documents
 from tests.harness import ROOT
 
@@ -58,6 +60,18 @@ def test_every_route_is_in_the_reference() -> None:
     assert written == routes
 
 
+def test_every_address_says_who_may_ask() -> None:
+    """access.md has a line for each, pages too, and none for what is no address; tests/api/test_routes.py tries all."""
+    served = set()
+    for route in create_app(Settings(database_url="postgresql://a:b@localhost/c")).routes:
+        methods = set(getattr(route, "methods", None) or {"POST"}) - {"HEAD", "OPTIONS"}
+        served |= {f"{method} {re.sub(r':path}', '}', getattr(route, 'path', str(route)))}" for method in methods}
+    written = [f"{one.method} {one.path}" for one in table()]
+    assert len(written) == len(set(written))
+    assert served - set(written) == set(), "docs/access.md needs a line: | `METHOD /path` | who |"
+    assert set(written) - served == set()
+
+
 def commands(group: Any, prefix: str) -> list[str]:
     """Return every command below a group as it is typed."""
     found = []
@@ -68,7 +82,7 @@ def commands(group: Any, prefix: str) -> list[str]:
 
 def test_every_command_is_in_the_reference() -> None:
     """As a heading, or at the start of a table's row; and nothing that is no command."""
-    known = set(commands(program(), "dalang"))
+    known = set(commands(typer.main.get_command(app), "dalang"))
     written = set(re.findall(r"^(?:#+ |\| )`(dalang(?: [a-z][a-z-]*)+)", text("docs/cli.md"), flags=re.M))
     assert written == known
 
