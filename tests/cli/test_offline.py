@@ -14,6 +14,7 @@ import pytest
 from dalang import __version__
 from dalang.commands import app
 from dalang.commands.client import server_sent
+from dalang.commands.program import COMMANDS, GROUPS
 from tests.cli.conftest import Dalang
 from tests.harness import ROOT, requires_shared, shared_dir
 
@@ -90,6 +91,29 @@ def test_help_loads_nothing_heavy() -> None:
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.splitlines()[-1] == "loaded []"
     assert "Run plans" in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "needed"),
+    [
+        (["status", "latest"], {"runs", "plans", "limits"}),
+        (["plan", "validate", "examples/hello.yaml"], {"plans", "rehearse"}),
+        (["token", "--help"], {"tokens"}),
+    ],
+    ids=" ".join,
+)
+def test_a_command_pays_for_what_it_uses(words: list[str], needed: set[str]) -> None:
+    """It loads no commands but its own, and nothing of engine, store and API."""
+    script = (
+        "import sys\nfrom dalang.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    print('loaded', *sys.modules)\n"
+    )
+    loaded = set(python("-c", script, *words).stdout.splitlines()[-1].split())
+    groups = {f"dalang.commands.{module}" for _, module, *_ in (*COMMANDS, *GROUPS)} | {"dalang.commands.plans"}
+    assert loaded & groups == {f"dalang.commands.{name}" for name in needed}
+    heavy = {"temporalio", "sqlalchemy", "fastapi", "asyncpg", "uvicorn", "cryptography", "click"}
+    assert loaded & heavy == set()
+    assert len(loaded) < 600
 
 
 def test_version() -> None:

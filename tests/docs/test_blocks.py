@@ -35,6 +35,7 @@ from dalang.stack.supervisor import on_free_ports, stack
 from dalang.store.engine import create_engine, system_transaction
 from dalang.store.tokens import ensure_token
 from tests.docs.markdown import Block, blocks, documents
+from tests.forking import forking
 from tests.harness import LOOPBACK_ALLOWED, ROOT
 
 NOT_RUN = {
@@ -173,7 +174,7 @@ def test_python_compiles() -> None:
 
 async def test_what_the_documentation_says_to_type_works(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every block ends as it should and prints what stands below it."""
-    folder = make_home(Path(tempfile.mkdtemp(prefix="dalang-docs-")))
+    folder = make_home(Path(tempfile.mkdtemp(prefix="dalang-docs-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT"))))
     modules = folder / "modules"
     modules.mkdir()
     names = [block.marks["file"] for block in ALL if block.language == "python" and "file" in block.marks]
@@ -191,7 +192,11 @@ async def test_what_the_documentation_says_to_type_works(monkeypatch: pytest.Mon
         )
     )
     try:
-        async with stack(settings, durable=False) as running:
+        async with (
+            stack(settings, durable=False) as running,
+            forking(folder / "forking", dict(os.environ)) as programs,
+        ):
+            monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
             slots = asyncio.Semaphore(AT_ONCE)
             paths = list(dict.fromkeys(block.path for block in RUNNABLE))
             paths.sort(key=lambda path: -sum(block.path == path for block in RUNNABLE))
@@ -270,7 +275,6 @@ async def _prepare(path: Path, place: Path, tenant: str, settings: Settings) -> 
 def _environment(place: Path, settings: Settings) -> dict[str, str]:
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith("DALANG_")},
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "CURL_HOME": str(place / "curl"),
         "HOME": str(place),
         "TEMPORAL_ADDRESS": settings.temporal_address,

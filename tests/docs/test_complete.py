@@ -7,10 +7,9 @@ from enum import StrEnum
 from typing import Any
 
 import pytest
-import typer
 
 from dalang.api.app import create_app
-from dalang.commands.app import app
+from dalang.commands.program import program
 from dalang.errors import ErrorPayload, ErrorType, SuggestedAction
 from dalang.settings import Settings
 from dalang.statuses import NodeStatus, RunStatus
@@ -82,7 +81,7 @@ def commands(group: Any, prefix: str) -> list[str]:
 
 def test_every_command_is_in_the_reference() -> None:
     """As a heading, or at the start of a table's row; and nothing that is no command."""
-    known = set(commands(typer.main.get_command(app), "dalang"))
+    known = set(commands(program(), "dalang"))
     written = set(re.findall(r"^(?:#+ |\| )`(dalang(?: [a-z][a-z-]*)+)", text("docs/cli.md"), flags=re.M))
     assert written == known
 
