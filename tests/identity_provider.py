@@ -37,6 +37,8 @@ class IdentityProvider:
         """status, html, huge, redirect, slow, other-issuer: what its answers are."""
         self.released = asyncio.Event()
         """Lets slow answers go."""
+        self.authentication: list[str] | None = None
+        """How clients may say who they are, if its discovery document tells."""
         self.page = ""
         """What is at ``/link``: any page of this other site."""
 
@@ -117,7 +119,7 @@ class IdentityProvider:
             "jwks_uri": f"{self.issuer}/keys",
             "authorization_endpoint": f"{self.issuer}/authorize",
             "token_endpoint": f"{self.issuer}/token",
-        }
+        } | ({} if self.authentication is None else {"token_endpoint_auth_methods_supported": self.authentication})
 
     def _published(self, kid: str, key: Any) -> dict[str, Any]:
         return {**key.as_dict(private=False), "kid": kid, "use": "sig"}
@@ -139,6 +141,10 @@ class IdentityProvider:
         asked = self.codes.pop(form.get("code", ""), None)
         given = base64.b64decode(headers.get(b"authorization", b"").removeprefix(b"Basic ")).decode()
         who = tuple(unquote(one) for one in given.split(":"))
+        if self.authentication == ["client_secret_post"]:
+            who = (form.get("client_id", ""), form.get("client_secret", "")) if given == "" else ()
+        elif self.authentication == ["none"]:
+            who = (form.get("client_id", ""), CLIENT[1]) if given == "" and "client_secret" not in form else ()
         challenge = base64.urlsafe_b64encode(hashlib.sha256(form.get("code_verifier", "").encode()).digest())
         if (
             asked is None

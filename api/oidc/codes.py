@@ -20,7 +20,6 @@ from urllib.parse import quote, urlencode
 
 from dalang.api.oidc import TokenRefused
 from dalang.api.oidc.issuer import Issuer
-from dalang.api.oidc.trusted import Trusted
 from dalang.api.oidc.verifying import verify
 from dalang.errors import Unavailable
 from dalang.identity_providers import ENV, FILE, ClaimsRefused, Client, Identity
@@ -89,9 +88,7 @@ async def address(issuer: Issuer, attempt: Attempt, redirect_uri: str) -> str:
     return f"{endpoint}?{urlencode(query)}"
 
 
-async def identity(
-    trusted: Trusted, issuer: Issuer, attempt: Attempt, answer: Mapping[str, str], redirect_uri: str
-) -> Identity:
+async def identity(issuer: Issuer, attempt: Attempt, answer: Mapping[str, str], redirect_uri: str) -> Identity:
     """Return who the provider says has signed in, by what the browser brought back from there.
 
     Raises:

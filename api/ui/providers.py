@@ -14,12 +14,12 @@ from dalang.api.oidc.issuer import Issuer
 from dalang.api.rates import TooManyRequests
 from dalang.api.services import Service, Services
 from dalang.api.sessions import is_over_https
-from dalang.api.ui.pages import HEADERS, SIGN_IN
+from dalang.api.ui.pages import HEADERS, SIGN_IN, PageRoute
 from dalang.api.ui.sign_in import HOME, Next, address_of, begin_session, local_path, refused
 from dalang.errors import NotFound, Unavailable
 from dalang.store.browser_sessions import SignedIn
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 COOKIE = "dalang_sign_in"
 ATTEMPT_SECONDS = 600
@@ -64,7 +64,7 @@ async def _answered(request: Request, it: Services, issuer: Issuer, attempt: Att
         if attempt is None or attempt.provider != issuer.provider.name:
             raise TokenRefused("This took too long, or began in another browser; sign in again.")
         uri = _redirect_uri(it, issuer.provider.name)
-        found = await codes.identity(it.trusted, issuer, attempt, dict(request.query_params), uri)
+        found = await codes.identity(issuer, attempt, dict(request.query_params), uri)
     except TokenRefused as error:
         return refused(it, HTTPStatus.UNAUTHORIZED, str(error), next_, address_of(request))
     except TooManyRequests as error:

@@ -165,4 +165,6 @@ async def test_a_provider_that_is_away_signs_nobody_in(browser: httpx.AsyncClien
     assert response.status_code == 503
     assert "does not answer" in response.text
     assert "API token" in response.text
-    assert (await browser.get("/ui/sign-in/nobody")).status_code == 404
+    nobody = await browser.get("/ui/sign-in/nobody")
+    assert nobody.status_code == 404
+    assert "<h1>" in nobody.text
