@@ -53,6 +53,7 @@ from dalang.mirroring import Mirror
 from dalang.presence import Presence
 from dalang.publishing.publisher import Publisher
 from dalang.publishing.targets import targets
+from dalang.redaction_file import redaction_of
 from dalang.scheduling import Schedules
 from dalang.settings import Settings, SettingsError
 from dalang.signing import Keyring
@@ -95,7 +96,8 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
     client = await connect(settings, storage_driver=PostgresBlobDriver(engine), runtime=runtime)
     await _register_search_attributes(client)
     identity = f"{socket.gethostname()}-{os.getpid()}"
-    projection = Projection(engine, client, keys)
+    redaction = redaction_of(settings)
+    projection = Projection(engine, client, keys, redaction)
     link = TemporalLink(settings, engine, client)
     await link.identify(client)
     launcher = Launcher(settings, engine, link)
@@ -111,7 +113,14 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
     breakers = Breakers(engine, settings.require_database_url(), settings.breaker_thresholds)
     artifacts = Artifacts.of(engine, settings)
     recorder = StoreRecorder(
-        engine, identity, settings.public_url, launcher.enforcer, Vault.of(settings), artifacts, settings.build_id
+        engine,
+        identity,
+        settings.public_url,
+        launcher.enforcer,
+        Vault.of(settings),
+        artifacts,
+        settings.build_id,
+        redaction,
     )
     listener = Listener(settings.require_database_url(), [CHANGED])
     gate = breakers if settings.breaker_failure_threshold else None
@@ -277,7 +286,7 @@ def main() -> int:
     try:
         settings = Settings.load()
         mask_output()
-        configure(settings.log_level, settings.log_form)
+        configure(settings.log_level, settings.log_form, redaction=redaction_of(settings))
         tracing.start(settings, "dalang-worker")
         asyncio.run(run(settings))
     except (SettingsError, DalangError) as error:

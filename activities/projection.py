@@ -22,6 +22,7 @@ from dalang.activities.secrets import Vault
 from dalang.artifacts import Artifacts
 from dalang.enforcement import Enforcer
 from dalang.errors import NotFound
+from dalang.redaction import Redaction
 from dalang.signing import Keyring
 from dalang.store.callbacks import Asked, create_callback, new_token
 from dalang.store.checkpoints import StoredCheckpoint, Work, get_checkpoint, put_checkpoint
@@ -37,10 +38,13 @@ logger = logging.getLogger("dalang.projection")
 class Projection:
     """Stores what runs report. One per worker process."""
 
-    def __init__(self, engine: AsyncEngine, client: Client, keys: Keyring | None = None) -> None:
+    def __init__(
+        self, engine: AsyncEngine, client: Client, keys: Keyring | None = None, redaction: Redaction | None = None
+    ) -> None:
         self._engine = engine
         self._client = client
         self._keys = keys or Keyring()
+        self._redaction = redaction
 
     @activity.defn(name=RECORD)
     async def record(self, request: Any) -> dict[str, Any]:
@@ -65,6 +69,7 @@ class Projection:
                         workflow_id=workflow_id,
                         is_current=is_current,
                         keys=self._keys,
+                        redaction=self._redaction,
                     )
         except (NotCurrentExecution, MalformedBatch, NotFound) as error:
             # Trying again cannot help: the execution was replaced, its run was deleted, or the workflow has a defect.
@@ -84,10 +89,12 @@ class StoreRecorder(Recorder):
         vault: Vault | None = None,
         artifacts: Artifacts | None = None,
         build: str = "",
+        redaction: Redaction | None = None,
     ) -> None:
         super().__init__(worker, vault, artifacts, build)
         self._engine = engine
         self._public_url = public_url
+        self._redaction = redaction
         self._enforcer = enforcer
 
     async def permit(self, task: NodeTask, attempt: int) -> dict[str, Any] | None:
@@ -108,7 +115,7 @@ class StoreRecorder(Recorder):
                     generation=task["generation"],
                     starts=task.get("starts", 0),
                     attempt=attempt,
-                    error=error,
+                    error=error if self._redaction is None else self._redaction(error),
                     started_at=activity.info().started_time,
                     ended_at=datetime.now(UTC),
                     worker=self.worker,
@@ -118,7 +125,9 @@ class StoreRecorder(Recorder):
             logger.warning("attempt %d of node %s could not be recorded", attempt, task["nodeId"], exc_info=True)
 
     async def large_body(self, tenant_id: str, encoded: bytes) -> None:
-        """Keep a large value."""
+        """Keep a large value, unless it holds what is not kept: its digest stands in the events."""
+        if self._redaction is not None and self._redaction.concerns(encoded):
+            return
         await patiently(self._engine, tenant_id, lambda conn: put_body(conn, tenant_id, encoded))
 
     async def save_checkpoint(self, task: NodeTask, checkpoint: Checkpoint, encoded: bytes) -> None:

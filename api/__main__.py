@@ -13,6 +13,7 @@ from dalang.enforcement import Enforcer
 from dalang.errors import DalangError
 from dalang.launch import require_keys
 from dalang.logs import configure
+from dalang.redaction_file import redaction_of
 from dalang.settings import Settings
 from dalang.signing import Keyring
 
@@ -23,7 +24,7 @@ def main() -> int:
         settings = Settings.load()
         settings.require_database_url()
         settings.require_safe_listening()
-        configure(settings.log_level, settings.log_form)
+        configure(settings.log_level, settings.log_form, redaction=redaction_of(settings))
         tracing.start(settings, "dalang-api")
         Enforcer(settings)  # a policy with problems ends the process before it listens
         require_keys(settings, Keyring.load(settings.audit_keys_path), signs=True)  # so do audit keys

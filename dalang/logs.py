@@ -17,6 +17,7 @@ from typing import Any, Literal, TextIO
 
 from dalang.about import told
 from dalang.masking import HIDDEN
+from dalang.redaction import Redaction
 from dalang.tracing import trace_id
 
 Form = Literal["text", "json"]
@@ -28,11 +29,17 @@ _TALKATIVE = ("alembic", "httpx", "httpcore", "httpcore2", "httpx2", "aiokafka",
 _REPEATING = ("opentelemetry",)
 """Libraries that warn each time they try again; when they give up it is an error."""
 _TOKENS = re.compile(r"dalang_(?:cb_)?[A-Za-z0-9_-]{32,}|(?<=[Bb]earer )[^\s\"',]+")
+_redaction = Redaction()
 _COLOURS = {"WARNING": "33", "ERROR": "31", "CRITICAL": "1;31", "DEBUG": "2"}
 
 
-def configure(level: str, form: Form, stream: TextIO | None = None) -> None:
-    """Have everything that this process logs written to ``stream`` (standard error), and nowhere else."""
+def configure(level: str, form: Form, stream: TextIO | None = None, redaction: Redaction | None = None) -> None:
+    """Have everything that this process logs written to ``stream`` (standard error), and nowhere else.
+
+    ``redaction`` takes out what is not kept; without one the built-in rules hold.
+    """
+    global _redaction
+    _redaction = redaction or Redaction()
     target = sys.stderr if stream is None else stream
     handler = logging.StreamHandler(target)
     handler.setFormatter(Json() if form == "json" else Text(colours=target.isatty()))
@@ -129,4 +136,4 @@ def _error(formatter: logging.Formatter, record: logging.LogRecord) -> str:
 
 
 def _clean(line: str) -> str:
-    return _TOKENS.sub(HIDDEN, line)
+    return _redaction.line(_TOKENS.sub(HIDDEN, line))

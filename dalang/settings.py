@@ -108,6 +108,12 @@ class Settings(ServingSettings, DeploymentSettings, OutsideSettings, WatchSettin
         "sent by the API count only with an approval token (`docs/human-tasks.md`). Needs the private key of "
         "`audit_key_file` at the API servers. Default: as `production`.",
     )
+    redaction_file: str = Field(
+        default="",
+        description="YAML file of what is not kept in events and logs: `keys`, `paths`, `patterns` (`docs/audit.md`). "
+        "Empty: what stands behind keys such as `password`, `token`, `authorization`. Of workers; of API servers for "
+        "their logs.",
+    )
     audit_anchor_seconds: float = Field(
         default=3600,
         ge=0,

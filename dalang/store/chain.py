@@ -20,6 +20,7 @@ from typing import Any
 from uuid import UUID
 
 from dalang.canonical import canonical_bytes, find_unsafe, safe_text
+from dalang.redaction import Redaction
 from dalang.wire import EventType, Fact, Head
 
 EMPTY_HEAD: Head = {"epoch": 0, "seq": 0, "hash": ""}
@@ -94,14 +95,19 @@ def fact_digest(fact: Fact, salt: bytes) -> str:
     return hashlib.sha256(salt + _any_json(fact)).hexdigest()
 
 
-def prepare(fact: Fact, refusal: str | None = None) -> Transition:
+def prepare(fact: Fact, refusal: str | None = None, redaction: Redaction | None = None) -> Transition:
     """Return ``fact`` as it will be stored.
 
     What may not cross into Postgres or canonical JSON is replaced by its digest and the reason, value by value, so
     that a status beside it survives. ``refusal`` is why the database refused the fact although nothing was found:
-    then everything but the status is replaced.
+    then everything but the status is replaced. ``redaction`` takes out before what is not kept at all; the fact is
+    still recognised by what it was.
     """
     data, body, node_id = fact.get("data") or {}, fact.get("body"), fact.get("nodeId")
+    if redaction is not None:
+        body = redaction(body) if isinstance(body, Mapping) else body
+        if isinstance(data, Mapping) and isinstance(data.get("reason"), str):
+            data = {**data, "reason": redaction.text(data["reason"])}
     data = _without_unsafe(data, refusal)
     body = None if body is None else _without_unsafe(body, refusal)
     salt = b"" if body is None else secrets.token_bytes(SALT_BYTES)

@@ -15,6 +15,7 @@ from sqlalchemy.types import Text
 from dalang.authority import claimed
 from dalang.canonical import body_reference, compact_json
 from dalang.errors import Conflict
+from dalang.redaction import is_withheld
 from dalang.statuses import NodeStatus
 from dalang.store.bulk import arguments, insert_all
 from dalang.store.chain import REFUSED
@@ -224,16 +225,25 @@ async def resolved_values(
     ``lenient``: where something is gone, the part of the value that refers to it is left out.
 
     Raises:
-        Conflict: a body is gone.
+        Conflict: a body is gone, or something was redacted.
     """
     wanted = references(dict(values))
     found = await get_bodies(conn, tenant_id, wanted)
     gone = wanted - found.keys()
     if gone and not lenient:
         raise Conflict("A large value of the run was deleted; what its nodes came to cannot be taken over.")
-    if gone:
+    withheld = [name for name, own in values.items() if is_withheld(own)]
+    if withheld and not lenient:
+        raise Conflict(
+            "Values of the run were redacted; what its nodes came to cannot be taken over: name them in `from`."
+        )
+    if gone or withheld:
         values = {
-            name: {part: value for part, value in own.items() if not references(value) & gone}
+            name: {
+                part: value
+                for part, value in own.items()
+                if not references(value) & gone and not (name in withheld and is_withheld(value))
+            }
             for name, own in values.items()
         }
     whole: dict[str, Any] = replaced(dict(values), found)

@@ -28,6 +28,7 @@ from sqlalchemy.types import Text
 
 from dalang.errors import Conflict, DalangError, NotFound
 from dalang.event_actors import audit_of
+from dalang.redaction import Redaction
 from dalang.signing import Keyring, head_document
 from dalang.store import chain, projection, references, stored_chain, usage
 from dalang.store.bulk import arguments, insert_all, insert_rows
@@ -68,23 +69,25 @@ async def record(
     workflow_id: str,
     is_current: Callable[[], Awaitable[bool]],
     keys: Keyring = _NO_KEYS,
+    redaction: Redaction | None = None,
 ) -> Recorded:
     """Store the batch and return the head after it; storing it again changes nothing and answers the same.
 
-    ``keys`` sign the head, if there are any. ``is_current`` asks Temporal whether the caller is the run's current
-    execution; it is called only when the heads differ. Raises :class:`NotCurrentExecution`, :class:`MalformedBatch`,
-    :class:`NotFound` (the run was deleted, or is another tenant's), and what the database raises when it is away.
+    ``keys`` sign the head, if there are any; ``redaction`` takes out what is not kept. ``is_current`` asks Temporal
+    whether the caller is the run's current execution; it is called only when the heads differ. Raises
+    :class:`NotCurrentExecution`, :class:`MalformedBatch`, :class:`NotFound` (the run was deleted, or is another
+    tenant's), and what the database raises when it is away.
     """
     first = request["head"]["seq"] + 1
     if [fact["seq"] for fact in request["facts"]] != list(range(first, first + len(request["facts"]))):
         raise MalformedBatch(f"The facts of a batch of run {request['runId']} do not follow event {first - 1}.")
     identity = {"temporal_run_id": temporal_run_id, "workflow_id": workflow_id}
     try:
-        return await _flush(engine, request, identity, is_current, keys, one_by_one=False)
+        return await _flush(engine, request, identity, is_current, keys, redaction, one_by_one=False)
     except Exception as error:
         if is_connection_error(error) or not is_refused_value(error):
             raise
-    return await _flush(engine, request, identity, is_current, keys, one_by_one=True)
+    return await _flush(engine, request, identity, is_current, keys, redaction, one_by_one=True)
 
 
 async def _flush(
@@ -93,6 +96,7 @@ async def _flush(
     identity: dict[str, str],
     is_current: Callable[[], Awaitable[bool]],
     keys: Keyring,
+    redaction: Redaction | None,
     *,
     one_by_one: bool,
 ) -> Recorded:
@@ -118,7 +122,7 @@ async def _flush(
                     f"its head {claimed['epoch']}.{claimed['seq']} is not the stored {stored['epoch']}.{stored['seq']}."
                 )
             await flush.begin_epoch(claimed, stored, request)
-        for_retry = [(fact, chain.prepare(fact)) for fact in request["facts"]]
+        for_retry = [(fact, chain.prepare(fact, redaction=redaction)) for fact in request["facts"]]
         if one_by_one:
             for fact, event in for_retry:
                 try:
@@ -127,7 +131,7 @@ async def _flush(
                 except Exception as error:
                     if is_connection_error(error) or not is_refused_value(error):
                         raise
-                    await flush.append([chain.prepare(fact, f"the database refused it: {_short(error)}")])
+                    await flush.append([chain.prepare(fact, f"the database refused it: {_short(error)}", redaction)])
         else:
             await flush.append([event for _, event in for_retry])
         signature = signed(flush.head)

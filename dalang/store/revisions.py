@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import Text
 
 from dalang.canonical import safe_text
+from dalang.redaction import is_withheld
 from dalang.statuses import NODE_ENDS
 from dalang.store.chain import Transition
 from dalang.store.projection import body_part
@@ -126,9 +127,13 @@ async def results_of(
             found.setdefault(node_id, {})[name] = body_part(row.body, name)
     resolved: dict[str, dict[str, Any]] = await resolve(conn, tenant_id, found)
     return {
-        node_id: {name: value for name, value in values.items() if isinstance(value, Mapping) and "$ref" not in value}
+        node_id: {name: value for name, value in values.items() if _is_whole(value)}
         for node_id, values in resolved.items()
     }
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Mapping) and "$ref" not in value and not is_withheld(value)
 
 
 async def _name_newest(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> None:

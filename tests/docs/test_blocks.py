@@ -28,6 +28,7 @@ from dalang.loading import load_plan
 from dalang.patching import OPERATIONS
 from dalang.plan import Edge, Node
 from dalang.policies import read_policy
+from dalang.redaction import Redaction
 from dalang.rehearsal import load_options
 from dalang.settings import Settings
 from dalang.stack.private_files import make_home, write_private
@@ -150,6 +151,8 @@ def test_yaml_is_a_plan_or_a_part_of_one(block: Block) -> None:
         read_policy(block.text)
     elif str(block.marks.get("file", "")).endswith("servers.yaml"):
         read_servers(block.text)
+    elif block.marks.get("file") == "redaction.yaml":
+        assert Redaction.read(yaml.safe_load(block.text))
     elif str(block.marks.get("file", "")).endswith("models.yaml"):
         assert read_models(block.text).models
     elif str(block.marks.get("file", "")).endswith("providers.yaml"):

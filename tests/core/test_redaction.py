@@ -1,0 +1,124 @@
+"""What is not kept in events and logs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dalang.errors import InvalidDocument
+from dalang.redaction import DEFAULT_KEYS, REDACTED, Redaction, is_withheld
+from dalang.redaction_file import redaction_of
+from dalang.settings import Settings, SettingsError
+from dalang.store import chain
+from dalang.wire import Fact
+
+RULES = Redaction.read(
+    {
+        "keys": ["card-number"],
+        "paths": ["outputs.customer.email", "inputs.**.address", "outputs.rows.*.ssn"],
+        "patterns": [r"\b4\d{15}\b"],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"inputs": {"headers": {"Authorization": "Bearer x"}}}, {"inputs": {"headers": {"Authorization": REDACTED}}}),
+        (
+            {"outputs": {"api_key": "k", "apiKey": ["k"], "API-KEY": {"k": 1}}},
+            dict.fromkeys(("api_key", "apiKey", "API-KEY"), REDACTED),
+        ),
+        ({"outputs": {"token": 12, "tokens": "many", "password": None, "secret": ""}}, None),
+        ({"inputs": {"token": "secret://shop", "password": "{{secret://a}}", "cookie": "***"}}, None),
+        ({"form": {"properties": {"password": {"type": "string"}}}}, None),
+        (
+            {"outputs": {"customer": {"email": "a@b.example", "name": "Ann"}}},
+            {"customer": {"email": REDACTED, "name": "Ann"}},
+        ),
+        ({"inputs": {"a": [{"address": "x"}], "address": 5}}, {"a": [{"address": REDACTED}], "address": REDACTED}),
+        ({"outputs": {"rows": [{"ssn": 1, "n": 2}, {"n": 3}]}}, {"rows": [{"ssn": REDACTED, "n": 2}, {"n": 3}]}),
+        ({"outputs": {"said": "card 4111111111111111!"}}, {"said": f"card {REDACTED}!"}),
+        ({"outputs": {"Card_Number": "4"}}, {"Card_Number": REDACTED}),
+    ],
+)
+def test_what_is_taken_out(body: dict[str, Any], expected: Any) -> None:
+    """By key, by path, by pattern; numbers behind default keys, names of secrets and forms stay."""
+    before = json.dumps(body)
+    found = RULES(body)
+    part = next(iter(body))
+    assert found == (body if expected is None else expected if part in expected else {part: expected})
+    assert json.dumps(body) == before
+    assert is_withheld(found) == (expected is not None)
+    assert RULES(found) == found
+    encoded = json.dumps(body, separators=(",", ":")).encode()
+    assert RULES.concerns(encoded)  # with paths nobody knows without looking
+    keys = Redaction()
+    assert keys.concerns(encoded) or keys(body) == body
+
+
+@pytest.mark.parametrize(
+    ("line", "kept"),
+    [
+        ("POST with password=hunter2 to x", "POST with password=[redacted] to x"),
+        ('{"apiKey": "abc", "n": 1}', '{"apiKey": [redacted], "n": 1}'),
+        ("Authorization: Bearer abc.def ends", "Authorization: [redacted] ends"),
+        ("a token of 12 tokens: 5", "a token of 12 tokens: 5"),
+        ("pay with 4111111111111111", "pay with [redacted]"),
+    ],
+)
+def test_lines_of_logs(line: str, kept: str) -> None:
+    """What stands behind a key, and what a pattern fits."""
+    assert RULES.line(line) == kept
+
+
+def test_a_fact_is_recognised_by_what_it_was_and_hashed_as_it_is_kept() -> None:
+    """Who has the original can prove that it is the one; a repeated flush is known again."""
+    fact: Fact = {
+        "seq": 1,
+        "type": "X",
+        "at": 5,
+        "data": {"reason": "4111111111111111"},
+        "body": {"outputs": {"token": "t"}},
+    }
+    kept = chain.prepare(fact, redaction=RULES)
+    assert (kept.body, kept.data) == ({"outputs": {"token": REDACTED}}, {"reason": REDACTED})
+    assert kept.fact_digest == chain.fact_digest(fact, kept.salt)
+    assert kept.body_digest == chain.salted_digest(kept.salt, kept.body)
+    assert fact["body"] == {"outputs": {"token": "t"}}
+
+
+@pytest.mark.parametrize(
+    ("document", "pointers"),
+    [
+        ({"keys": "x", "more": 1}, ["/more", "/keys"]),
+        ({"patterns": ["(", "a*"], "defaults": 1}, ["/defaults", "/patterns/0", "/patterns/1"]),
+        ([], [""]),
+    ],
+)
+def test_bad_rules_are_named(document: Any, pointers: list[str]) -> None:
+    """All at once."""
+    with pytest.raises(InvalidDocument) as found:
+        Redaction.read(document)
+    assert [one.pointer for one in found.value.problems] == pointers
+
+
+def test_the_file_is_read_at_the_start(tmp_path: Path) -> None:
+    """Without one the built-in keys hold; one that cannot be read, or is wrong, ends the process."""
+    assert redaction_of(Settings())({"outputs": {"password": "x"}}) == {"outputs": {"password": REDACTED}}
+    path = tmp_path / "rules.yaml"
+    settings = Settings(redaction_file=str(path))
+    with pytest.raises(SettingsError, match="cannot be read"):
+        redaction_of(settings)
+    path.write_text("defaults: false\nkeys: [iban]\n")
+    assert redaction_of(settings)({"outputs": {"password": "x", "IBAN": "y"}})["outputs"] == {
+        "password": "x",
+        "IBAN": REDACTED,
+    }
+    path.write_text("keys: 5\n")
+    with pytest.raises(SettingsError, match="/keys"):
+        redaction_of(settings)
+    assert all(key == key.lower() and key.isalpha() for key in DEFAULT_KEYS)
