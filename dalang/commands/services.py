@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dalang.commands.session import Home, Session, local
+
+if TYPE_CHECKING:
+    from dalang.reconciliation import Reconciled
+    from dalang.settings import Settings
 
 app = typer.Typer()
 database = typer.Typer(no_args_is_help=True, help="The database's tables.")
@@ -80,3 +84,49 @@ def upgrade(session: Session) -> None:
         upgrade(url)
     revision = newest_revision()
     session.emit({"revision": revision}, lambda: session.out.print(f"the database is at revision {revision}"))
+
+
+@database.command()
+@local
+def reconcile(
+    session: Session,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", help="Runs that ended since: 24h, or a time; default: all that Temporal has."),
+    ] = None,
+) -> None:
+    """After PostgreSQL was restored from a backup: put into it what Temporal still tells of runs that ended since."""
+    import asyncio
+    from dataclasses import asdict
+
+    from dalang.commands.runs import point_in_time
+
+    found = asyncio.run(_reconcile(session.settings, point_in_time(since, "--since")))
+
+    def show() -> None:
+        session.out.print(f"{found.seen} ended runs compared: {len(found.restored)} were put in again")
+        for name, runs in (("incomplete", found.incomplete), ("unknown to Temporal", found.unknown)):
+            for run in runs:
+                session.out.print(f"{name}: {run}")
+
+    session.emit(asdict(found), show)
+
+
+async def _reconcile(settings: Settings, since: str | None) -> Reconciled:
+    from datetime import datetime
+
+    from dalang.reconciliation import Reconciliation
+    from dalang.signing import Keyring
+    from dalang.store.blobs import PostgresBlobDriver
+    from dalang.store.engine import create_engine
+    from dalang.temporal import connect
+
+    engine = create_engine(settings, pooled=False)
+    try:
+        client = await connect(settings, storage_driver=PostgresBlobDriver(engine))
+        keys = Keyring.load(settings.audit_keys_path)
+        return await Reconciliation(engine, client, keys).reconcile(
+            None if since is None else datetime.fromisoformat(since)
+        )
+    finally:
+        await engine.dispose()

@@ -45,6 +45,12 @@ async def list_open_among(conn: AsyncConnection, workflow_ids: Sequence[str]) ->
     return [OpenRun(*row) for row in rows]
 
 
+async def list_open_workflows(conn: AsyncConnection) -> list[str]:
+    """Which workflows, of all tenants, were begun and have not ended as far as the database knows?"""
+    begun = _runs.completed_at.is_(None) & _runs.temporal_run_id.is_not(None) & _runs.workflow_id.is_not(None)
+    return [str(one) for one in (await conn.execute(select(_runs.workflow_id).where(begun))).scalars()]
+
+
 async def mark_lost(
     conn: AsyncConnection,
     run: OpenRun,

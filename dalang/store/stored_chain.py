@@ -12,7 +12,7 @@ from sqlalchemy.types import Text
 
 from dalang.store import chain
 from dalang.store.chain import Transition
-from dalang.store.tables import event_bodies, run_events
+from dalang.store.tables import event_bodies, execution_runs, run_events
 from dalang.wire import EventType, Head, RecordInput
 
 _BODY_OF_EVENT: Any = (
@@ -94,6 +94,24 @@ async def has_event(conn: AsyncConnection, run_id: UUID, head: Head) -> bool:
         (run_events.c.epoch == head["epoch"]) & (run_events.c.seq == head["seq"]) & (run_events.c.hash == head["hash"])
     )
     return (await conn.execute(select(run_events.c.seq).where(run_events.c.run_id == run_id, same))).first() is not None
+
+
+async def head_of(conn: AsyncConnection, run_id: UUID) -> Head | None:
+    """The head in the run's row; None: there is no such run."""
+    runs = execution_runs.c
+    query = select(runs.head_epoch, runs.head_seq, runs.head_hash).where(runs.run_id == run_id)
+    row = (await conn.execute(query)).first()
+    return None if row is None else {"epoch": row.head_epoch, "seq": row.head_seq, "hash": row.head_hash}
+
+
+async def is_accounted_for(conn: AsyncConnection, run_id: UUID, head: Head) -> bool:
+    """Is this head in the chain, or does a CHAIN_GAP say that it was lost?"""
+    if await has_event(conn, run_id, head):
+        return True
+    events = run_events.c
+    told = events.data["claimed"]["hash"].astext == head["hash"]
+    query = select(events.seq).where(events.run_id == run_id, events.type == EventType.CHAIN_GAP.value, told)
+    return (await conn.execute(query.limit(1))).first() is not None
 
 
 async def last_before(conn: AsyncConnection, run_id: UUID, seq: int) -> Head:
