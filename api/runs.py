@@ -122,11 +122,18 @@ async def get_runs(who: Reader, query: Annotated[RunQuery, Query()], it: Service
         parent_run_id=query.parent_run_id,
         parent_node_id=query.parent_node_id,
         children=query.children,
+        labels=[label_of(one) for one in query.label],
     )
     async with it.transaction(who.tenant_id) as conn:
         page = await list_runs(conn, who.tenant_id, wanted, limit=query.limit, cursor=query.cursor)
     items = [RunItem.model_validate(_common(run, it)) for run in page.items]
     return RunPage(items=items, next=page.cursor)
+
+
+def label_of(text: str) -> tuple[str, str]:
+    """Return name and value of ``name=value``."""
+    name, _, value = text.partition("=")
+    return name.strip(), value.strip()
 
 
 @router.get("/runs/counts")

@@ -126,6 +126,9 @@ class SkipNodeRequest(RequestModel):
     operator: Text | None = None
 
 
+Label = Annotated[str, Field(max_length=500, pattern="^[^=]+=", description="A name, =, a value.")]
+
+
 class RunQuery(QueryModel):
     """What a list of runs is narrowed to."""
 
@@ -139,6 +142,7 @@ class RunQuery(QueryModel):
     parent_run_id: UUID | None = Field(None, description="Only runs below nodes of this run.")
     parent_node_id: str | None = Field(None, max_length=200, description="Only runs below this node.")
     children: bool = Field(False, description="With the runs below nodes of other runs.")
+    label: list[Label] = Field(default_factory=list, max_length=10, description="`name=value` of their metadata; all.")
     active: bool | None = Field(None, description="true: runs that have not ended; false: those that have.")
     limit: Limit = 50
     cursor: Cursor = None

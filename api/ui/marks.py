@@ -147,7 +147,8 @@ def progress(counts: dict[str, int], total: int) -> Markup:
         count = counts.get(status, 0)
         if count and total:
             width = 100 * count / total
-            parts.append(_PART.format(NODE_MARKS[status].tone, f"{at:.2f}", f"{width:.2f}"))
+            tone = NODE_MARKS[status].tone + ("" if status in _DONE else " undone")
+            parts.append(_PART.format(tone, f"{at:.2f}", f"{width:.2f}"))
             at += width
     done = sum(counts.get(one, 0) for one in _DONE)
     told = ", ".join(f"{counts[one]} {one.replace('_', ' ').lower()}" for one in order if counts.get(one))

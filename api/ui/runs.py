@@ -10,6 +10,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 from starlette.responses import RedirectResponse
 
+from dalang.api.runs import label_of
 from dalang.api.ui.marks import RUN_MARKS, words
 from dalang.api.ui.pages import Looks, PageRoute
 from dalang.statuses import RUN_ENDS, RunStatus
@@ -31,6 +32,7 @@ async def runs_page(
     since: Text = "",
     until: Text = "",
     children: Text = "",
+    label: Text = "",
     cursor: Annotated[str | None, Query(max_length=2_000)] = None,
 ) -> Response:
     """List runs, the newest first; the id of a run in the search leads to it."""
@@ -45,13 +47,14 @@ async def runs_page(
         created_from=_time(since),
         created_until=_time(until),
         children=children == "true",
+        labels=[label_of(one) for one in label.split(",") if one.partition("=")[0].strip() and "=" in one][:10],
     )
     async with page.it.transaction(tenant) as conn:
         run_id = _uuid(q)
         if run_id is not None and await get_run(conn, tenant, run_id, resolved=False) is not None:
             return RedirectResponse(f"/ui/runs/{run_id}", 303)
         found = await list_runs(conn, tenant, wanted, limit=PAGE, cursor=cursor or None)
-    asked = {"status": list(status), "active": active, "q": q, "by": by, "since": since, "until": until}
+    asked = {"status": list(status), "active": active, "q": q, "by": by, "since": since, "until": until, "label": label}
     return await page.page(
         "runs.html",
         title="Runs",

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, Select, func, select, update
+from sqlalchemy import ColumnElement, Select, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.canonical import safe_text
 from dalang.errors import Conflict
 from dalang.statuses import RunStatus
+from dalang.store.engine import load_json
 from dalang.store.paging import Page, after, read_cursor, write_cursor
 from dalang.store.references import resolve
 from dalang.store.tables import execution_runs
 from dalang.wire import WORKFLOW_ID_PREFIX
 
 _runs = execution_runs.c
+_PLAIN = re.compile(r"true|false|null|-?(0|[1-9]\d{0,14})(\.\d{1,9})?", re.ASCII)
+"""Labels that may be meant as JSON values, not as texts."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ class Run(RunSummary):
 class RunFilter:
     """What a list is narrowed to; None and empty mean: any. ``text`` is a part of the plan's name, in any case.
 
+    ``labels`` are pairs that stand in the run's metadata, each as a text or as the JSON value that the text is.
     Runs below nodes are listed with ``parent_run_id``, or where ``children`` asks for all runs.
     """
 
@@ -126,6 +131,7 @@ class RunFilter:
     parent_run_id: UUID | None = None
     parent_node_id: str | None = None
     children: bool = True
+    labels: Sequence[tuple[str, str]] = ()
 
 
 _SUMMARY = [_runs[one.name] for one in fields(RunSummary)]
@@ -322,4 +328,10 @@ def _conditions(wanted: RunFilter) -> list[ColumnElement[bool]]:
         conditions.append(_runs.parent_run_id.is_(None))
     if wanted.parent_node_id is not None:
         conditions.append(_runs.parent_node_id == wanted.parent_node_id)
+    conditions += [_has_label(name, value) for name, value in wanted.labels]
     return conditions
+
+
+def _has_label(name: str, value: str) -> ColumnElement[bool]:
+    meant = [value, load_json(value)] if _PLAIN.fullmatch(value) else [value]
+    return or_(*(_runs.metadata.contains({name: one}) for one in meant))

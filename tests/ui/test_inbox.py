@@ -168,6 +168,32 @@ async def test_a_failure_asks_and_is_claimed_and_retried(stack: Stack, look: Loo
     assert run["nodeStatusCounts"] == {"SUCCESS": 1}
 
 
+async def test_a_task_is_decided_by_keyboard_alone(stack: Stack, look: Looking) -> None:
+    """From the list to the button, by tabulator and enter; the focus is seen all the way."""
+    title = f"Keys {uuid.uuid4().hex[:6]}"
+    task = await opened(stack, asking(title))
+    one = "document.activeElement"
+    stop = f"[{one}.textContent.trim(), getComputedStyle({one}).outlineStyle]"
+
+    async def tab_to(page: Page, name: str) -> None:
+        for _ in range(120):
+            await page.keyboard.press("Tab")
+            word, outline = await page.evaluate(stop)
+            if word == name:
+                assert outline != "none"
+                return
+        raise AssertionError(f"no tabulator stop is called {name}")
+
+    async with look("/ui/inbox?view=open") as page:
+        await tab_to(page, title)
+        await page.keyboard.press("Enter")
+        await page.wait_for_url(f"**/{task['taskId']}")
+        await tab_to(page, "Reject")
+        await page.keyboard.press("Enter")
+        await page.wait_for_url("**/ui/inbox")
+    assert (await decided(stack, task))["decision"]["action"] == "reject"
+
+
 async def test_who_may_not_decide_is_told_why(stack: Stack, look: Looking) -> None:
     """A viewer reads it; there is nothing to press."""
     task = await opened(stack, asking("Not yours"))

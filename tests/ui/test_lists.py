@@ -86,6 +86,18 @@ async def test_the_overview_counts_what_ended(look: Looking, many: None) -> None
         await shot(page, "overview")
 
 
+async def test_labels_are_found(stack: Stack) -> None:
+    """By the text or by the JSON value that it is, all of them; the same in REST and on the page."""
+    plan = {"name": "labelled", "nodes": [{"nodeId": "a", "type": "noop"}]}
+    run = await stack.execute(plan, metadata={"team": "payments", "urgent": True, "build": 7})
+    for query in ("team=payments", "urgent=true", "build=7"):
+        found = (await stack("GET", f"/orchestrator/runs?label={query}")).json()["items"]
+        assert [one["runId"] for one in found] == [run]
+    assert run in (await stack("GET", "/ui/runs?label=team=payments,build=7")).text
+    assert run not in (await stack("GET", "/ui/runs?label=team=payments,build=8")).text
+    assert (await stack("GET", "/orchestrator/runs?label=nothing")).status_code == 422
+
+
 async def test_many_runs_are_paused_and_cancelled_at_once(stack: Stack, look: Looking) -> None:
     """A run that begins appears by itself; what was chosen stays chosen, and is asked about before it is cancelled."""
     async with look("/ui/runs?q=waits") as page:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import re
 import uuid
 from enum import StrEnum
+from pathlib import Path
 
+import httpx
 import pytest
 from playwright.async_api import expect
 
+from dalang.api.app import create_app
 from dalang.api.ui import files, marks
 from dalang.api.ui.pages import NAVIGATION, OPERATIONS
+from dalang.settings import Settings
+from dalang.stack.ports import free_port
 from dalang.statuses import NodeStatus, RunStatus, TaskKind, TaskStatus
 from tests.ui.conftest import Looking, Stack, accessible, fits
 
@@ -44,6 +49,21 @@ async def test_errors_are_pages(stack: Stack, look: Looking) -> None:
     response = await stack("GET", "/ui/runs?cursor=nonsense")
     assert response.status_code == 422
     assert "<h1>" in response.text
+
+
+async def test_a_part_that_is_away_is_told_on_a_page(tmp_path: Path) -> None:
+    """Also when it is the database, without which nobody is known: what the page says needs nothing of it."""
+    nowhere = f"postgresql://nobody:secret@127.0.0.1:{free_port()}/none"
+    app = create_app(Settings(home=tmp_path, database_url=nowhere, temporal_address=f"127.0.0.1:{free_port()}"))
+    client = httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://pages.test", cookies={"dalang_session": "x"}
+    )
+    async with app.router.lifespan_context(app), client:
+        response = await client.get("/ui/runs")
+    assert response.status_code == 503
+    assert "A part of Dalang does not answer" in response.text
+    assert "secret" not in response.text
+    assert int(response.headers["retry-after"]) > 0
 
 
 async def test_who_is_not_signed_in_is_led_to_it_and_back(stack: Stack) -> None:
