@@ -125,7 +125,7 @@ def rounds(part: str, every: float) -> Round:
     """Return what a background loop, which begins now, is to tell of its rounds."""
     now = time.time()
     made = ROUNDS[part] = Round(part, every, now, None, now)
-    ROUND_AGE.labels(part).set_function(lambda: ROUNDS[part].age)
+    ROUND_AGE.labels(part).set_function(lambda: made.age)
     return made
 
 

@@ -30,7 +30,7 @@ from dalang.store.engine import system_transaction
 from dalang.store.measures import Gauge, gauges
 
 FRESH_SECONDS = 10.0
-"""So long what was measured in the tables is told again: many may read, and each count costs the database."""
+"""So long what was measured is told again: many may read, and each count costs the database."""
 _LOOPBACK = "127.0.0.1"
 _TRIES = 5
 
@@ -94,27 +94,24 @@ class Vitals:
 
     async def metrics(self, _request: Request) -> Response:
         """Everything in Prometheus' text format; what the database does not tell in time is left out."""
-        parts = await self._health.parts()
-        healthy = Gauge(
-            "dalang_healthy",
-            "Whether a part is well, as this process sees it.",
-            ("part",),
-            [((part.name,), float(part.state == "ok")) for part in parts],
-        )
-        measured = [healthy, *await self._tables()]
-        return Response(exposition(measured) + await self._sdk.text(), media_type=CONTENT_TYPE_LATEST)
-
-    async def _tables(self) -> Sequence[Gauge]:
         async with self._lock:
             if time.monotonic() - self._measured_at >= FRESH_SECONDS:
+                self._measured = [await self._healthy(), *await self._tables()]
                 self._measured_at = time.monotonic()
-                try:
-                    async with asyncio.timeout(CHECK_SECONDS), system_transaction(self._engine) as conn:
-                        self._measured = await gauges(conn, None)
-                except Exception as error:  # what is old must not look new
-                    logger.warning("the tables could not be measured: %s", type(error).__name__)
-                    self._measured = ()
-            return self._measured
+        return Response(exposition(self._measured) + await self._sdk.text(), media_type=CONTENT_TYPE_LATEST)
+
+    async def _healthy(self) -> Gauge:
+        parts = await self._health.parts()
+        samples = [((part.name,), float(part.state == "ok")) for part in parts]
+        return Gauge("dalang_healthy", "Whether a part is well, as this process sees it.", ("part",), samples)
+
+    async def _tables(self) -> Sequence[Gauge]:
+        try:
+            async with asyncio.timeout(CHECK_SECONDS), system_transaction(self._engine) as conn:
+                return await gauges(conn, None)
+        except Exception as error:  # what is old must not look new
+            logger.warning("the tables could not be measured: %s", type(error).__name__)
+            return ()
 
     async def live(self, _request: Request) -> Response:
         """Answer as long as the process does."""

@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,7 @@ class Watched:
     run_id: str
     outside: Outside
     worker: dict[str, str]
+    numbers: dict[str, float]
     api: dict[str, str]
     snapshot: dict[str, Any]
     health: dict[str, Any]
@@ -105,10 +106,12 @@ async def watched(servers: Servers, superuser: asyncpg.Connection) -> AsyncItera
                 assert sent.is_success, sent.text
                 await _until(client, f"/orchestrator/runs/{run_id}", "COMPLETED")
                 of_worker = f"http://127.0.0.1:{second}"
+                text = (await client.get(f"{of_worker}/metrics")).text
                 found = Watched(
                     run_id,
                     it,
-                    _families((await client.get(f"{of_worker}/metrics")).text),
+                    _families(text),
+                    dict(_numbers(text)),
                     _families((await client.get("/metrics")).text),
                     (await client.get("/orchestrator/metrics")).json(),
                     (await client.get(f"{of_worker}/health/ready")).json(),
@@ -205,6 +208,24 @@ def test_a_worker_tells_of_its_parts(watched: Watched) -> None:
     assert watched.live == 200
 
 
+def test_metrics_count_what_was_done(watched: Watched) -> None:
+    """By the second of the workers: one request, two nodes that ended, and what stands in the tables of all."""
+    expected = {
+        'dalang_activities_total{outcome="completed",type="http"}': 1,
+        'dalang_activity_seconds_count{type="http"}': 1,
+        'dalang_activities_in_flight{type="http"}': 0,
+        'dalang_events_recorded_total{type="PLAN_COMPLETED"}': 1,
+        'dalang_events_recorded_total{type="NODE_COMPLETED"}': 2,
+        'dalang_runs{status="COMPLETED",tenant="default"}': 1,
+        'dalang_usage_today{measure="nodes",tenant="default"}': 3,
+    }
+    assert {name: watched.numbers.get(name) for name in expected} == expected
+    stored = watched.numbers['dalang_flushes_total{outcome="stored"}']
+    assert stored == watched.numbers["dalang_flush_lag_seconds_count"] > 0
+    assert watched.numbers["dalang_flush_bytes_total"] > 100 * stored
+    assert not [name for name in watched.numbers if watched.run_id in name]
+
+
 def test_the_snapshot_is_axons(watched: Watched) -> None:
     """By its names."""
     numbers = watched.snapshot
@@ -216,6 +237,14 @@ def test_the_snapshot_is_axons(watched: Watched) -> None:
         "tasks_executed": 3,
         "tasks_retried": 1,
     }
+
+
+def _numbers(text: str) -> Iterator[tuple[str, float]]:
+    """Return every sample by its name and labels."""
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = ",".join(f'{name}="{value}"' for name, value in sorted(sample.labels.items()))
+            yield (f"{sample.name}{{{labels}}}" if labels else sample.name), sample.value
 
 
 def test_the_docs_list_every_metric(watched: Watched) -> None:
