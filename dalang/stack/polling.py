@@ -1,6 +1,7 @@
-"""Does a worker poll? Asked of Temporal itself, because a worker has no port; ``python -m dalang.stack.polling``.
+"""Does a worker poll? Asked of Temporal itself; ``python -m dalang.stack.polling``.
 
-That command is the health check of a worker's container: exit code 0 when a worker of this host polls.
+That command is a health check for workers that have no port for it (``vitals.py``): exit code 0 when a worker of this
+host polls.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def closed(required: Mapping[str, Any], **optional: Any) -> dict[str, Any]:
 TEXT, ANY, MANY = {"type": "string"}, {"type": "object"}, {"type": "array"}
 PROBE = closed(
     {},
-    httpGet=closed({"path": TEXT, "port": {"const": "http"}}),
+    httpGet=closed({"path": TEXT, "port": {"enum": ["http", "metrics"]}}),
     exec=closed({"command": {"type": "array", "items": TEXT}}),
     **{name: {"type": "integer", "minimum": 1} for name in ("periodSeconds", "timeoutSeconds", "failureThreshold")},
 )
