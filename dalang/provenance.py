@@ -136,7 +136,7 @@ class Provenance:
         self.revision, self.plan_digest = 1, about.plan_digest
         self.told = Telling(self._program(about.plan_digest), about)
         self._open: dict[str, Execution] = {}
-        self._count: dict[str, int] = {}
+        self._of_node: dict[str, list[Execution]] = {}
         self._inputs: dict[str, Candidates] = {}
         self._overrides: dict[str, dict[str, Source]] = {}
         self._kept: list[Happened] = []
@@ -162,9 +162,9 @@ class Provenance:
 
     def _begun(self, event: Happened, kind: str) -> Execution:
         name = str(event.node_id)
-        number = self._count[name] = self._count.get(name, 0) + 1
+        mine = self._of_node.setdefault(name, [])
         execution: Execution = {
-            "id": f"{name}@{number}",
+            "id": f"{name}@{len(mine) + 1}",
             "nodeId": name,
             "kind": kind,
             "status": str(event.data.get("status", "RUNNING")),
@@ -182,6 +182,7 @@ class Provenance:
                 execution["implementation"] = {
                     key: planned[key] for key in ("type", "coordinate", "digest") if key in planned
                 }
+        mine.append(execution)
         self.executions.append(execution)
         return execution
 
@@ -344,7 +345,7 @@ class Provenance:
 
     def _undoing(self, event: Happened) -> None:
         name = str(event.node_id)
-        undone = next((one for one in reversed(self.executions) if _is_undone(one, event)), None)
+        undone = next((one for one in reversed(self._of_node.get(name, ())) if _is_undone(one, event)), None)
         execution = self._open[name] = self._begun(event, "undo")
         execution["type"] = event.data.get("type", execution.get("type"))
         execution["undoes"] = None if undone is None else undone["id"]
@@ -352,8 +353,7 @@ class Provenance:
         node = self.told.program.index.get(name)
         sources = []
         if node is not None:
-            known = {"inputs": {}, "outputs": self.told.outputs.get(node, {})}
-            sources = undo_sources(self.told, node, execution["undoes"], inputs, known)
+            sources = undo_sources(self.told, node, execution["undoes"], inputs)
         execution["inputs"] = {"digest": digest_of(inputs), "sources": sources}
 
     def _undone(self, event: Happened) -> None:
@@ -427,8 +427,7 @@ class Provenance:
 
 
 def _is_undone(one: Execution, event: Happened) -> bool:
-    same = one["nodeId"] == event.node_id and one["kind"] in ("work", "kept")
-    return same and (one["kind"] == "kept" or one.get("generation", 0) == event.data.get("undoes", 0))
+    return one["kind"] == "kept" or (one["kind"] == "work" and one.get("generation", 0) == event.data.get("undoes", 0))
 
 
 def _part(body: Mapping[str, Any] | None, part: str) -> Any:

@@ -15,7 +15,7 @@ from dalang.dataflow import edge_values
 from dalang.expressions import Expression
 from dalang.plan import ERROR_PORT
 from dalang.program import Program
-from dalang.templates import compile_template
+from dalang.templates import Template, compile_template
 
 KINDS = {
     "literal": "the plan writes it",
@@ -63,9 +63,19 @@ def digest_of(value: Any) -> str | None:
     return str(body_reference(compact_json(value))["$ref"])
 
 
-def written(known: Known, value: Any, secrets: Mapping[str, Sequence[str]], node: int | None = None) -> list[Source]:
-    """Return the sources of what a plan writes: one for each expression and secret, and for each literal."""
-    template = compile_template(value)
+def written(
+    known: Known,
+    value: Any,
+    secrets: Mapping[str, Sequence[str]],
+    node: int | None = None,
+    template: Template | None = None,
+    undoes: int | None = None,
+) -> list[Source]:
+    """Return the sources of what a plan writes: one for each expression and secret, and for each literal.
+
+    ``template`` is that of ``value``, where it was compiled before; ``undoes`` the node whose undo it is for.
+    """
+    template = template or compile_template(value)
     expressions: dict[str, list[Expression]] = {}
     for place, expression in template.expressions if template is not None else ():
         expressions.setdefault(place, []).append(expression)
@@ -76,7 +86,7 @@ def written(known: Known, value: Any, secrets: Mapping[str, Sequence[str]], node
     while waiting:
         place, one = waiting.pop()
         if place in ends:
-            found.append(_computed(known, place, expressions.get(place, ()), secrets.get(place, ()), node))
+            found.append(_computed(known, place, expressions.get(place, ()), secrets.get(place, ()), node, undoes))
         elif isinstance(one, Mapping) and (place in above or not place):
             waiting += [(place + pointer(str(key)), item) for key, item in reversed(list(one.items()))]
         elif isinstance(one, list | tuple) and place in above:
@@ -87,12 +97,17 @@ def written(known: Known, value: Any, secrets: Mapping[str, Sequence[str]], node
 
 
 def _computed(
-    known: Known, place: str, expressions: Sequence[Expression], secrets: Sequence[str], node: int | None
+    known: Known,
+    place: str,
+    expressions: Sequence[Expression],
+    secrets: Sequence[str],
+    node: int | None,
+    undoes: int | None,
 ) -> Source:
     source: Source = {"pointer": place, "from": "expression" if expressions else "secret"}
     if expressions:
         source["expressions"] = [one.source for one in expressions]
-        source["reads"] = reads(known, expressions, node)
+        source["reads"] = reads(known, expressions, node, undoes)
     if secrets:
         source["secrets"] = list(secrets)
     return source
@@ -184,7 +199,7 @@ def input_candidates(known: Known, node: int, live: Iterable[tuple[int, bool]]) 
     program = known.program
     own = program.nodes[node]
     found = Candidates()
-    for source in written(known, own.get("inputs"), own.get("secrets", {}), node):
+    for source in written(known, own.get("inputs"), own.get("secrets", {}), node, program.inputs_template(node)):
         _add_written(found, source)
     for edge, certain in live:
         _add_edge(known, found, edge, certain, whole=program.container(node) is None)
@@ -242,20 +257,18 @@ def _add_edge(known: Known, found: Candidates, edge: int, certain: bool, whole: 
         found.add(key, [{"pointer": pointer(key), **base, **more}], value if whole else _UNKNOWN)
 
 
-def undo_sources(
-    known: Known, node: int, execution: str | None, inputs: Any, undone: Mapping[str, Any]
-) -> list[Source]:
-    """Return the sources of an undo's ``inputs``; ``undone`` are inputs and outputs of what it undoes."""
+def undo_sources(known: Known, node: int, execution: str | None, inputs: Any) -> list[Source]:
+    """Return the sources of an undo's ``inputs``; ``execution`` is what it undoes."""
     compensation = known.program.compensations.get(node, {})
     own = compensation.get("inputs")
     found = Candidates()
-    of = {} if execution is None else {"execution": execution}
     if own is not None:
-        for source in written(known, own, compensation.get("secrets", {}), node):
+        for source in written(known, own, compensation.get("secrets", {}), node, undoes=node):
             _add_written(found, source)
-    else:
-        for part in ("inputs", "outputs"):
-            values = undone.get(part)
-            for key in values if isinstance(values, Mapping) and not is_reference(values) else ():
-                found.add(key, [{"pointer": pointer(key), "from": "undone", "part": part, **of}])
-    return found.chosen(inputs, "operator" if own is not None else "undone")
+        return found.chosen(inputs, "operator")
+    outputs = known.outputs.get(node, {})
+    of = {} if execution is None else {"execution": execution}
+    for key in inputs if isinstance(inputs, Mapping) and not is_reference(inputs) else ():
+        part = "outputs" if key in outputs else "inputs"
+        found.add(key, [{"pointer": pointer(key), "from": "undone", "part": part, **of}])
+    return found.chosen(inputs, "undone")

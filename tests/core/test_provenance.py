@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from dalang.canonical import pointer
+from dalang.events import Begin, NodeFailed, NodeSucceeded, PlanRevised, RetryRequested, SkipRequested
 from dalang.expressions import compile as compile_expression
 from dalang.plan import Plan
 from dalang.program import Program
@@ -163,8 +164,6 @@ def test_what_people_changed_and_gave() -> None:
     plan = {"nodes": [{"nodeId": n, "type": "noop"} for n in "abc"], "failurePolicy": "pause"}
     edges = [{"sourceNodeId": "a", "targetNodeId": "b"}, {"sourceNodeId": "b", "targetNodeId": "c"}]
     program = program_of(Plan.model_validate({"name": "p", **plan, "edges": edges}))
-    from dalang.events import Begin, NodeFailed, NodeSucceeded, RetryRequested, SkipRequested
-
     run = Run(program, {}, {"id": "r1"})
     failure = {"type": "TOOL_ERROR", "message": "m"}
     for event in (
@@ -199,3 +198,62 @@ def test_what_cannot_be_known_is_said_to_be_uncertain() -> None:
         [Happened("0.1", "NODE_STARTED", "a", "", {}, {"inputs": {"x": 1}})]
     )
     assert sources(gone, "a@1")["/x"]["from"] == "unknown"
+
+
+def test_another_plan_in_mid_run_gives_other_sources() -> None:
+    """Edges that are new carry what had been put out before; executions say by which plan they began."""
+    first = {"nodes": [node("a"), node("b"), node("c")], "edges": [edge("a", "b"), edge("b", "c")]}
+    second = {
+        "nodes": [node("a"), node("b"), node("c", inputs={"own": 1}), node("d")],
+        "edges": [edge("a", "b"), edge("b", "c"), edge("a", "c", targetPort="of_a"), edge("c", "d")],
+    }
+    old, new = (program_of(Plan.model_validate({"name": "p", **one})) for one in (first, second))
+    run = Run(old, {}, {"id": "r1"})
+    run.apply(Begin(), 1)
+    run.due(1)
+    run.retain()
+    run.apply(NodeSucceeded("a", {"x": 1}), 1)
+    run.due(1)
+    run.apply(PlanRevised(new, "second", 1, operator="ann"), 1)
+    run.release()
+    for name in "bcd":
+        run.due(1)
+        run.apply(NodeSucceeded(name, {name: 2}), 1)
+    assert str(run.status) == "COMPLETED"
+    events = [
+        Happened(f"0.{fact['seq']}", fact["type"], fact.get("nodeId"), "", fact.get("data", {}), fact.get("body"))
+        for fact in run.facts
+    ]
+    found = Provenance(About("r1", {}, {"id": "r1"}, "first"), {"first": old, "second": new}.get).tell(events)
+    check(found, run)
+    assert {key: (one["from"], one.get("edgeId")) for key, one in sources(found, "c@1").items()} == {
+        "/own": ("literal", None),
+        "/of_a": ("edge", "ac"),
+        "/b": ("edge", "bc"),
+    }
+    assert [(one["id"], one["plan"], one["revision"]) for one in found.executions] == [
+        ("a@1", "first", 1),
+        ("b@1", "first", 1),
+        ("c@1", "second", 2),
+        ("d@1", "second", 2),
+    ]
+
+
+def test_an_undo_names_what_it_undoes() -> None:
+    """What its compensation reads, or, where it names nothing, inputs and outputs of what is undone."""
+    seat = node("seat", compensation={"type": "noop", "inputs": {"seat": "${outputs.seat}", "why": "failed"}})
+    card = node("card", inputs={"sum": 3}, compensation={"type": "noop"})
+    plan = {"nodes": [seat, card, node("last")], "edges": [edge("seat", "card"), edge("card", "last")]}
+    play = Play(program_of(plan), {"seat": {"seat": "12A"}, "card": {"receipt": "r"}, "last": {"type": "TOOL_ERROR"}})
+    found = told(play.run, play.program)
+    undos = [one for one in found.executions if one["kind"] == "undo"]
+    assert [(one["id"], one["undoes"], one["status"]) for one in undos] == [
+        ("card@2", "card@1", "COMPENSATED"),
+        ("seat@2", "seat@1", "COMPENSATED"),
+    ]
+    kinds = {key: (one["from"], one.get("part")) for key, one in sources(found, "card@2").items()}
+    assert kinds == {"/sum": ("undone", "inputs"), "/seat": ("undone", "inputs"), "/receipt": ("undone", "outputs")}
+    assert {key: one["from"] for key, one in sources(found, "seat@2").items()} == {
+        "/seat": "expression",
+        "/why": "literal",
+    }
