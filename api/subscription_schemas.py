@@ -29,6 +29,7 @@ _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _SUBJECT = re.compile(r"[A-Za-z0-9_-]{1,100}(\.[A-Za-z0-9_-]{1,100}){0,9}")
 
 Kind = Literal["webhook", "kafka", "nats"]
+Format = Literal["cloudevents", "openlineage"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 EventIdText = Annotated[str, Field(max_length=100, description="`runId/epoch/seq`.")]
 
@@ -63,6 +64,7 @@ class SubscriptionRequest(RequestModel):
     kind: Kind = WEBHOOK  # type: ignore[assignment]  # a constant of the store
     description: Text = ""
     url: str | None = Field(None, max_length=2_000, description="Where a webhook is sent to.")
+    format: Format = Field("cloudevents", description="Of a webhook; `openlineage` for Marquez and the like.")
     topic: str | None = Field(None, description=f"Of kind `kafka`; default `{TOPIC}`.")
     subject: str | None = Field(None, description=f"Of kind `nats`: what subjects begin with; default `{SUBJECT}`.")
     all_tenants: bool = Field(False, description="Of kind `kafka` or `nats`: events of all tenants.")
@@ -99,6 +101,8 @@ class SubscriptionRequest(RequestModel):
         wanted = {WEBHOOK: "url", KAFKA: "topic", NATS: "subject"}[self.kind]
         if given - {wanted} or (self.kind == WEBHOOK and not given):
             raise ValueError(f"a subscription of kind {self.kind} has a {wanted}, and no other target")
+        if self.kind != WEBHOOK and self.format != "cloudevents":
+            raise ValueError("only webhooks are told in other formats than cloudevents")
         if self.kind == WEBHOOK and self.all_tenants:
             raise ValueError("a webhook is told of one tenant only")
         if self.topic is not None and not _TOPIC.fullmatch(self.topic):
@@ -110,7 +114,7 @@ class SubscriptionRequest(RequestModel):
     def wanted(self) -> Wanted:
         """Return what is to be stored."""
         targets: dict[str, dict[str, Any]] = {
-            WEBHOOK: {"url": self.url},
+            WEBHOOK: {"url": self.url} if self.format == "cloudevents" else {"url": self.url, "format": self.format},
             KAFKA: {"topic": self.topic or TOPIC},
             NATS: {"subject": self.subject or SUBJECT},
         }
@@ -273,6 +277,7 @@ class SubscriptionItem(Answer):
     kind: Kind
     description: str
     url: str | None = None
+    format: Format = "cloudevents"
     topic: str | None = None
     subject: str | None = None
     all_tenants: bool

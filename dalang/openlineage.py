@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dalang import __version__
+from dalang.cloud_events import PING
 from dalang.event_types import EventType
 
 SCHEMA_URL = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
@@ -69,6 +70,27 @@ def lineage_event(event: Mapping[str, Any], run: Mapping[str, Any], feeding: Seq
         "inputs": [{"namespace": namespace, "name": f"{plan}.{one}.outputs"} for one in feeding],
         "outputs": [{"namespace": namespace, "name": f"{name}.outputs"}] if written else [],
     }
+
+
+def of_cloud_event(event: Mapping[str, Any]) -> Json | None:
+    """Return the RunEvent for one of our CloudEvents, or None where there is none; for the trial, one of no run."""
+    data = event["data"]
+    if event["type"] == PING:
+        ping = {"id": event["id"], "type": EventType.PLAN_STARTED, "at": event["time"]}
+        made = lineage_event(ping, {"runId": _uuid(event["id"]), "tenantId": event["tenant"], "planName": "ping"})
+        return None if made is None else {**made, "eventType": "OTHER"}
+    run = {"runId": data["runId"], "tenantId": event["tenant"], "planName": data["planName"]}
+    told = {
+        "id": f"{data['epoch']}.{data['seq']}",
+        "type": event["type"],
+        "nodeId": data["nodeId"],
+        "at": event["time"],
+    }
+    return lineage_event({**told, "data": data.get("details"), "body": data.get("payload")}, run)
+
+
+def _uuid(text: str) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, text))
 
 
 def node_run_id(run_id: str, node_id: str) -> str:

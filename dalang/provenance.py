@@ -427,7 +427,9 @@ class Provenance:
 
 
 def _is_undone(one: Execution, event: Happened) -> bool:
-    return one["kind"] == "kept" or (one["kind"] == "work" and one.get("generation", 0) == event.data.get("undoes", 0))
+    return bool(one["kind"] == "kept") or (
+        one["kind"] == "work" and one.get("generation", 0) == event.data.get("undoes", 0)
+    )
 
 
 def _part(body: Mapping[str, Any] | None, part: str) -> Any:

@@ -1,5 +1,7 @@
 """Webhooks: one POST per event, a CloudEvent in structured mode, signed by the conventions of Standard Webhooks.
 
+With the format ``openlineage`` it is a RunEvent instead, and events that have none are not sent.
+
 Any 2xx takes the event; everything else, silence for too long included, does not. Redirects are not followed. 410 says
 that nothing more is wanted; 429 and 503 may say with Retry-After when to come again. What a receiver answers beyond its
 status is not kept: it is a stranger's text.
@@ -19,7 +21,9 @@ import httpx
 
 from dalang import __version__
 from dalang.activities.egress import EgressRefused, refusal_within
+from dalang.canonical import compact_json
 from dalang.cloud_events import MEDIA_TYPE, CloudEvent, encode
+from dalang.openlineage import of_cloud_event
 from dalang.publishing.target import Failure, Sent
 from dalang.secret_references import SCHEME
 from dalang.store.subscriptions import Subscription, valid_secrets
@@ -55,12 +59,17 @@ class Webhooks:
             await self._made.aclose()
 
     async def _post(self, subscription: Subscription, event: CloudEvent) -> Failure | None:
-        body = encode(event)
+        body, media_type = encode(event), MEDIA_TYPE
+        if subscription.target.get("format") == "openlineage":
+            lineage = of_cloud_event(event)
+            if lineage is None:
+                return None  # nothing of it is told in that form
+            body, media_type = compact_json(lineage), "application/json"
         now = datetime.now(UTC)
         try:
             valid = [self._secret(subscription, one["secret"]) for one in valid_secrets(subscription.secrets, now)]
             headers = {
-                "Content-Type": f"{MEDIA_TYPE}; charset=utf-8",
+                "Content-Type": f"{media_type}; charset=utf-8",
                 "User-Agent": f"Dalang/{__version__}",
                 **signed_headers(valid, event["id"], int(now.timestamp()), body),
             }

@@ -31,7 +31,7 @@ _dead = event_dead_letters.c
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What a subscription is made of. Durations are milliseconds; ``target`` is {url}, {topic} or {subject}."""
+    """What a subscription is made of. Durations are milliseconds; ``target`` is {url, format}, {topic} or {subject}."""
 
     name: str
     kind: str

@@ -77,6 +77,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"name": "x", "url": "http://127.0.0.1/", "secret": "whsec_c2hvcnQ="}, "/secret"),
     ({"name": "x", "url": "http://127.0.0.1/", "topic": "t"}, ""),
     ({"name": "x", "url": "http://127.0.0.1/", "allTenants": True}, ""),
+    ({"name": "x", "url": "http://127.0.0.1/", "format": "xml"}, "/format"),
+    ({"name": "x", "kind": "kafka", "format": "openlineage"}, ""),
     ({"name": "x", "url": "http://127.0.0.1/", "retry": {"maxAttempts": 0}}, "/retry/maxAttempts"),
     ({"name": "x", "url": "http://127.0.0.1/", "since": "2999-01-01T00:00:00Z"}, "/since"),
     ({"name": "x", "kind": "nats", "subject": "a.>"}, ""),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import Awaitable, Callable
 
 import httpx
+import jsonschema
 import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 
@@ -22,6 +24,7 @@ from dalang.webhook_signatures import new_secret
 from tests.harness import PATIENCE, ROOT
 from tests.publishing.kit import SOURCE, Site, numbers
 from tests.publishing.receiver import Received, Receiver, status
+from tests.store.world import fact
 
 Receiving = Callable[..., Awaitable[Receiver]]
 
@@ -307,3 +310,33 @@ async def test_only_what_is_wanted(site: Site, receiving: Receiving) -> None:
     assert [one.number for one in by_filter.taken] == [(str(run.run_id), 0, 3)]
     assert "payload" not in by_filter.taken[0].event["data"]
     assert of_other.got == []
+
+
+async def test_marquez_is_told_in_its_own_form(site: Site, receiving: Receiving) -> None:
+    """With the format openlineage: a RunEvent for what begins and ends, and nothing for the rest."""
+    schema = json.loads((ROOT / "tests/schemas/openlineage.json").read_text())
+    receiver = await receiving()
+    target = {"url": receiver.url, "format": "openlineage"}
+    subscription = await site.subscribe(receiver.url, target=target, payloads=True)
+    async with site.publishing():
+        run = await site.world.run()
+        facts = [
+            fact(1, "PLAN_VALIDATED", None),
+            fact(2, "PLAN_STARTED", None),
+            fact(3, "NODE_STARTED", "a"),
+            fact(4, "NODE_FAILED", "a", {"error": {"message": "it broke"}}),
+        ]
+        await site.world.flush(run, facts, {"epoch": 0, "seq": 0, "hash": ""})
+        got = await receiver.until(3)
+        await site.settled(subscription)
+    events = [json.loads(one.body) for one in got]
+    for event in events:
+        jsonschema.validate(event, schema)
+    assert [(one["eventType"], one["job"]["name"]) for one in events] == [
+        ("START", "deploy"),
+        ("START", "deploy.a"),
+        ("FAIL", "deploy.a"),
+    ]
+    assert events[0]["run"]["runId"] == str(run.run_id)
+    assert events[2]["run"]["facets"]["errorMessage"]["message"] == "it broke"
+    assert got[0].headers["content-type"].startswith("application/json")
