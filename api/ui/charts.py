@@ -43,7 +43,8 @@ def bars(found: Sequence[Counter[str]], since: datetime, step: timedelta, form: 
     sums = sum(found, Counter())
     told = ", ".join(f"{sums[one]} {RUN_MARKS[one].word.lower()}" for one in _ORDER)
     return Markup(
-        '<svg class="chart over-time" xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{}" viewBox="0 0 {} {}">{}</svg>'
+        '<svg class="chart over-time" xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{}" '
+        'viewBox="0 0 {} {}">{}</svg>'
     ).format(f"Runs that ended: {told}", _WIDTH, _HEIGHT, Markup().join(parts))
 
 

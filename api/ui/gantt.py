@@ -32,7 +32,7 @@ def gantt(trace: Mapping[str, Any], names: Mapping[str, str]) -> Markup:
         parts.append(_bar(row, one, length, one["nodeId"] in critical, names.get(one["nodeId"], one["nodeId"])))
     label = f"Rehearsal of {len(rows)} nodes in {duration(length / 1000)}"
     return Markup(
-        '<svg class="chart gantt" xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{}" '
+        '<svg class="chart rehearsed" xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{}" '
         'viewBox="0 0 {} {}" width="{}" height="{}">{}</svg>'
     ).format(label, _LEFT + _WIDTH + _RIGHT, height, _LEFT + _WIDTH + _RIGHT, height, Markup().join(parts))
 

@@ -73,8 +73,8 @@ async def test_a_rehearsal_is_a_picture(stack: Stack, look: Looking) -> None:
     address = f"/ui/plans/{stored['planId']}/rehearsal?runs=20&assumed="
     assumed = "nodes: {design: {duration: 'uniform(1h, 2h)', failures: {rate: 0.3, type: NETWORK_ERROR}}}"
     async with look(address + assumed, dark=True) as page:
-        await expect(page.locator(".gantt .critical").first).to_contain_text("design")
-        await expect(page.locator(".gantt")).to_contain_text("design")
+        await expect(page.locator(".rehearsed .critical").first).to_contain_text("design")
+        await expect(page.locator(".rehearsed")).to_contain_text("design")
         await accessible(page)
         await shot(page, "rehearsal")
         await page.goto(address + "nodes: {nobody: {duration: 1h}}")
