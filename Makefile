@@ -6,10 +6,11 @@ JOBS ?= 3
 PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
+BASE := $(VENV)/.base
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up check test soak clean
+.PHONY: help venv demo up check test pytest soak clean
 
 help:
 	@echo "make demo    run an example plan on a real stack (Temporal, PostgreSQL, worker, API), then stop it"
@@ -21,16 +22,21 @@ help:
 
 venv: $(STAMP)
 
+# What the demo needs; the tools and the optional libraries of `venv` take four times as long.
 # Build requirements come first and from the constraints too: pip's isolated builds would take the newest.
-$(STAMP): pyproject.toml constraints.txt
+$(BASE): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Dalang needs Python 3.11 or later, $(PYTHON) is older: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt hatchling editables
+	$(BIN)/python -m pip install --quiet --no-build-isolation -c constraints.txt -e .
+	@touch $(BASE)
+
+$(STAMP): $(BASE)
 	$(BIN)/python -m pip install --quiet --no-build-isolation -c constraints.txt -e '.[dev]'
 	@touch $(STAMP)
 
-demo: venv
+demo: $(BASE)
 	$(BIN)/dalang demo
 
 up: venv
@@ -43,8 +49,12 @@ check: venv
 	$(BIN)/lint-imports
 
 # The real OPA is said to be for Python 3.14 and works on older ones; where it cannot be had, its tests are skipped.
-test: check
+# The checks compute on one core for half a minute, the tests have the rest of the machine meanwhile.
+test: venv
 	-@$(BIN)/python -m pip install --quiet --no-deps --ignore-requires-python opa-golib-python-bindings==0.4.4 2>/dev/null
+	@$(MAKE) --no-print-directory -j2 check pytest
+
+pytest: venv
 	$(BIN)/python -m pytest -n $(JOBS) --maxschedchunk 8 -m "not soak" $(PYTEST_ARGS)
 
 soak: venv

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import uuid
@@ -17,9 +18,17 @@ from dalang.stack.postgres import drop_database
 from tests import harness
 from tests.harness import LOOPBACK_ALLOWED, Database, Servers
 
+THRESHOLDS = gc.get_threshold()
+
 
 def pytest_configure(config: pytest.Config) -> None:
     harness.prepare(config)
+    gc.set_threshold(50_000)  # what is collected stays: looking through it for garbage takes a third of the time
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    gc.freeze()
+    gc.set_threshold(*THRESHOLDS)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -94,8 +94,9 @@ def test_scripts_parse(script: Path) -> None:
 
 
 def test_a_second_make_venv_does_nothing(tmp_path: Path) -> None:
-    """The stamp is newer than what it depends on."""
-    (tmp_path / ".installed").touch()
+    """The stamps are newer than what they depend on."""
+    for stamp in (".base", ".installed"):
+        (tmp_path / stamp).touch()
     done = subprocess.run(["make", "-q", "venv", f"VENV={tmp_path}"], cwd=ROOT, check=False)
     assert done.returncode == 0
 
