@@ -61,6 +61,12 @@ def is_by(tenant_id: str, path: Mapping[str, Any]) -> None:
     tracing.describe()
 
 
+def is_about(run_id: str) -> None:
+    """Say which run a request is about that does not name it in its address."""
+    tell(run=run_id)
+    tracing.describe()
+
+
 def route_of(scope: Scope) -> str:
     """Return the template of the request's address: addresses themselves would be without number."""
     return getattr(scope.get("route"), "path", None) or NO_ROUTE

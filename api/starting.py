@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from dalang.api.auth import Principal
+from dalang.api.observing import is_about
 from dalang.api.schemas import ExecutePlanRequest
 from dalang.api.services import Services
 from dalang.embedding import with_stored_plans
@@ -74,6 +75,7 @@ async def begin(
     )
     async with asyncio.timeout(ACCEPT_SECONDS):
         run = await it.launcher.accept(new, inline, prepared.inner, who.roles)
+    is_about(str(run.run_id))
     is_new = run.run_id == new.run_id
     try:
         # Of a key that was used before: what was made then may have been left without a workflow.

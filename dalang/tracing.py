@@ -186,6 +186,11 @@ def inject(headers: MutableMapping[str, str]) -> None:
         _Process.propagator.inject(headers)
 
 
+async def on_request(request: Any) -> None:
+    """Give a request its trace: for ``event_hooks`` of clients that are not made by ``activities/egress.py``."""
+    inject(request.headers)
+
+
 def traceparent() -> str | None:
     """Return the W3C ``traceparent`` of what is traced here."""
     headers: dict[str, str] = {}

@@ -59,7 +59,7 @@ class Providers:
     def _pool(self) -> httpx2.AsyncClient:
         if self._client is None:
             self._client = httpx2.AsyncClient(
-                timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS), event_hooks={"request": [_traced]}
+                timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS), event_hooks={"request": [tracing.on_request]}
             )
         return self._client
 
@@ -67,7 +67,3 @@ class Providers:
 def _provider(name: str, named: NamedModel, key: str | None) -> Provider[Any]:
     given = {"api_key": key, "base_url": named.base_url}
     return infer_provider_class(name)(**{option: value for option, value in given.items() if value is not None})
-
-
-async def _traced(request: httpx2.Request) -> None:
-    tracing.inject(request.headers)

@@ -26,7 +26,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import ElicitResult, Implementation, Tool
 from pydantic import ValidationError
 
-from dalang import __version__
+from dalang import __version__, tracing
 from dalang.activities.egress import http_client, refusal_within
 from dalang.activities.mcp import results
 from dalang.activities.mcp.servers import Server
@@ -216,7 +216,9 @@ class Call:
         timeout = httpx.Timeout(None, connect=10.0)
         # What the operator named he has chosen; an address of a plan is under his rules.
         return (
-            httpx.AsyncClient(timeout=timeout, trust_env=False, verify=trusted())
+            httpx.AsyncClient(
+                timeout=timeout, trust_env=False, verify=trusted(), event_hooks={"request": [tracing.on_request]}
+            )
             if self.trusted
             else http_client(timeout=timeout, cookies={})
         )

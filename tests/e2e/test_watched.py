@@ -172,6 +172,7 @@ def test_spans_tell_what_they_are_about(watched: Watched) -> None:
     assert [one.attributes["error.type"] for one in failed] == ["NETWORK_ERROR"]
     assert {one.attributes["http.response.status_code"] for one in watched.spans("GET")} == {200, 503}
     (request,) = watched.spans("POST /orchestrator/execute")
+    assert request.attributes["dalang.run_id"] == watched.run_id
     assert (request.service, request.attributes["http.response.status_code"]) == ("dalang-api", 202)
     assert {one.service for one in attempts} == {"dalang-worker"}
     assert SECRET not in repr(watched.outside.spans)
@@ -197,6 +198,7 @@ def test_every_line_is_an_object_with_fields(watched: Watched) -> None:
         202,
     )
     assert asked["request"]
+    assert asked["run"] == watched.run_id
     assert any(line.get("run") == watched.run_id for line in api)
     assert not [line for line in api if line.get("route") == "/health/ready"]
 
