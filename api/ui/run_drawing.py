@@ -18,7 +18,7 @@ from dalang.svg import HUES, MARGIN, Drawing
 from dalang.svg_text import num, xml
 
 HEIGHT = 62
-LEAST_WIDTH = 176.0
+LEAST_WIDTH = 204.0
 BAR_HEIGHT = 5
 CULLED_FROM = 300
 """Of a picture with more boxes a browser lays out only those that are seen; the script says which."""

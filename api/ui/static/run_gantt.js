@@ -8,7 +8,7 @@ const WORDS = { waiting: "Waiting for a slot", queued: "Queued", running: "Runni
 const root = document.getElementById("gantt");
 const rows = document.getElementById("gantt-rows");
 const over = document.body.dataset.over === "true";
-let data, shown = [], perMs = null, at = -1, offset = 0;
+let data, shown = [], perMs = null, at = -1, offset = 0, fitted = true;
 
 const names = () => (rows.clientWidth < 560 ? 120 : 230);
 const now = () => data.end ?? Date.now() - data.start + offset;
@@ -18,10 +18,8 @@ const room = () => Math.max(rows.clientWidth - names() - 24, 100);
 async function ask() {
   const answer = await fetch(root.dataset.bars).catch(() => null);
   if (!answer?.ok) { if (!data) rows.innerHTML = '<p class="note bad">The bars could not be read. Load the page again.</p>'; return; }
-  const fitted = !data || perMs === null || Math.abs(perMs - room() / length()) < perMs * 0.02;
   data = await answer.json();
   offset = data.start + data.now - Date.now();
-  if (fitted) perMs = room() / (length() * 1.02);
   choose();
 }
 
@@ -48,6 +46,7 @@ function made(name, attributes, text) {
 
 let space, axis, bars, labels;
 function frame() {
+  if (fitted || perMs === null) perMs = room() / (length() * 1.02);
   if (!shown.length) { rows.innerHTML = '<div class="empty"><p class="title">Nothing has happened yet</p></div>'; space = null; return; }
   if (!space) {
     rows.replaceChildren();
@@ -137,6 +136,7 @@ function failure(x, y) {
 function zoom(by, x = rows.clientWidth / 2) {
   const t = (rows.scrollLeft + x - names()) / perMs;
   const least = room() / (length() * 1.02);
+  fitted = !by || perMs * by <= least;
   perMs = by ? Math.min(Math.max(perMs * by, least), Math.max(5, least)) : least;
   frame();
   rows.scrollLeft = t * perMs + names() - x;

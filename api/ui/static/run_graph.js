@@ -102,7 +102,6 @@ document.addEventListener("run:event", ({ detail: event }) => {
     highlightSoon();
   }
   if (panel.shown && (panel.shown.kind === "group" || panel.shown.id === event.nodeId || !event.nodeId)) panelSoon();
-  if (document.getElementById("follow")?.checked && event.nodeId) { const box = picture.boxOfNode(event.nodeId); if (box) view.reveal(box.element); }
 });
 document.addEventListener("run:back", () => askState());
 document.addEventListener("run:head", (event) => { if (["COMPLETED", "FAILED", "CANCELLED"].includes(event.detail)) { stateSoon(); highlightSoon(); panelSoon(); } });

@@ -17,6 +17,9 @@ export function told(ms) {
   return units.slice(first, first + 2).filter(([count]) => count).map(([count, unit]) => `${count} ${unit}`).join(" ");
 }
 
+/** The same with its largest unit only, for where there is little room. */
+const briefly = (ms) => (ms < 60_000 ? told(ms) : told(ms).split(" ").slice(0, 2).join(" "));
+
 export class Picture {
   constructor(canvas, data) {
     this.canvas = canvas;
@@ -128,7 +131,7 @@ export class Picture {
     const at = box.nodes[0];
     const [began, ended, attempt] = this.past ? [] : this.times[at] ?? [];
     const tries = this.attempts[at] ?? attempt ?? 0;
-    const long = began === undefined || UNDO.has(box.status) ? "" : ended ? told(ended - began) : WORKS.has(box.status) ? told(Date.now() - began) : "";
+    const long = began === undefined || UNDO.has(box.status) ? "" : ended ? (ended > began || box.status !== "CANCELLED" ? briefly(ended - began) : "") : WORKS.has(box.status) ? briefly(Date.now() - began) : "";
     const text = [tries > 1 ? `×${tries}` : "", long].filter(Boolean).join(" · ");
     if (extra.textContent !== text) extra.textContent = text;
   }
