@@ -124,6 +124,8 @@ class Drawing:
     height = HEIGHT
     slot = 16.0
     """The gap between boxes of a layer, where layers are columns."""
+    broad = 1_600
+    """What is broader than this is drawn downwards, where that is narrower."""
 
     def __init__(self, picture: Picture) -> None:
         self.picture = picture
@@ -157,7 +159,7 @@ class Drawing:
         for layer, width in zip(self.layers, self.widths, strict=True):
             columns[layer] = max(columns.get(layer, 0), width + 70)
         across = sum(columns.values())
-        return across > 1_600 and max(rows, default=0) < across
+        return across > self.broad and max(rows, default=0) < across
 
     def _main_axis(self) -> tuple[list[float], list[float], float]:
         """Return where each layer starts and ends along the main axis, and the size of the whole along it."""

@@ -66,6 +66,7 @@ class LiveDrawing(Drawing):
 
     height = HEIGHT
     slot = 20.0
+    broad = 2_200
 
     def __init__(self, picture: Picture, nodes: Changes | None = None, edges: Changes | None = None) -> None:
         self.node_changes, self.edge_changes = nodes or {}, edges or {}

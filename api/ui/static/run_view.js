@@ -64,7 +64,7 @@ export class View {
   }
 
   #height() {
-    const room = Math.max(280, window.innerHeight - this.canvas.getBoundingClientRect().top - window.scrollY - 90);
+    const room = Math.max(Math.min(440, window.innerHeight * 0.55), window.innerHeight - this.canvas.getBoundingClientRect().top - window.scrollY - 90);
     const scale = Math.min(1, this.canvas.clientWidth / this.size.width);
     this.canvas.style.height = `${Math.max(Math.min(room, Math.max(this.size.height * Math.max(scale, READABLE), 260)), 260)}px`;
   }
