@@ -176,11 +176,15 @@ async def look(browser: Browser, stack: Stack) -> AsyncIterator[Looking]:
 _AXE = (importlib.resources.files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
 
 
-async def accessible(page: Page) -> None:
-    """Check the page as it is now against WCAG 2.2 AA; a script of the devtools is not subject to the page's CSP."""
+async def accessible(page: Page, *, contrast: bool = False) -> None:
+    """Check the page as it is now against WCAG 2.2 AA, or its ``contrast`` alone: all that other colours change.
+
+    A script of the devtools is not subject to the page's Content-Security-Policy.
+    """
     if not await page.evaluate("typeof axe !== 'undefined'"):
         await page.evaluate(_AXE)
-    options = {"runOnly": {"type": "tag", "values": RULES}, "resultTypes": ["violations"]}
+    only = {"type": "rule", "values": ["color-contrast"]} if contrast else {"type": "tag", "values": RULES}
+    options = {"runOnly": only, "resultTypes": ["violations"]}
     found = await page.evaluate("options => axe.run(document, options)", options)
     told = [
         f"{one['id']}: {one['help']}: " + "; ".join(f"{node['html'][:160]}" for node in one["nodes"][:5])

@@ -86,6 +86,19 @@ async def test_the_overview_counts_what_ended(look: Looking, many: None) -> None
         await shot(page, "overview")
 
 
+async def test_a_list_says_that_it_may_be_old(stack: Stack, look: Looking) -> None:
+    """While the server is away; what was missed is there as soon as it is back."""
+    async with look(None) as page:
+        await page.route("**/ui/live/**", lambda route: route.abort())
+        await page.goto("/ui/runs")
+        await expect(page.locator("#away")).to_be_visible()
+        await accessible(page, contrast=True)
+        run = await stack.execute({"name": "meanwhile", "nodes": [{"nodeId": "a", "type": "noop"}]})
+        await page.unroute("**/ui/live/**")
+        await expect(page.locator("#away")).to_be_hidden()
+        await expect(page.locator(f"[data-key='{run}']")).to_be_visible()
+
+
 async def test_labels_are_found(stack: Stack) -> None:
     """By the text or by the JSON value that it is, all of them; the same in REST and on the page."""
     plan = {"name": "labelled", "nodes": [{"nodeId": "a", "type": "noop"}]}

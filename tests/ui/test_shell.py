@@ -122,7 +122,7 @@ async def test_every_page_is_accessible_while_there_is_nothing(look: Looking) ->
             await expect(page.locator("nav [aria-current=page]")).to_contain_text(entry.title)
             await accessible(page)
             await page.emulate_media(color_scheme="light")
-            await accessible(page)
+            await accessible(page, contrast=True)
             await page.set_viewport_size({"width": 390, "height": 844})
             await fits(page)
             await page.set_viewport_size({"width": 1440, "height": 900})

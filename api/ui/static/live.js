@@ -64,14 +64,22 @@ export async function refresh() {
 }
 document.addEventListener("dalang:changed", refresh);
 
-const topic = document.body.dataset.topic;
-if (topic) {
-  let seen;
-  hear(`/ui/live/${topic}`, { changed: (version) => { if (seen !== undefined && seen !== version && !document.hidden) refresh(); seen = version; } }, {
-    lost: () => document.body.classList.add("away"),
-    back: () => { document.body.classList.remove("away"); refresh(); },
+// A tab that nobody looks at hears nothing: a browser has six connections to a server for all its tabs together.
+const { topic } = document.body.dataset;
+let seen, stop;
+function listen() {
+  stop ??= hear(`/ui/live/${topic}`, { changed: (version) => { if (seen !== undefined && seen !== version) refresh(); seen = version; } }, {
+    lost: () => { document.getElementById("away").hidden = false; },
+    back: () => { document.getElementById("away").hidden = true; refresh(); },
   });
-  document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+}
+if (topic) {
+  if (!document.hidden) listen();
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) { stop?.(); stop = undefined; return; }
+    listen();
+    refresh();
+  });
 }
 const every = Number(document.body.dataset.every ?? 0);
 if (every) setInterval(() => { if (!document.hidden && !document.querySelector("dialog[open]")) refresh(); }, every * 1000);
