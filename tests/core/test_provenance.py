@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from random import Random
 from typing import Any
 
-import pytest
-
 from dalang.canonical import pointer
 from dalang.events import Begin, NodeFailed, NodeSucceeded, PlanRevised, RetryRequested, SkipRequested
 from dalang.expressions import compile as compile_expression
@@ -21,6 +19,7 @@ from tests.core.driven import Driven, edge, node
 from tests.core.random_runs import chance, random_plan
 from tests.core.test_revival import Play, program_of, random_answers, redriven
 from tests.core.test_run_properties import INPUTS, Game
+from tests.effort import tries
 
 
 def told(run: Run, program: Program, inputs: Any = None, **more: Any) -> Provenance:
@@ -33,10 +32,9 @@ def told(run: Run, program: Program, inputs: Any = None, **more: Any) -> Provena
     return Provenance(about, {"first": program}.get).tell(events)
 
 
-@pytest.mark.parametrize("first", [0, 60])
-def test_every_input_of_every_execution_has_the_source_that_it_had(first: int) -> None:
+def test_every_input_of_every_execution_has_the_source_that_it_had() -> None:
     """Random plans, played in any order with pauses, skips and cancels: all is explained, and values agree."""
-    for seed in range(first, first + 60):
+    for seed in range(tries(60)):
         game = Game(Random(seed))
         game.play(checks=False)
         found = told(game.run, game.program)
@@ -48,7 +46,7 @@ def test_every_input_of_every_execution_has_the_source_that_it_had(first: int) -
 def test_every_input_of_a_redrive_has_a_source() -> None:
     """What was kept is lit again, and what runs again with recorded inputs is explained all the same."""
     seen = 0
-    for seed in range(60):
+    for seed in range(tries(40)):
         rnd = Random(seed)
         plan = random_plan(rnd)
         program = program_of(plan)
@@ -63,7 +61,7 @@ def test_every_input_of_a_redrive_has_a_source() -> None:
         assert all(one["keptFrom"] == "r0" for one in kept)
         assert {one["nodeId"] for one in kept}.isdisjoint(step.node_id for step in new.starts)
         seen += len(kept)
-    assert seen > 50
+    assert seen > 30
 
 
 def check(found: Provenance, run: Run) -> None:

@@ -113,6 +113,32 @@ NOT_RUN = {
         "dalang run examples/http.yaml --input item=lamp",
         "needs the service on its port; tests/docs/test_examples.py runs it",
     ),
+    ("docs/backup.md", "# 1. Workers and API servers are stopped: nothing may write meanwhile.", "needs a production"),
+    ("docs/backup.md", 'pg_dump --format=custom --file=dalang.dump "$OWNER_URL"', "needs a production"),
+    (
+        "docs/changing-the-workflow.md",
+        "export DALANG_WORKER_DEPLOYMENT=dalang DALANG_BUILD_ID=2026-11-22.1",
+        "needs versioned workers",
+    ),
+    (
+        "docs/kubernetes.md",
+        "docker build -t registry.example.org/dalang:0.1.0 . && docker push registry.example.org/dalang:0.1.0",
+        "needs a cluster",
+    ),
+    ("docs/observability.md", "pip install 'dalang[otel]'", "needs a collector"),
+    (
+        "docs/provenance.md",
+        "dalang subscriptions create marquez --url https://marquez.example.org/api/v1/lineage --format openlineage",
+        "needs a receiver",
+    ),
+    ("docs/provenance.md", "publish@1 SUCCESS  noop, build 0.1.0", "what it says"),
+    (
+        "docs/temporal-cloud.md",
+        "export DALANG_TEMPORAL_PROFILE=cloud DALANG_TEMPORAL_CONFIG_FILE=$PWD/temporal.toml",
+        "needs Temporal Cloud",
+    ),
+    ("docs/benchmarks.md", "python benchmarks/pictures.py --browser", "measures for half a minute"),
+    ("docs/benchmarks.md", "python benchmarks/watching.py", "measures for minutes"),
 }
 """Blocks that no test runs: file, first line, reason."""
 
