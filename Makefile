@@ -10,13 +10,14 @@ BASE := $(VENV)/.base
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up check test pytest soak clean
+.PHONY: help venv demo up check test pytest audit soak clean
 
 help:
 	@echo "make demo    run an example plan on a real stack (Temporal, PostgreSQL, worker, API), then stop it"
 	@echo "make up      run the stack on this machine until Ctrl-C"
 	@echo "make test    static checks and all tests ($(JOBS) at once; JOBS=n, PYTEST_ARGS=...)"
 	@echo "make check   static checks alone"
+	@echo "make audit   known weaknesses of the packages that are used (asks osv.dev), and secrets in files"
 	@echo "make soak    long fault and load runs"
 	@echo "make clean   remove what is generated; data in .dalang stays"
 
@@ -56,6 +57,12 @@ test: venv
 
 pytest: venv
 	$(BIN)/python -m pytest -n $(JOBS) --maxschedchunk 8 -m "not soak" $(PYTEST_ARGS)
+
+# Beside the tests, which need no network: a weakness that became known today is no defect of today's change.
+audit: venv
+	$(BIN)/python -m pip check
+	PYTHON=$(BIN)/python .ci/audit
+	$(BIN)/python -m pytest -q tests/stack/test_no_secrets.py
 
 soak: venv
 	$(BIN)/python -m pytest -m soak -s $(PYTEST_ARGS)

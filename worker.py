@@ -46,6 +46,7 @@ from dalang.breakers import Breakers
 from dalang.cortex import Cortex
 from dalang.errors import DalangError
 from dalang.health import Health, database_checks, keys_check, round_check, storing_check, temporal_checks
+from dalang.key_checks import check_keys
 from dalang.launch import Launcher, TemporalLink, require_keys
 from dalang.leasing import Leasing, Teller
 from dalang.logs import configure
@@ -94,6 +95,7 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
     sdk = SdkMetrics() if settings.worker_metrics_ports else None
     runtime = None if sdk is None else sdk.runtime
     client = await connect(settings, storage_driver=PostgresBlobDriver(engine), runtime=runtime)
+    await check_keys(settings, engine, client, keys)
     await _register_search_attributes(client)
     identity = f"{socket.gethostname()}-{os.getpid()}"
     redaction = redaction_of(settings)
