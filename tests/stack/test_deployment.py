@@ -85,7 +85,9 @@ def test_constraints_are_exact_and_are_what_runs_here() -> None:
 
 
 @pytest.mark.parametrize(
-    "script", sorted([ROOT / ".ci" / "run", ROOT / ".ci" / "audit", *ROOT.glob("deploy/*.sh")]), ids=lambda path: path.name
+    "script",
+    sorted([ROOT / ".ci" / "run", ROOT / ".ci" / "audit", *ROOT.glob("deploy/*.sh")]),
+    ids=lambda path: path.name,
 )
 def test_scripts_parse(script: Path) -> None:
     """The shell they name reads them to the end."""
