@@ -106,12 +106,14 @@ class Vitals:
         return Gauge("dalang_healthy", "Whether a part is well, as this process sees it.", ("part",), samples)
 
     async def _tables(self) -> Sequence[Gauge]:
+        found: Sequence[Gauge] = ()
         try:
             async with asyncio.timeout(CHECK_SECONDS), system_transaction(self._engine) as conn:
-                return await gauges(conn, None)
+                found = await gauges(conn, None)
         except Exception as error:  # what is old must not look new
             logger.warning("the tables could not be measured: %s", type(error).__name__)
-            return ()
+        about = "Whether what stands in the tables could be counted; where not, it is missing."
+        return [Gauge("dalang_tables_counted", about, (), [((), float(bool(found)))]), *found]
 
     async def live(self, _request: Request) -> Response:
         """Answer as long as the process does."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from dalang import health
-from dalang.health import Check, Health, Ill, round_check, summary
-from dalang.metrics import ROUNDS, rounds
+from dalang.health import Check, Health, Ill, round_check, storing_check, summary
+from dalang.metrics import FLUSHES, NODES_FAILED, PROCESS, ROUNDS, rounds, storing
+from dalang.wire import Fact
 
 
 async def test_each_part_is_asked_by_itself(monkeypatch) -> None:  # type: ignore[no-untyped-def]
@@ -57,3 +59,24 @@ async def test_a_loop_that_stands_is_ill() -> None:
     loop.at -= 60
     assert summary(await made.parts()) == {"test-loop": "ill"}
     del ROUNDS["test-loop"]
+
+
+async def test_an_event_that_is_not_stored_makes_storing_ill() -> None:
+    """As long as it waits; a batch that was not stored counts as such, and none of its events."""
+    made = Health([storing_check()])
+    error = {"type": "POLICY_VIOLATION", "message": "no"}
+    facts: list[Fact] = [{"seq": 1, "type": "NODE_FAILED", "at": 1_000, "nodeId": "n", "body": {"error": error}}]
+
+    def counted() -> tuple[float, ...]:
+        stored, failed = (FLUSHES.labels(one)._value.get() for one in ("stored", "failed"))
+        return stored, failed, NODES_FAILED.labels("POLICY_VIOLATION")._value.get()
+
+    before = counted()
+    with contextlib.suppress(ConnectionError), storing(facts):
+        assert summary(await made.parts()) == {"storing": "ill"}
+        assert (PROCESS.get_sample_value("dalang_flush_oldest_seconds") or 0) > 1e6
+        raise ConnectionError
+    with storing(facts):
+        pass
+    assert summary(await made.parts()) == {"storing": "ok"}
+    assert [now - then for now, then in zip(counted(), before, strict=True)] == [1, 1, 1]
