@@ -191,6 +191,8 @@ def _box(
     title = f"{label}{len(members)} × {kind}" if len(types) == 1 else f"{label}{len(members)} nodes"
     stems = Counter(_stem(node.name or node.node_id) for node in members).most_common()
     subtitle = stems[0][0] if len(stems) == 1 else _several(stems)
+    if 3 < len(stems) == len(members):
+        subtitle = f"{stems[0][0]} … {stems[-1][0]}"
     if len(types) > 1:
         subtitle = _several(types)
     shown = [node.name or node.node_id for node in members[:15]]

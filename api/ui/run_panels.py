@@ -33,6 +33,7 @@ SHOWN_CHARACTERS = 6_000
 """So much of a value stands in the panel; the whole is a page of its own."""
 LISTED = 100
 MAX_TASKS = 200
+MAX_LEASES = 1_000
 NodeId = Annotated[str, Query(alias="node", max_length=1_000)]
 
 
@@ -64,7 +65,11 @@ async def node_panel(page: Looks, runId: UUID, node_id: NodeId) -> Response:
     node = await get_one_node(page.who, runId, node_id, page.it)
     async with page.it.transaction(tenant) as conn:
         run = await found_run(conn, page.who, runId)
-        leases = [one for one in (await allocations(conn, tenant, run_id=runId)).items if one.node_id == node_id]
+        leases = [
+            one
+            for one in (await allocations(conn, tenant, run_id=runId, limit=MAX_LEASES)).items
+            if one.node_id == node_id
+        ]
         found = await list_tasks(conn, tenant, TaskFilter(run_id=runId), newest_first=True, limit=MAX_TASKS)
         document = await document_of(conn, run, run.plan_digest)
     planned: Any = next((one for one in _nodes(document) if one["nodeId"] == node_id), {})

@@ -67,8 +67,9 @@ document.getElementById("closing").hidden = !opened.length;
 // -- what happens ---------------------------------------------------------------------------------------------------
 const drawSoon = atMost(60, () => requestAnimationFrame(() => { if (time.live) { picture.show(current.statuses); } }));
 const panelSoon = atMost(600, () => panel.again());
+const rarely = picture.ids.length > 3000 ? 5 : 1;  // what takes the server longer is asked for less often
 const stateSoon = atMost(3000, () => askState());
-const highlightSoon = atMost(5000, () => highlight());
+const highlightSoon = atMost(5000 * rarely, () => highlight());
 
 async function askState(live = false) {
   const answer = await fetch(`${address}/state${live ? "?live=true" : ""}`).catch(() => null);
@@ -111,7 +112,7 @@ setInterval(() => { if (time.live && !document.hidden) picture.tick(); }, 1000);
 setInterval(() => {
   if (document.hidden || !time.live || revision !== null) return;
   if (picture.boxes.some((box) => ["RUNNING", "RETRYING"].includes(box.status))) askState(true);
-}, 3000);
+}, 3000 * rarely);
 
 // -- the critical path -----------------------------------------------------------------------------------------------
 const critical = document.getElementById("critical");
