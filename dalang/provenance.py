@@ -158,6 +158,11 @@ class Provenance:
                 handler(self, event)
         return self
 
+    def forget_values(self) -> None:
+        """Nothing more is told: let go of what nodes put out, which may be large. What is known of it stays."""
+        self.told.outputs.clear()
+        self.told.errors.clear()
+
     # -- executions ------------------------------------------------------------------------------------------------
 
     def _begun(self, event: Happened, kind: str) -> Execution:

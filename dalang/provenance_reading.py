@@ -82,6 +82,7 @@ class Provenances:
             if len(page) < PAGE:
                 break
             after = page[-1].epoch, page[-1].seq
+        provenance.forget_values()
         await _add_attempts(conn, run, provenance)
         return provenance
 

@@ -37,11 +37,6 @@ BAD_PLANS: dict[str, tuple[dict[str, Any], str, str]] = {
         "/edges/0/condition",
     ),
     "unknown type": (_plan(nodes=[{"nodeId": "n1", "type": "teleport"}], edges=[]), "UNKNOWN_NODE_TYPE", "/nodes/0"),
-    "later feature": (
-        _plan(nodes=[{"nodeId": "n1", "type": "noop", "execution": "local"}], edges=[]),
-        "FEATURE_UNAVAILABLE",
-        "/nodes/0/execution",
-    ),
 }
 
 
