@@ -233,6 +233,7 @@ BOB = Person("bob", ["managers"])
         (TaskFilter(open=False), "done"),
         (TaskFilter(assignee="carol"), "hers late"),
         (TaskFilter(group="lawyers"), "theirs"),
+        (TaskFilter(groups=("lawyers", "managers")), "ours theirs"),
         (TaskFilter(overdue=True), "late"),
         (TaskFilter(overdue=False, assignee="carol"), "hers"),
         (TaskFilter(kinds=["failure"]), "broken"),
@@ -246,23 +247,24 @@ async def test_the_queries_of_an_inbox(world: World, wanted: TaskFilter, nodes: 
     assert " ".join(await listed(world, wanted)) == nodes
 
 
-async def test_pages_of_both_orders_are_the_whole_list(world: World) -> None:
+async def test_pages_of_every_order_are_the_whole_list(world: World) -> None:
     """By cursor, whatever the size of a page; the cursor of one order is none of the other."""
     run = await inbox(world)
-    for newest in (False, True):
+    orders: list[dict[str, Any]] = [{}, {"newest_first": True}, {"by_due": True}]
+    for order in orders:
         for size in (1, 3, 4):
             found, cursor = list[str](), None
             while True:
                 async with transaction(world.engine, TENANT) as conn:
                     wanted = TaskFilter(run_id=run.run_id)
-                    page = await human_tasks.list_tasks(
-                        conn, TENANT, wanted, newest_first=newest, limit=size, cursor=cursor
-                    )
+                    page = await human_tasks.list_tasks(conn, TENANT, wanted, **order, limit=size, cursor=cursor)
                 found += [one.node_id for one in page.items]
                 cursor = page.cursor
                 if cursor is None:
                     break
-            assert found == await listed(world, newest_first=newest)
+            assert found == await listed(world, **order)
+    of_no_priority = (await listed(world, TaskFilter(open=True), by_due=True))[4:]
+    assert of_no_priority[0] == "late", "it is due first"
     assert (await listed(world, newest_first=True))[:2] == ["voted", "broken"]
     async with transaction(world.engine, TENANT) as conn:
         page = await human_tasks.list_tasks(conn, TENANT, limit=1)
@@ -276,6 +278,7 @@ async def test_counts_are_of_one_tenant(world: World) -> None:
     async with transaction(world.engine, TENANT) as conn:
         counts = await human_tasks.count_tasks(conn, TENANT, BOB)
         other = await human_tasks.count_tasks(conn, "other", BOB)
+        assert await human_tasks.count_waiting(conn, TENANT, BOB) == counts.mine
         assert await human_tasks.get_task(conn, "other", task_id(uuid4(), "a")) is None
     assert counts.by_status == {"PENDING": 9, "IN_PROGRESS": 1, "COMPLETED": 1}
     assert counts.by_group == {"": 8, "managers": 1, "lawyers": 1}

@@ -108,6 +108,7 @@ async def test_labels_are_found(stack: Stack) -> None:
         assert [one["runId"] for one in found] == [run]
     assert run in (await stack("GET", "/ui/runs?label=team=payments,build=7")).text
     assert run not in (await stack("GET", "/ui/runs?label=team=payments,build=8")).text
+    assert (await stack("GET", f"/ui/runs?q={run}")).headers["location"] == f"/ui/runs/{run}"
     assert (await stack("GET", "/orchestrator/runs?label=nothing")).status_code == 422
 
 
