@@ -111,7 +111,7 @@ async def task_page(page: Looks, taskId: UUID) -> Response:
         task = await found_task(conn, who, taskId, resolved=True)
         history = await history_of_task(conn, who.tenant_id, task)
     context = as_mapping(task.context)
-    decision = as_mapping(task.decision)
+    decision, error = as_mapping(task.decision), as_mapping(task.error)
     return await page.page(
         "task.html",
         title=task.title,
@@ -119,13 +119,14 @@ async def task_page(page: Looks, taskId: UUID) -> Response:
         task=task,
         ended=task.status in TASK_ENDS,
         context=[(name, value, _shown(value)) for name, value in context.items()],
-        description=prose.markdown(task.description) if task.description else "",
-        error=as_mapping(task.error),
+        description=prose.markdown(task.description) if task.description not in (None, error.get("message")) else "",
+        error=error,
         fields=fields_of(task.form),
         form=task.form,
         acts=[(one, *ACTS.get(one, (one, "check", ""))) for one in _ordered(task.actions)],
         objection=_objection(page.who, page.may_decide, task),
         decision=decision,
+        decided=ACTS.get(str(decision.get("action")), (decision.get("action"),))[0],
         changes=_changes(context, as_mapping(decision.get("outputs") or decision.get("inputs"))),
         history=[(_TOLD.get(one.type, one.type), one, as_mapping(one.body)) for one in history],
         shown={name: getattr(task, name) for name in ("title", "description", "context", "form", "error", "actions")},
