@@ -203,7 +203,7 @@ def test_python_compiles() -> None:
 
 async def test_what_the_documentation_says_to_type_works(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every block ends as it should and prints what stands below it."""
-    folder = make_home(Path(tempfile.mkdtemp(prefix="dalang-docs-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT"))))
+    folder = make_home(Path(tempfile.mkdtemp(prefix="dalang-docs-")))
     modules = folder / "modules"
     modules.mkdir()
     names = [block.marks["file"] for block in ALL if block.language == "python" and "file" in block.marks]
