@@ -21,7 +21,9 @@ DEFAULT_KEYS = (
     *("authtoken", "cookie", "setcookie", "credentials"),
 )
 """Keys as they are compared: in small letters, without ``-`` and ``_``."""
-_NOT_SECRET = re.compile(r"(?:\{\{)?secret://\S*|\*\*\*|" + re.escape(REDACTED))
+_NOT_SECRET = re.compile(
+    r"(?i:(?:bearer|basic|token|apikey) )?(?:(?:\{\{secret://[^{}]*\}\}|\*\*\*|\[redacted\])[:;, ]?)+|secret://\S+"
+)
 """The name of a secret is none, and what is hidden already is hidden."""
 _KEPT = ("form",)
 """A part of a body that says what is asked for, and holds no answers: its keys are names of fields."""

@@ -34,6 +34,8 @@ RULES = Redaction.read(
         ),
         ({"outputs": {"token": 12, "tokens": "many", "password": None, "secret": ""}}, None),
         ({"inputs": {"token": "secret://shop", "password": "{{secret://a}}", "cookie": "***"}}, None),
+        ({"inputs": {"Authorization": "Bearer {{secret://a}}", "secret": "{{secret://a}}:{{secret://b}}"}}, None),
+        ({"inputs": {"Authorization": "Bearer {{secret://a}}x"}}, {"Authorization": REDACTED}),
         ({"form": {"properties": {"password": {"type": "string"}}}}, None),
         (
             {"outputs": {"customer": {"email": "a@b.example", "name": "Ann"}}},
