@@ -72,7 +72,7 @@ class Watched:
         return [one for one in self.outside.spans.values() if (one.trace, one.name) == (TRACE, name)]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 async def watched(servers: Servers, superuser: asyncpg.Connection) -> AsyncIterator[Watched]:
     home = make_home(Path(tempfile.mkdtemp(prefix="dalang-watched-")))
     database = await servers.create_database(superuser)
@@ -144,7 +144,7 @@ def _families(text: str) -> dict[str, str]:
     return found
 
 
-def test_one_trace_from_the_callers_request_to_the_services(watched: Watched) -> None:
+def check_one_trace_from_the_callers_request_to_the_services(watched: Watched) -> None:
     """The second request is of another worker than the one that began the run, and of the same trace."""
     for path in ("/ill-once", "/well"):
         sent = watched.outside.calls[path][-1]["traceparent"].split("-")
@@ -155,7 +155,7 @@ def test_one_trace_from_the_callers_request_to_the_services(watched: Watched) ->
     assert watched.outside.headers["x-key"] == "of ours"
 
 
-def test_spans_tell_what_they_are_about(watched: Watched) -> None:
+def check_spans_tell_what_they_are_about(watched: Watched) -> None:
     """By attributes; what failed is marked, and the address of nobody is told in full."""
     attempts = watched.spans("RunActivity:http")
     about = [
@@ -179,7 +179,7 @@ def test_spans_tell_what_they_are_about(watched: Watched) -> None:
     assert "ill-once" not in repr(watched.outside.spans)
 
 
-def test_every_line_is_an_object_with_fields(watched: Watched) -> None:
+def check_every_line_is_an_object_with_fields(watched: Watched) -> None:
     """Of worker and API, from the first line to the last; the secret in an address is masked."""
     for lines in watched.lines.values():
         assert SECRET not in "\n".join(lines)
@@ -203,14 +203,14 @@ def test_every_line_is_an_object_with_fields(watched: Watched) -> None:
     assert not [line for line in api if line.get("route") == "/health/ready"]
 
 
-def test_a_worker_tells_of_its_parts(watched: Watched) -> None:
+def check_a_worker_tells_of_its_parts(watched: Watched) -> None:
     """On the port of its metrics."""
     parts = ("database", "migrations", "temporal", "workers", "backlog", "storing", "publisher", "leases", "keys")
     assert watched.health == {"status": "ready", "checks": dict.fromkeys(parts, "ok")}
     assert watched.live == 200
 
 
-def test_metrics_count_what_was_done(watched: Watched) -> None:
+def check_metrics_count_what_was_done(watched: Watched) -> None:
     """By the second of the workers: one request, two nodes that ended, and what stands in the tables of all."""
     expected = {
         'dalang_activities_total{outcome="completed",type="http"}': 1,
@@ -228,7 +228,7 @@ def test_metrics_count_what_was_done(watched: Watched) -> None:
     assert not [name for name in watched.numbers if watched.run_id in name]
 
 
-def test_the_snapshot_is_axons(watched: Watched) -> None:
+def check_the_snapshot_is_axons(watched: Watched) -> None:
     """By its names."""
     numbers = watched.snapshot
     assert numbers.pop("total_execution_time") == pytest.approx(numbers.pop("avg_workflow_duration_ms"), abs=1)
@@ -249,7 +249,7 @@ def _numbers(text: str) -> Iterator[tuple[str, float]]:
             yield (f"{sample.name}{{{labels}}}" if labels else sample.name), sample.value
 
 
-def test_the_docs_list_every_metric(watched: Watched) -> None:
+def check_the_docs_list_every_metric(watched: Watched) -> None:
     """And no other; those of the SDK stand in its own docs."""
     text = (ROOT / "docs" / "observability.md").read_text()
     listed = set(re.findall(r"`(dalang_\w+)`", text.partition("## Metrics")[2].partition("## Health")[0]))
@@ -258,7 +258,7 @@ def test_the_docs_list_every_metric(watched: Watched) -> None:
     assert any(name.startswith("temporal_") for name in watched.worker)
 
 
-def test_alerts_and_dashboard_ask_for_what_is_exported(watched: Watched) -> None:
+def check_alerts_and_dashboard_ask_for_what_is_exported(watched: Watched) -> None:
     """In PromQL that parses; ``up`` is Prometheus's own."""
     exported = (watched.worker | watched.api).keys() | {"up"}
     board = json.loads((ROOT / "deploy/grafana/dalang.json").read_text())
@@ -277,7 +277,15 @@ def test_every_alert_has_a_runbook() -> None:
     assert headings == [rule["alert"] for rule in _alerts()]
     for rule in _alerts():
         assert rule["annotations"]["runbook_url"] == f"docs/runbooks.md#{rule['alert'].lower()}"
+        assert rule.keys() <= {
+            "alert",
+            "expr",
+            "for",
+            "labels",
+            "annotations",
+        }  # Prometheus refuses what it does not know
         assert rule["labels"]["severity"] in ("page", "ticket")
+        assert "for" not in rule or promql_parser.parse_duration(rule["for"])
         assert rule["annotations"]["summary"]
 
 
@@ -301,3 +309,19 @@ def _asked_for(expression: str) -> set[str]:
 
     promql_parser.walk(promql_parser.parse(expression), visit)
     return names
+
+
+def test_a_run_is_seen(watched: Watched, subtests: pytest.Subtests) -> None:
+    """One test, since test processes share no fixtures, and this one starts an API and two workers."""
+    for check in (
+        check_one_trace_from_the_callers_request_to_the_services,
+        check_spans_tell_what_they_are_about,
+        check_every_line_is_an_object_with_fields,
+        check_a_worker_tells_of_its_parts,
+        check_metrics_count_what_was_done,
+        check_the_snapshot_is_axons,
+        check_the_docs_list_every_metric,
+        check_alerts_and_dashboard_ask_for_what_is_exported,
+    ):
+        with subtests.test(check.__name__):
+            check(watched)
