@@ -21,8 +21,9 @@ from dalang.canonical import compact_json
 from dalang.events import Start
 from dalang.node_task import node_task
 from dalang.plan import FailurePolicy
+from dalang.segment_wire import SegmentInput, SegmentNode, SegmentResult
 from dalang.segments import Ahead
-from dalang.wire import ASKS_PERSON, DEFERRED, SEGMENT, NodeTask, SegmentInput, SegmentNode, SegmentResult
+from dalang.wire import ASKS_PERSON, DEFERRED, SEGMENT, NodeTask
 
 SECONDS = 2.0
 """How long nodes are begun; then the run is told what was done until now."""

@@ -13,7 +13,8 @@ from temporalio.common import Priority, RetryPolicy
 with workflow.unsafe.imports_passed_through():
     from dalang.canonical import MAX_INTEGER
     from dalang.events import NodeFailed, NodeStopped, NodeSucceeded, RunSegment, SegmentEnded, SegmentEntry
-    from dalang.wire import SEGMENT, SegmentInput
+    from dalang.segment_wire import SegmentInput
+    from dalang.wire import SEGMENT
     from dalang.workflows.dispatch import GRACE, success, temporal_priority, usage_notes
 
 _ONCE = RetryPolicy(maximum_attempts=1)

@@ -3,212 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import pairwise
 from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from dalang.activities.failures import next_delay
 from dalang.compilation import compile_plan
 from dalang.errors import InvalidDocument
-from dalang.graph import critical_path
-from dalang.plan import Plan
 from dalang.program import Program
-from dalang.rehearsal import Scenario, Trace, load_options, prepare, rehearse, rehearse_once
+from dalang.rehearsal import load_options, prepare, rehearse, rehearse_once
 from dalang.rehearsal.attempts import retry_delay
 from dalang.rehearsal.distributions import parse_distribution
 from dalang.rehearsal.waits import written_ms
-from dalang.statuses import NODE_ENDS
-from dalang.validation import validate
 from dalang.wait_inputs import sleep_ms
 from dalang.workflows import dispatch
-from tests.core.random_runs import chance, random_plan
-
-ordinary = settings(max_examples=120, derandomize=True, database=None, deadline=None)
-WILD: dict[str, Any] = {
-    "crashes": 0.05,
-    "types": {
-        "noop": {
-            "duration": "uniform(0s, 90s)",
-            "failures": [{"rate": 0.1}, {"rate": 0.1, "type": "TOOL_ERROR", "action": "ABORT"}],
-            "outcomes": [{"weight": 2, "outputs": {"x": 1, "y": 2}}, {"outputs": {"x": 2}}, {"outputs": {}}],
-            "needs": {"cpu": 1},
-        },
-    },
-    "pools": {"cpu": 2},
-}
-
-
-def plan_of(**fields: Any) -> Plan:
-    """Return a valid plan of these fields."""
-    return validate({"name": "test", **fields}).require()
-
-
-def once(plan: Plan, **options: Any) -> tuple[Scenario, Trace]:
-    scenario = prepare(plan, load_options(options))
-    return scenario, rehearse_once(scenario, scenario.options.seed)
-
-
-def spans(scenario: Scenario, trace: Trace) -> dict[str, tuple[int | None, int]]:
-    """Return start and end of every node's work by its id."""
-    return {scenario.program.ids[node]: (one.start, one.end) for node, one in trace.nodes.items()}
-
-
-def known(plan: Plan, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options as far as the plan has the types they name."""
-    kinds = {node.type for node in plan.all_nodes()}
-    return {**options, "types": {name: value for name, value in options["types"].items() if name in kinds}}
-
-
-def highest(changes: list[tuple[int, float]]) -> float:
-    """Return the highest sum of changes over time; what ends at a moment is given back before it is taken again."""
-    level = top = 0.0
-    for _, change in sorted(changes):
-        level += change
-        top = max(top, level)
-    return top
-
-
-def random_dag(rnd: Random) -> Plan:
-    count = rnd.randint(1, 14)
-    density = rnd.choice((10, 30, 60))
-    nodes = [
-        {"nodeId": f"n{at}", "type": "noop", "requirements": {"estimatedDuration": f"{rnd.randint(0, 40)}s"}}
-        for at in range(count)
-    ]
-    edges = [
-        {"sourceNodeId": f"n{source}", "targetNodeId": f"n{target}"}
-        for target in range(count)
-        for source in range(target)
-        if chance(rnd, density)
-    ]
-    return Plan.model_validate({"name": "dag", "nodes": nodes, "edges": edges})
-
-
-def edges_of(plan: Plan) -> list[tuple[str, str]]:
-    return [(edge.source_node_id, edge.target_node_id) for edge in plan.edges]
-
-
-@given(st.randoms(use_true_random=False), st.integers(0, 1000))
-@ordinary
-def test_every_rehearsal_ends_and_its_seed_repeats_it(rnd: Random, seed: int) -> None:
-    """Whatever the plan and whatever goes wrong: an end, every node ended, and the same again from the same seed."""
-    plan = random_plan(rnd)
-    options = load_options(
-        {**known(plan, WILD), "seed": seed, "inputs": {"flag": chance(rnd, 50), "zero": 0}, "runs": 2}
-    )
-    summary = rehearse(plan, options)
-    assert set(summary.ends) <= {"COMPLETED", "FAILED", "CANCELLED", "PAUSED"}
-    assert summary.worst.status == "PAUSED" or all(status in NODE_ENDS for status in summary.worst.statuses)
-    assert all(
-        one.start is None or one.ready <= one.begun <= one.start <= one.end for one in summary.worst.nodes.values()
-    )
-    assert rehearse(plan, options).wire() == summary.wire()
-    alone = rehearse_once(prepare(plan, options), summary.worst.seed)
-    assert (alone.makespan, alone.statuses, alone.path) == (
-        summary.worst.makespan,
-        summary.worst.statuses,
-        summary.worst.path,
-    )
-
-
-@given(st.randoms(use_true_random=False))
-@ordinary
-def test_never_more_at_once_than_there_is(rnd: Random) -> None:
-    """Slots, pools and agents are never over-committed, by what the trace itself says of times."""
-    plan = random_plan(rnd)
-    slots, cpu, capacity = rnd.randint(1, 4), rnd.randint(1, 3), rnd.randint(1, 2)
-    nodes = {
-        node.node_id: {"needs": {"cpu": rnd.choice((0, 1, 1, cpu)), "licences": rnd.choice((0, 0.5))}}
-        for node in plan.all_nodes()
-    }
-    given_options = {**known(plan, WILD), "nodes": nodes, "maxInFlight": slots}
-    given_options["pools"] = {"cpu": cpu, "licences": 1}
-    given_options["agents"] = {"one": capacity, "two": {"capacity": 1, "capabilities": ["one"]}}
-    plan = plan.model_copy(
-        update={
-            "nodes": tuple(
-                node.model_copy(
-                    update={"requirements": node.requirements.model_copy(update={"capabilities": ("one",)})}
-                )
-                if chance(rnd, 50)
-                else node
-                for node in plan.nodes
-            )
-        }
-    )
-    scenario, trace = once(plan, inputs={"flag": True, "zero": 0}, seed=rnd.randint(0, 999), **given_options)
-    program = scenario.program
-    limited = {
-        node: one
-        for node, one in trace.nodes.items()
-        if program.types[node] != "sleep" or program.max_in_flight is not None
-    }
-    begun = [
-        change for one in limited.values() for change in ((one.begun, 1.0), (one.end, -1.0)) if one.end > one.begun
-    ]
-    assert highest(begun) <= (program.max_in_flight or slots)
-    for name, size in (("cpu", cpu), ("licences", 1)):
-        held = [
-            change
-            for one in trace.nodes.values()
-            if one.lease is not None and one.start is not None and one.end > one.start
-            for pool, amount in one.lease.demand.pools
-            if pool == name
-            for change in ((one.start, amount), (one.end, -amount))
-        ]
-        assert highest(held) <= size + 1e-9
-    for agent, most in ((0, capacity), (1, 1)):
-        busy = [
-            change
-            for one in trace.nodes.values()
-            if one.lease is not None and one.lease.agent == agent and one.start is not None and one.end > one.start
-            for change in ((one.start, 1.0), (one.end, -1.0))
-        ]
-        assert highest(busy) <= most
-
-
-@given(st.randoms(use_true_random=False))
-@ordinary
-def test_without_limits_fixed_durations_take_the_critical_path(rnd: Random) -> None:
-    """The makespan is the critical path, the path that is told has its length, and nodes start at their earliest."""
-    plan = random_dag(rnd)
-    expected = critical_path(
-        [node.node_id for node in plan.nodes],
-        edges_of(plan),
-        lambda name: next(n.requirements.estimated_duration or 0 for n in plan.nodes if n.node_id == name),
-    )
-    scenario, trace = once(plan)
-    assert trace.makespan == expected.length
-    assert {name: start for name, (start, _) in spans(scenario, trace).items()} == expected.earliest
-    path = [trace.nodes[node] for node in trace.path]
-    assert path[0].start == 0
-    assert path[-1].end == trace.makespan
-    assert all(after.start == before.end for before, after in pairwise(path))
-    assert rehearse(plan).runs == 1
-
-
-@given(st.randoms(use_true_random=False))
-@ordinary
-def test_the_makespan_is_at_least_the_critical_path_of_what_ran(rnd: Random) -> None:
-    """Also with random durations and few slots; no node starts before all that it depends on has ended."""
-    plan = random_dag(rnd)
-    scenario, trace = once(
-        plan,
-        seed=rnd.randint(0, 999),
-        maxInFlight=rnd.randint(1, 3),
-        types={"noop": {"duration": "lognormal(10s, 60s)", "failures": 0.2}},
-        pools={"cpu": 1},
-    )
-    if trace.status != "COMPLETED":
-        return
-    times = spans(scenario, trace)
-    lasted = {name: end - (start or 0) for name, (start, end) in times.items()}
-    assert trace.makespan >= critical_path(list(lasted), edges_of(plan), lambda name: lasted[name]).length
-    assert all((times[target][0] or 0) >= times[source][1] for source, target in edges_of(plan))
+from tests.core.rehearsed import once, plan_of, spans
 
 
 def test_retries_follow_the_policy_of_the_plan() -> None:
