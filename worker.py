@@ -55,6 +55,7 @@ from dalang.presence import Presence
 from dalang.publishing.publisher import Publisher
 from dalang.publishing.targets import targets
 from dalang.redaction_file import redaction_of
+from dalang.retention import Policy, Retention
 from dalang.scheduling import Schedules
 from dalang.settings import Settings, SettingsError
 from dalang.signing import Keyring
@@ -161,6 +162,12 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
         *([] if mirror is None else [mirror.tell_for_ever()]),
         publisher.publish_for_ever(),
         Anchoring(engine, keys, settings.audit_anchor_seconds).anchor_for_ever(),
+        Retention(
+            engine,
+            Policy.read(settings.retention_days, settings.retention_tenants),
+            artifacts=Artifacts.of(engine, settings),
+            client=client,
+        ).delete_for_ever(),
     )
     running = Worker(
         client,

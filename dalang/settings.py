@@ -13,7 +13,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -119,6 +119,17 @@ class Settings(ServingSettings, DeploymentSettings, OutsideSettings, WatchSettin
         ge=0,
         le=7 * 24 * 3600,
         description="How often what all runs of a tenant have come to is anchored (`docs/audit.md`); 0: never.",
+    )
+    retention_days: float = Field(
+        default=0,
+        ge=0,
+        le=36_500,
+        description="For how many days runs that have ended are kept (`docs/tenancy.md`); 0: for ever. Never shorter "
+        "than Temporal keeps them.",
+    )
+    retention_tenants: tuple[Annotated[str, Field(pattern=r"^[^=]+=\d{1,5}(\.\d+)?$")], ...] = Field(
+        default=(),
+        description="The same for some tenants: `acme=30,globex=0`.",
     )
     encryption_keys_file: str = Field(
         default="",
@@ -242,6 +253,7 @@ class Settings(ServingSettings, DeploymentSettings, OutsideSettings, WatchSettin
         "egress_deny",
         "secrets_environment_tenants",
         "codec_tenants",
+        "retention_tenants",
         mode="before",
     )
     @classmethod

@@ -51,6 +51,8 @@ GROUPS = (
     (SERVE, "services", "database", "db"),
     (SERVE, "keys", "app", "keys"),
     (SERVE, "tokens", "app", "token"),
+    (SERVE, "tenants", "app", "tenant"),
+    (SERVE, "tenants", "retention", "retention"),
 )
 """Groups of commands: the panel, the module, what the group is there, its name."""
 NAMES = frozenset({name for *_, names in COMMANDS for name in names.split()} | {name for *_, name in GROUPS})

@@ -17,8 +17,9 @@ from sqlalchemy import (
     Uuid,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 
-from dalang.store.columns import json_column, metadata, tenant
+from dalang.store.columns import json_column, metadata, moment, tenant
 
 audit_anchors = Table(
     "audit_anchors",
@@ -81,4 +82,17 @@ system_heads = Table(
     PrimaryKeyConstraint("tenant_id"),
     CheckConstraint("seq >= 0 AND (seq = 0) = (hash = '')", "head"),
     comment="The last event of each chain of system_events, and its signature.",
+)
+
+tenant_erasures = Table(
+    "tenant_erasures",
+    metadata,
+    tenant(),
+    Column("number", Integer, nullable=False),
+    Column("certificate", JSONB, nullable=False),
+    Column("signature", Text, nullable=False),
+    moment("at", default=True),
+    PrimaryKeyConstraint("tenant_id", "number"),
+    CheckConstraint("number > 0", "number"),
+    comment="Append-only: that a tenant was erased, of what there was how much, and the signature that proves it.",
 )

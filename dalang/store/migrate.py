@@ -74,11 +74,15 @@ PRIVILEGES = {
     "event_feed": "SELECT, UPDATE",
     "audit_anchors": "SELECT, INSERT",
     "audit_anchor_heads": "SELECT, INSERT",
+    "tenant_erasures": "SELECT, INSERT",
     "system_events": "SELECT, INSERT",
     "system_heads": "SELECT, INSERT, UPDATE",
     "alembic_version": "SELECT",
 }
-_DELETE_RUNS = "dalang_delete_finished_runs(text, timestamptz, integer)"
+_DELETING = (
+    "dalang_delete_finished_runs(text, timestamptz, integer)",
+    "dalang_erase_tenant(text, text[], uuid)",
+)
 _LOCK = 0x64616C616E67
 """The advisory lock of migrations: "dalang" in ASCII."""
 
@@ -147,12 +151,13 @@ async def _grant(conn: AsyncConnection) -> None:
 
 
 async def _grant_deletion(conn: AsyncConnection) -> None:
-    """Let only the system's role delete runs: the function takes those of any tenant."""
-    await conn.execute(text(f"REVOKE EXECUTE ON FUNCTION {_DELETE_RUNS} FROM PUBLIC"))
-    for role, verb, to in ((APP_ROLE, "REVOKE", "FROM"), (SYSTEM_ROLE, "GRANT", "TO")):
-        exists = text("SELECT 1 FROM pg_roles WHERE rolname = :role AND rolname <> current_user")
-        if (await conn.execute(exists, {"role": role})).first() is not None:
-            await conn.execute(text(f"{verb} EXECUTE ON FUNCTION {_DELETE_RUNS} {to} {role}"))
+    """Let only the system's role delete runs and tenants: the functions take those of any tenant."""
+    exists = text("SELECT 1 FROM pg_roles WHERE rolname = :role AND rolname <> current_user")
+    for function in _DELETING:
+        await conn.execute(text(f"REVOKE EXECUTE ON FUNCTION {function} FROM PUBLIC"))
+        for role, verb, to in ((APP_ROLE, "REVOKE", "FROM"), (SYSTEM_ROLE, "GRANT", "TO")):
+            if (await conn.execute(exists, {"role": role})).first() is not None:
+                await conn.execute(text(f"{verb} EXECUTE ON FUNCTION {function} {to} {role}"))
 
 
 def _run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:

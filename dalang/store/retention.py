@@ -36,6 +36,32 @@ class RetiredRun:
     head_seq: int
     head_hash: str
     retired_at: datetime
+    head_signature: str | None = None
+    events: int = 0
+
+
+@dataclass(frozen=True)
+class Old:
+    """What of a tenant ended ``before``: runs, those below others included, their events, and when the first ended."""
+
+    tenant_id: str
+    before: datetime
+    runs: int
+    events: int
+    first: datetime | None
+
+
+async def old_runs(conn: AsyncConnection, tenant_id: str, before: datetime) -> Old:
+    """How much would :func:`delete_finished_runs` delete?"""
+    top = execution_runs.alias("top")
+    goes_on = select(1).where(
+        top.c.tenant_id == _runs.tenant_id, top.c.run_id == _runs.top_run_id, top.c.completed_at.is_(None)
+    )
+    counts = select(func.count(), func.coalesce(func.sum(_runs.head_seq), 0), func.min(_runs.completed_at))
+    row = (
+        await conn.execute(counts.where(_runs.tenant_id == tenant_id, _runs.completed_at < before, ~goes_on.exists()))
+    ).one()
+    return Old(tenant_id, before, row[0], int(row[1]), row[2])
 
 
 async def delete_finished_runs(

@@ -321,6 +321,8 @@ retired_runs = Table(
     Column("head_seq", BigInteger, nullable=False),
     Column("head_hash", Text, nullable=False),
     moment("retired_at", default=True),
+    Column("head_signature", Text),
+    number("events", BigInteger),
     PrimaryKeyConstraint("tenant_id", "run_id"),
     comment="What is left of a deleted run: that it was there, how it ended, and the head of its chain.",
 )

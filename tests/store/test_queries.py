@@ -277,7 +277,7 @@ async def test_a_token_is_known_by_its_hash_only(world: World) -> None:
         )
         assert await tokens.verify_token(conn, plain + "x") is None
         assert await tokens.verify_token(conn, "\ud800") is None
-        assert (await tokens.list_tokens(conn, TENANT))[0].last_used_at is not None
+        assert (await tokens.list_tokens(conn, TENANT)).items[0].last_used_at is not None
         past = datetime(2000, 1, 1, tzinfo=UTC)
         expired, _ = await tokens.create_token(conn, TENANT, "bob", ["viewer"], expires_at=past)
         assert await tokens.verify_token(conn, expired) is None
@@ -287,7 +287,7 @@ async def test_a_token_is_known_by_its_hash_only(world: World) -> None:
         assert await tokens.verify_token(conn, plain) is None
         await tokens.ensure_token(conn, plain, TENANT, "alice", ["viewer"])
         assert await tokens.verify_token(conn, plain) is None, "revoked stays revoked"
-        assert await tokens.list_tokens(conn, "other") == []
+        assert (await tokens.list_tokens(conn, "other")).items == []
         with pytest.raises(ValueError, match="roles are"):
             await tokens.create_token(conn, TENANT, "x", ["root"])
     assert plain not in str(await world.rows("SELECT * FROM api_tokens"))
@@ -299,7 +299,7 @@ async def test_a_token_made_elsewhere_is_ensured_once(world: World) -> None:
     for _ in range(2):
         async with transaction(world.engine, TENANT) as conn:
             await tokens.ensure_token(conn, token, TENANT, "local", ["admin"])
-            assert len(await tokens.list_tokens(conn, TENANT)) == 1
+            assert len((await tokens.list_tokens(conn, TENANT)).items) == 1
             found = await tokens.verify_token(conn, token)
             assert found is not None
             assert isinstance(found.token_id, UUID)
