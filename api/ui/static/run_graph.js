@@ -71,12 +71,16 @@ const rarely = picture.ids.length > 3000 ? 5 : 1;  // what takes the server long
 const stateSoon = atMost(3000, () => askState());
 const highlightSoon = atMost(5000 * rarely, () => highlight());
 
+/** A reset of the workflow begins a new epoch: its numbers go on from an earlier one. */
+const epochOf = (state) => Number(state.position.split(".")[0] || 0);
+
 async function askState(live = false) {
   const answer = await fetch(`${address}/state${live ? "?live=true" : ""}`).catch(() => null);
   if (!answer?.ok) return;
   const state = await answer.json();
   if (state.statuses.length !== picture.ids.length && revision === null && time.live) return show({});
-  if (state.seq < current.seq) return;  // an event was faster
+  const [at, seen] = [epochOf(state), epochOf(current)];
+  if (at < seen || (at === seen && state.seq < current.seq)) return;  // an event was faster
   picture.attempts = state.retrying ?? {};
   const letters = [...state.statuses];
   for (const at of Object.keys(picture.attempts)) letters[at] = picture.letterOf("RETRYING");
@@ -87,8 +91,13 @@ async function askState(live = false) {
 }
 
 document.addEventListener("run:event", ({ detail: event }) => {
+  if (panel.shown && (panel.shown.kind === "group" || panel.shown.id === event.nodeId || !event.nodeId)) panelSoon();
+  if (event.nodeId) highlightSoon();
+  const epoch = epochOf(current);
+  if (event.epoch < epoch || (event.epoch === epoch && event.seq <= current.seq)) return;  // a stream that began anew
+  if (event.epoch > epoch) stateSoon();
+  Object.assign(current, { seq: event.seq, position: event.id });
   time.head(event.seq);
-  current.seq = Math.max(current.seq, event.seq);
   if (event.type === "PLAN_REVISED") { setTimeout(() => (time.live ? show({}) : null), 200); return; }
   const at = picture.place.get(event.nodeId);
   const status = event.data?.status;
@@ -100,9 +109,7 @@ document.addEventListener("run:event", ({ detail: event }) => {
     if (status === "RUNNING" && (event.type === "NODE_STARTED" || before[1])) picture.times[at] = [moment, null, event.data.attempt ?? 1];
     else if (["SUCCESS", "ERROR", "FAILED", "CANCELLED"].includes(status) && picture.times[at]) picture.times[at] = [before[0], moment, event.data.attempt ?? before[2]];
     drawSoon();
-    highlightSoon();
   }
-  if (panel.shown && (panel.shown.kind === "group" || panel.shown.id === event.nodeId || !event.nodeId)) panelSoon();
 });
 document.addEventListener("run:back", () => askState());
 document.addEventListener("run:head", (event) => { if (["COMPLETED", "FAILED", "CANCELLED"].includes(event.detail)) { stateSoon(); highlightSoon(); panelSoon(); } });
