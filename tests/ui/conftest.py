@@ -16,7 +16,7 @@ import asyncpg
 import httpx
 import pytest
 import uvicorn
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
 from dalang.api.app import create_app
 from dalang.settings import Settings
@@ -37,6 +37,9 @@ FLAGS = [
     "--disable-dev-shm-usage",
     "--disable-gpu",
 ]
+MILLISECONDS = PATIENCE * 1000 / 2
+"""So long a test waits for what a page must come to show."""
+expect.set_options(timeout=MILLISECONDS)
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 
 
@@ -140,7 +143,7 @@ class Looking:
             reduced_motion="reduce",
             **more,
         )
-        context.set_default_timeout(PATIENCE * 1000 / 3)
+        context.set_default_timeout(MILLISECONDS)
         try:
             if as_ is not None:
                 await sign_in(context, world.TOKENS[as_])
