@@ -54,6 +54,8 @@ class Embedded:
             self._failure = error
         finally:
             self._ready.set()
+            # What a cancelled start left to a thread may still make files in a folder that is about to be removed.
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
             self._loop.close()
 
     async def _run(self) -> None:
