@@ -15,10 +15,11 @@ from zoneinfo import ZoneInfo
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import text
-from temporalio.client import Client, WorkflowFailureError
+from temporalio.client import Client, ScheduleActionStartWorkflow, WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
+from dalang import temporal
 from dalang.activities import scheduled_run
 from dalang.launch import Launcher
 from dalang.settings import Settings
@@ -426,7 +427,13 @@ async def test_a_schedule_that_temporal_lost_is_made_anew(app: FastAPI, api: Api
     before = await api.get(address)
     async with system_transaction(app.state.services.engine) as conn:
         (key,) = (await conn.execute(text("SELECT key FROM schedules"))).one()
-    await temporal_client.get_schedule_handle(f"acme/{address.rpartition('/')[2]}/{key}").delete()
+    handle = temporal_client.get_schedule_handle(f"acme/{address.rpartition('/')[2]}/{key}")
+    made = await handle.describe()
+    starts = made.schedule.action
+    assert isinstance(starts, ScheduleActionStartWorkflow)
+    for attributes in (made.typed_search_attributes, starts.typed_search_attributes):
+        assert attributes.get(temporal.TENANT) == "acme"
+    await handle.delete()
     assert (await api.get(address))["nextTimes"] == before["nextTimes"]
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from temporalio.client import WorkflowExecutionStatus
 
+from dalang import temporal
 from dalang.nesting import child_run_id
-from tests.engine.kit import Engine, Started, body_of, node_events
+from tests.engine.kit import TENANT, Engine, Started, body_of, node_events
 from tests.harness import PATIENCE
 
 HANG = {"nodes": [{"nodeId": "wait", "type": "t-hang"}]}
@@ -131,6 +132,7 @@ async def test_sub_plans_of_a_terminated_run_end_in_order(shared_engine: Engine)
     started = await shared_engine.start(sub_plan(HANG))
     child = child_of(started, "sub")
     await is_there(child)
+    assert (await child.handle.describe()).typed_search_attributes.get(temporal.TENANT) == TENANT
     await started.handle.terminate("by a test")
     await is_there(child, "PLAN_CANCELLED")
     while (status := (await child.handle.describe()).status) == WorkflowExecutionStatus.RUNNING:
