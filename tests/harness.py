@@ -106,8 +106,9 @@ def prepare(config: pytest.Config) -> None:
         memory = _memory_folder()
         if memory is not None:
             os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", memory)
-            os.environ.setdefault("TMPDIR", memory)
-            tempfile.tempdir = None  # so that it is looked up again
+            if not os.statvfs(memory).f_flag & os.ST_NOEXEC:  # tests write programs, too
+                os.environ.setdefault("TMPDIR", memory)
+                tempfile.tempdir = None  # so that it is looked up again
         os.environ[SERVERS_FOLDER] = str(make_home(Path(tempfile.mkdtemp(prefix="dalang-tests-", dir=memory))))
 
 

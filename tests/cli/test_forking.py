@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,17 +24,24 @@ async def _ran(words: str, env: dict[str, str], place: Path) -> tuple[int, str, 
     return process.returncode, out.decode(), err.decode()
 
 
+@pytest.fixture
+def programs_folder() -> Iterator[Path]:
+    """Where programs may be: not every file system of memory lets them run."""
+    with tempfile.TemporaryDirectory(prefix="dalang-forking-") as folder:
+        yield Path(folder) / "it"
+
+
 def _catches(pid: int, number: int) -> bool:
     (caught,) = [line.split()[1] for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "SigCgt" in line]
     return bool(int(caught, 16) >> (number - 1) & 1)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks at processes as Linux shows them")
-async def test_it_is_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_is_the_program(tmp_path: Path, programs_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Arguments, folder, environment, files and exit code arrive, the first time and when it is forked."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     (tmp_path / "a.yaml").write_text("name: a\nnodes: [{nodeId: n, type: noop}]\n")
-    async with forking(tmp_path / "it", dict(os.environ)) as programs:
+    async with forking(programs_folder, dict(os.environ)) as programs:
         env = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "DALANG_HOME": str(tmp_path)}
         for _ in range(2):
             assert await _ran("dalang --version", env, tmp_path) == (0, f"dalang {__version__}\n", "")
@@ -52,7 +61,7 @@ async def test_it_is_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             code, _, err = await _ran("dalang list", {**env, "DALANG_NONSENSE": "1"}, tmp_path)
             assert code == 2
             assert "DALANG_NONSENSE" in err
-        assert (tmp_path / "it" / "used" / "plan").exists()
+        assert (programs_folder / "used" / "plan").exists()
         # A command that waits is ended by the signal that its caller gets.
         waiting = await asyncio.create_subprocess_exec(
             "dalang", "plan", "validate", "-", cwd=tmp_path, env=env, stdin=asyncio.subprocess.PIPE
