@@ -93,13 +93,15 @@ class Settings(ServingSettings, DeploymentSettings, OutsideSettings, WatchSettin
     )
 
     production: bool = Field(
-        default=False, description="Refuse settings that are for trying out only (`policy_when_away=allow`)."
+        default=False,
+        description="Refuse settings that are for trying out only (`policy_when_away=allow`), and decisions of those who "
+        "do not prove who they are (`require_authenticated`).",
     )
 
     audit_key_file: str = Field(
         default="",
         description="PEM file of the Ed25519 keys that sign what runs did (`docs/audit.md`): workers need the private "
-        "key, API servers at least the public ones. Default: `<home>/audit-key.pem`, where there is one.",
+        "key, and API servers, which sign what they tell to runs. Default: `<home>/audit-key.pem`, where there is one.",
     )
 
     require_authenticated: bool | None = Field(
