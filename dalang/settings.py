@@ -94,8 +94,8 @@ class Settings(ServingSettings, DeploymentSettings, OutsideSettings, WatchSettin
 
     production: bool = Field(
         default=False,
-        description="Refuse settings that are for trying out only (`policy_when_away=allow`), and decisions of those who "
-        "do not prove who they are (`require_authenticated`).",
+        description="Refuse settings that are for trying out only (`policy_when_away=allow`), and decisions of who "
+        "does not prove who he is (`require_authenticated`).",
     )
 
     audit_key_file: str = Field(
