@@ -71,6 +71,8 @@ NOT_RUN = {
         "needs the codec server on its port; tests/api/test_codec.py runs it",
     ),
     ("docs/encryption.md", "DALANG_ENCRYPTION_KEYS_FILE=keys.json dalang up", "runs until Ctrl-C"),
+    ("docs/tenancy.md", "dalang tenant erase acme --cancel --to certificate.json", "erases everything"),
+    ("docs/tenancy.md", "dalang retention run --dry-run", "deletes"),
     ("docs/egress.md", "DALANG_EGRESS_ALLOW=127.0.0.1 dalang up", "runs until Ctrl-C; the suite allows the same"),
     ("docs/benchmarks.md", "python benchmarks/interpreter.py --rounds 5", "measures for minutes"),
     ("docs/benchmarks.md", "python benchmarks/state_machine.py", "measures for half a minute"),
