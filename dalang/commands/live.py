@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dalang.commands.output import STATUS_STYLES, clock, safe, seconds
 from dalang.commands.progress import NodeProgress, RunProgress, note_of
+from dalang.commands.terminal_graph import MAX_NAME, MAX_NODES, TerminalGraph
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -30,7 +31,8 @@ SYMBOLS = {
     "COMPENSATION_FAILED": "✗",
 }
 ASCII = {"PENDING": ".", "SUCCESS": "+", "FAILED": "x", "SKIPPED": "-", "CANCELLED": "o", "RETRYING": "~"}
-_EIGHTHS = " ▏▎▍▌▋▊▉█"
+ROOM = 11
+"""Columns of a node in the graph beside its name: its mark, and how long it took."""
 
 
 class Dashboard:
@@ -40,6 +42,7 @@ class Dashboard:
         self.run = run
         self.run_id = run_id
         self.ended = False
+        self._drawn: tuple[Any, TerminalGraph | None] = (None, None)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Draw the run as it is now, so that it fits the terminal."""
@@ -49,7 +52,18 @@ class Dashboard:
         else:
             yield self._heading(plain)
         room = max(options.size.height - 4, 5)
-        if len(self.run.nodes) <= room:
+        graph = self._graph(room, options.max_width)
+        if graph is not None:
+            for row in range(graph.height):
+                yield self._row(graph, row, plain)
+            room -= graph.height
+            told = [node for node in self.run.nodes if node.note][: max(room - 1, 0)]
+            if told:
+                width = min(max(len(safe(node.name)) for node in told), options.max_width // 2)
+                yield _text(("", ""))
+                for node in told:
+                    yield self._node(node, width, 0, plain, options.max_width)
+        elif len(self.run.nodes) <= room:
             width = min(max((len(safe(node.name)) for node in self.run.nodes), default=0), options.max_width // 2)
             kinds = min(max((len(node.type) for node in self.run.nodes), default=0), 16)
             for node in list(self.run.nodes):
@@ -58,6 +72,39 @@ class Dashboard:
             yield from self._groups(room, plain, options.max_width)
         if self.run.away:
             yield _text((f"  {self.run.away}", "yellow"))
+
+    def _graph(self, room: int, width: int) -> TerminalGraph | None:
+        """Return the graph of the plan, if it has edges and fits; it is laid out once."""
+        run = self.run
+        if not run.edges or len(run.nodes) > MAX_NODES:
+            return None
+        if self._drawn[0] is not run.edges:
+            names = {node.node_id: min(len(safe(node.name)), MAX_NAME) + ROOM for node in run.nodes}
+            graph = TerminalGraph({node.node_id: node.level for node in run.nodes}, names, run.edges)
+            self._drawn = (run.edges, graph)
+        drawn = self._drawn[1]
+        return drawn if drawn is not None and drawn.height <= room and drawn.width <= width else None
+
+    def _row(self, graph: TerminalGraph, row: int, plain: bool) -> Text:
+        parts: list[tuple[str, str]] = []
+        column = 0
+        here = sorted((place.column, name) for name, place in graph.places.items() if place.row == row)
+        for _, name in here:
+            place, node = graph.places[name], self.run.by_id[name]
+            parts.append((graph.line(row, column, place.column, plain), "bright_black"))
+            style = STATUS_STYLES.get(node.status, "cyan")
+            mark = _spin(plain) if node.status == "RUNNING" and not self.ended else symbol(node.status, plain)
+            quiet = "bright_black" if node.status in ("PENDING", "SKIPPED") else ""
+            lasted = "" if node.started is None else seconds(max((node.ended or time.time()) - node.started, 0))
+            label = _cut(safe(node.name), MAX_NAME)
+            rest = place.width - len(label) - 4
+            column = place.column + place.width
+            told = _cut(lasted, rest)
+            goes_on = graph.line(row, column, column + 1, plain).strip() and len(told) < rest
+            filled = (f"{told} " if told else "").ljust(rest, "-" if plain else "─") if goes_on else told.ljust(rest)
+            parts += [(f" {mark} ", style), (f"{label} ", quiet), (filled, "bright_black")]
+        parts.append((graph.line(row, column, graph.width, plain), "bright_black"))
+        return _text(*parts)
 
     def _heading(self, plain: bool) -> Text:
         run = self.run
@@ -176,6 +223,10 @@ def _fit(text: str, width: int) -> str:
     from rich.cells import cell_len, set_cell_size
 
     return set_cell_size(text, width) if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
 
 
 def _text(*parts: tuple[str, str]) -> Text:

@@ -35,14 +35,15 @@ class RunProgress:
         self.name = str(plan.get("name", ""))
         self.version = str(plan.get("version", ""))
         self.status = "PENDING"
-        self._take(_nodes(plan))
+        self._take(plan)
         self.reason = ""
         self.started: float | None = None
         self.ended: float | None = None
         self.away: str | None = None
 
-    def _take(self, nodes: Sequence[NodeProgress]) -> None:
-        self.nodes = sorted(nodes, key=lambda node: node.level)
+    def _take(self, plan: Mapping[str, Any], nodes: Sequence[NodeProgress] | None = None) -> None:
+        self.nodes = sorted(_nodes(plan) if nodes is None else nodes, key=lambda node: node.level)
+        self.edges = [(edge["sourceNodeId"], edge["targetNodeId"]) for edge in plan.get("edges") or ()]
         self.by_id = {node.node_id: node for node in self.nodes}
         self.counts: Counter[str] = Counter(node.status for node in self.nodes)
         self.levels = 1 + max((node.level for node in self.nodes), default=-1)
@@ -58,7 +59,7 @@ class RunProgress:
             if known is not None:
                 node.status, node.started, node.ended = known.status, known.started, known.ended
                 node.attempts, node.note = known.attempts, known.note
-        self._take(nodes)
+        self._take(plan, nodes)
 
     @property
     def done(self) -> int:
