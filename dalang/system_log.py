@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
@@ -75,7 +76,7 @@ class SystemLog:
             window.again += 1
             return
         happening = Happening(kind, _now(), "WARN", dict(actor), dict(data))
-        self._windows[key] = _Window(time.monotonic() + WINDOW_SECONDS, of, happening)
+        self._windows[key] = _Window(monotonic() + WINDOW_SECONDS, of, happening)
         self._wait(of, happening)
 
     async def acted(self, tenant_id: str, actor: Mapping[str, Any], data: Mapping[str, Any]) -> None:
@@ -96,7 +97,7 @@ class SystemLog:
                 await asyncio.sleep(self._seconds)
                 await self._try()
         finally:
-            self._close_windows(time.monotonic() + 2 * WINDOW_SECONDS)
+            self._close_windows(monotonic() + 2 * WINDOW_SECONDS)
             await self._try()
 
     async def _try(self) -> None:
@@ -109,7 +110,7 @@ class SystemLog:
 
     async def write(self) -> None:
         """Write what waits."""
-        self._close_windows(time.monotonic())
+        self._close_windows(monotonic())
         waiting, self._waiting = self._waiting, []
         if self._lost:
             logger.error("%d events of the API were lost while the database was away", self._lost)
