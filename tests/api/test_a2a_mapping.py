@@ -262,7 +262,7 @@ def test_outputs_are_artifacts(outputs: Any, modes: tuple[str, ...], parts: list
 
 def event(kind: EventType, seq: int, node: str | None = None, **data: Any) -> Event:
     at = NOW + timedelta(seconds=seq)
-    return Event(RUN, 0, seq, kind, node, at, data, None, "", "", False, at, None)
+    return Event(RUN, 0, seq, kind, node, at, data, None, "", "", False, at, None, None)
 
 
 def test_events_are_told_as_updates() -> None:
