@@ -16,10 +16,10 @@ import httpx
 import psutil
 import pytest
 
+from dalang import watched_file
 from dalang.activities.egress import EgressRefused, enforcing
 from dalang.activities.failures import classify
 from dalang.activities.mcp import child
-from dalang.activities.mcp import servers as named
 from dalang.activities.mcp.node import Mcp
 from dalang.activities.mcp.servers import NamedServers
 from dalang.activities.secrets import Vault
@@ -197,7 +197,7 @@ def service() -> Iterator[str]:
 @pytest.fixture
 async def configured(shared_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Configured]:
     """Give the worker of the shared engine servers."""
-    monkeypatch.setattr(named, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(watched_file, "LOOK_SECONDS", 0)
     path = Path(shared_engine.settings.mcp_servers_file)
 
     def configure(folder: Path, **more: Any) -> None:
