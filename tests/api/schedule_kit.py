@@ -8,6 +8,8 @@ from typing import Any
 from tests.api.world import Api, chain
 
 SCHEDULES = "/orchestrator/schedules"
+HOURLY = {"every": "1h", "endAt": "2025-03-01T00:00:00Z"}
+"""For backfills: not of now, or a test that runs at the full hour has a run more."""
 NEVER = {"cron": ["0 0 1 1 *"], "startAt": "2100-01-01T00:00:00Z"}
 """Times that no test sees: its runs are started by hand."""
 

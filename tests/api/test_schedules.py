@@ -26,7 +26,7 @@ from dalang.settings import Settings
 from dalang.store.engine import system_transaction
 from dalang.worker import worker
 from tests.api import world
-from tests.api.schedule_kit import created, stored
+from tests.api.schedule_kit import HOURLY, created, stored
 from tests.api.world import Api, chain
 from tests.harness import PATIENCE
 
@@ -253,7 +253,7 @@ async def test_buffer_one_starts_one_more_when_the_run_has_ended(api: Api, gate:
 @pytest.mark.usefixtures("working")
 async def test_allow_all_runs_side_by_side(api: Api, gate: str) -> None:
     """Three times at once are three runs at once."""
-    address = await gated(api, gate, spec={"every": "1h"}, overlap="allowAll")
+    address = await gated(api, gate, spec=HOURLY, overlap="allowAll")
     body = {"from": "2025-01-01T00:00:00Z", "to": "2025-01-01T02:00:00Z", "overlap": "allowAll"}
     assert (await api("POST", f"{address}/backfill", json=body)).status_code == 202
     found = await until(api, address, running(3))
@@ -410,7 +410,7 @@ async def test_waiting_takes_no_slot_of_the_worker(api: Api, settings: Settings)
     """More scheduled runs than a worker has slots go on for long, and others are served meanwhile."""
     plan = {"name": "long", "nodes": [{"nodeId": "n", "type": "sleep", "inputs": {"seconds": 600}}]}
     stored_plan = (await api("POST", "/orchestrator/plans", json=plan)).json()["planId"]
-    address = await created(api, stored_plan, {"every": "1h"}, overlap="allowAll")
+    address = await created(api, stored_plan, HOURLY, overlap="allowAll")
     async with worker(settings.model_copy(update={"max_concurrent_activities": 2})):
         body = {"from": "2025-01-01T00:00:00Z", "to": "2025-01-01T04:00:00Z", "overlap": "allowAll"}
         assert (await api("POST", f"{address}/backfill", json=body)).status_code == 202

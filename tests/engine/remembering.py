@@ -14,6 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dalang.nodes import AskPerson, NodeContext, ToolError, node
+from dalang.store.engine import system_transaction
 from tests.harness import PATIENCE, ROOT
 
 runpy.run_path(str(ROOT / "examples" / "session_nodes.py"))
@@ -60,7 +61,7 @@ async def visible(db: AsyncEngine) -> None:
     )
     async with asyncio.timeout(PATIENCE):
         while True:
-            async with db.connect() as conn:
+            async with system_transaction(db) as conn:
                 if (await conn.execute(settled)).scalar_one():
                     return
             await asyncio.sleep(0.02)
