@@ -103,8 +103,13 @@ async def stream_events(
     if _is_over(run, after):
         return Response(status_code=204)
     stopping = anyio.Event()
+    return event_stream(_stream(it, who, runId, after, bodies, stopping), stopping)
+
+
+def event_stream(events: AsyncIterator[ServerSentEvent], stopping: anyio.Event) -> EventSourceResponse:
+    """Return the answer that streams ``events`` until the server stops, which sets ``stopping`` first."""
     return EventSourceResponse(
-        _stream(it, who, runId, after, bodies, stopping),
+        events,
         shutdown_event=stopping,
         shutdown_grace_period=STOP_SECONDS,
         ping=KEEP_ALIVE_SECONDS,

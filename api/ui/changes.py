@@ -12,10 +12,10 @@ from typing import Literal
 
 import anyio
 from fastapi import APIRouter, Response
-from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette import ServerSentEvent
 
 from dalang.api.auth import Principal, Reader
-from dalang.api.events import KEEP_ALIVE_SECONDS, SEND_SECONDS, STOP_SECONDS, any_of
+from dalang.api.events import any_of, event_stream
 from dalang.api.services import Service, Services
 from dalang.store.engine import is_connection_error
 from dalang.store.listening import ANY
@@ -35,15 +35,7 @@ async def stream_changes(who: Reader, topic: Topic, it: Service) -> Response:
     """Stream an event ``changed`` now, and whenever the topic is another than before."""
     it.feed.require_room()
     stopping = anyio.Event()
-    return EventSourceResponse(
-        _stream(it, who, topic, stopping),
-        shutdown_event=stopping,
-        shutdown_grace_period=STOP_SECONDS,
-        ping=KEEP_ALIVE_SECONDS,
-        ping_message_factory=lambda: ServerSentEvent(comment="keep-alive"),
-        send_timeout=SEND_SECONDS,
-        headers={"X-Accel-Buffering": "no"},
-    )
+    return event_stream(_stream(it, who, topic, stopping), stopping)
 
 
 async def _stream(it: Services, who: Principal, topic: Topic, stopping: anyio.Event) -> AsyncIterator[ServerSentEvent]:
