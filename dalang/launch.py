@@ -413,6 +413,20 @@ def require_keys(settings: Settings, keys: Keyring, *, signs: bool) -> None:
         )
 
 
+def about_of(run: Run | NewRun) -> dict[str, Any]:
+    """Return what expressions and handlers see of a run as ``run``."""
+    return {
+        "id": str(run.run_id),
+        "planId": str(run.plan_id),
+        "plan": run.plan_name,
+        "planVersion": run.plan_version,
+        "tenantId": run.tenant_id,
+        "createdBy": run.created_by,
+        "priority": run.priority,
+        "metadata": run.metadata,
+    }
+
+
 def initial_state(run: Run | NewRun, settings: Settings) -> dict[str, Any]:
     """Return the second argument of ``PlanRun``: the run's state before its first event."""
     return {
@@ -420,16 +434,7 @@ def initial_state(run: Run | NewRun, settings: Settings) -> dict[str, Any]:
         "runId": str(run.run_id),
         "tenantId": run.tenant_id,
         "inputs": run.inputs or {},
-        "about": {
-            "id": str(run.run_id),
-            "planId": str(run.plan_id),
-            "plan": run.plan_name,
-            "planVersion": run.plan_version,
-            "tenantId": run.tenant_id,
-            "createdBy": run.created_by,
-            "priority": run.priority,
-            "metadata": run.metadata,
-        },
+        "about": about_of(run),
         "maxInFlight": settings.max_in_flight,
         "historyLimit": settings.history_events_limit,
         "pages": f"{settings.public_url}/ui/runs",

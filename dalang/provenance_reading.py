@@ -16,7 +16,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.errors import NotFound
-from dalang.launch import Prepared
+from dalang.launch import Prepared, about_of
 from dalang.program import Program
 from dalang.provenance import About, Happened, Provenance
 from dalang.store.events import Event, list_events
@@ -123,16 +123,7 @@ def _about(run: Run, plan_digest: str) -> About:
     return About(
         run_id=str(run.run_id),
         inputs=run.inputs,
-        about={
-            "id": str(run.run_id),
-            "planId": str(run.plan_id),
-            "plan": run.plan_name,
-            "planVersion": run.plan_version,
-            "tenantId": run.tenant_id,
-            "createdBy": run.created_by,
-            "priority": run.priority,
-            "metadata": run.metadata,
-        },
+        about=about_of(run),
         plan_digest=plan_digest,
         redrive_of=None if run.redrive_of is None else str(run.redrive_of),
         undo_of=None if run.undo_of is None else str(run.undo_of),
