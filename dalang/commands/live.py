@@ -75,17 +75,21 @@ class Dashboard:
 
     def _graph(self, room: int, width: int) -> TerminalGraph | None:
         """Return the graph of the plan, if it has edges and fits; it is laid out once."""
+        from rich.cells import cell_len
+
         run = self.run
         if not run.edges or len(run.nodes) > MAX_NODES:
             return None
         if self._drawn[0] is not run.edges:
-            names = {node.node_id: min(len(safe(node.name)), MAX_NAME) + ROOM for node in run.nodes}
+            names = {node.node_id: min(cell_len(safe(node.name)), MAX_NAME) + ROOM for node in run.nodes}
             graph = TerminalGraph({node.node_id: node.level for node in run.nodes}, names, run.edges)
             self._drawn = (run.edges, graph)
         drawn = self._drawn[1]
         return drawn if drawn is not None and drawn.height <= room and drawn.width <= width else None
 
     def _row(self, graph: TerminalGraph, row: int, plain: bool) -> Text:
+        from rich.cells import cell_len
+
         parts: list[tuple[str, str]] = []
         column = 0
         here = sorted((place.column, name) for name, place in graph.places.items() if place.row == row)
@@ -96,12 +100,13 @@ class Dashboard:
             mark = _spin(plain) if node.status == "RUNNING" and not self.ended else symbol(node.status, plain)
             quiet = "bright_black" if node.status in ("PENDING", "SKIPPED") else ""
             lasted = "" if node.started is None else seconds(max((node.ended or time.time()) - node.started, 0))
-            label = _cut(safe(node.name), MAX_NAME)
-            rest = place.width - len(label) - 4
+            name = safe(node.name)
+            label = _fit(name, min(cell_len(name), MAX_NAME))
+            rest = place.width - cell_len(label) - 4
             column = place.column + place.width
-            told = _cut(lasted, rest)
-            goes_on = graph.line(row, column, column + 1, plain).strip() and len(told) < rest
-            filled = (f"{told} " if told else "").ljust(rest, "-" if plain else "─") if goes_on else told.ljust(rest)
+            goes_on = graph.line(row, column, column + 1, plain).strip() and len(lasted) < rest
+            told = f"{lasted} " if lasted and goes_on else lasted
+            filled = told.ljust(rest, "-" if plain else "─") if goes_on else _fit(told, rest)
             parts += [(f" {mark} ", style), (f"{label} ", quiet), (filled, "bright_black")]
         parts.append((graph.line(row, column, graph.width, plain), "bright_black"))
         return _text(*parts)
@@ -223,10 +228,6 @@ def _fit(text: str, width: int) -> str:
     from rich.cells import cell_len, set_cell_size
 
     return set_cell_size(text, width) if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
 
 
 def _text(*parts: tuple[str, str]) -> Text:

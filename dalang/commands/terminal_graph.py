@@ -55,7 +55,6 @@ class TerminalGraph:
         top = min(rows, default=0)
         self._cells: dict[tuple[int, int], int] = {}
         self._arrows: set[tuple[int, int]] = set()
-        self.height = 0
         wanted = [0] * (max(levels, default=-1) + 1)
         for name, level in nodes.items():
             wanted[level] = max(wanted[level], widths[name])
@@ -73,8 +72,8 @@ class TerminalGraph:
         self.places = {
             name: Place(rows[at] - top, starts[nodes[name]], wanted[nodes[name]]) for at, name in enumerate(names)
         }
-        self.height = 1 + max((place.row for place in self.places.values()), default=-1)
-        self.height = max(self.height, 1 + max((row for row, _ in self._cells), default=-1))
+        used = [*(place.row for place in self.places.values()), *(row for row, _ in self._cells)]
+        self.height = 1 + max(used, default=-1)
         self.width = starts[-1] + wanted[-1] if wanted else 0
 
     def _draw(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import CheckConstraint, Column, DateTime, ForeignKeyConstraint, Index, Table, Text, Uuid, text
 from sqlalchemy.dialects.postgresql import ARRAY
 
@@ -15,15 +17,22 @@ def _of_token() -> ForeignKeyConstraint:
     return ForeignKeyConstraint(_TOKEN, [f"api_tokens.{name}" for name in _TOKEN])
 
 
+def _signed_in() -> tuple[Column[Any], ...]:
+    """The columns that say who somebody is."""
+    return (
+        tenant(),
+        Column("subject", Text, nullable=False),
+        Column("roles", ARRAY(Text), nullable=False),
+        Column("groups", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),
+        Column("token_id", Uuid),
+    )
+
+
 browser_sessions = Table(
     "browser_sessions",
     metadata,
     Column("session_hash", Text, primary_key=True),
-    tenant(),
-    Column("subject", Text, nullable=False),
-    Column("roles", ARRAY(Text), nullable=False),
-    Column("groups", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),
-    Column("token_id", Uuid),
+    *_signed_in(),
     moment("created_at", default=True),
     moment("seen_at", default=True),
     Column("expires_at", DateTime(timezone=True), nullable=False),
@@ -39,11 +48,7 @@ sign_in_tickets = Table(
     "sign_in_tickets",
     metadata,
     Column("ticket_hash", Text, primary_key=True),
-    tenant(),
-    Column("subject", Text, nullable=False),
-    Column("roles", ARRAY(Text), nullable=False),
-    Column("groups", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),
-    Column("token_id", Uuid),
+    *_signed_in(),
     moment("session_expires_at"),
     moment("created_at", default=True),
     Column("expires_at", DateTime(timezone=True), nullable=False),
