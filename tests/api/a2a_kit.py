@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncIterator
@@ -12,7 +11,6 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
-import uvicorn
 import yaml
 from a2a.client import Client, ClientConfig, ClientFactory
 from a2a.client.card_resolver import A2ACardResolver
@@ -21,16 +19,11 @@ from fastapi import FastAPI
 from google.protobuf.json_format import ParseDict
 
 from dalang.api.a2a import pushing
-from dalang.api.app import create_app
 from dalang.api.services import Services
 from dalang.settings import Settings
-from dalang.stack.ports import free_port
-from dalang.stack.postgres import drop_database
-from dalang.store.engine import create_engine, system_transaction
-from dalang.store.tokens import ensure_token
-from dalang.worker import worker
 from tests.api import world
-from tests.harness import LOOPBACK_ALLOWED, ROOT, Servers
+from tests.api.site import site
+from tests.harness import ROOT, Servers
 
 EXAMPLE = yaml.safe_load((ROOT / "examples/a2a-agent.yaml").read_text(encoding="utf-8").replace("2s", "700ms"))
 DIALECTS = [("JSONRPC", "1.0"), ("HTTP+JSON", "1.0"), ("JSONRPC", "0.3"), ("HTTP+JSON", "0.3")]
@@ -96,36 +89,13 @@ def _token(who: tuple[str, str]) -> dict[str, str]:
 @contextlib.asynccontextmanager
 async def serving(servers: Servers, superuser: asyncpg.Connection, home: Path) -> AsyncIterator[Served]:
     """One database, one worker and one API for all tests of the agent in this process."""
-    database = await servers.create_database(superuser)
-    port = free_port()
-    settings = Settings(
-        home=home,
-        database_url=database.url,
-        temporal_address=servers.temporal_address,
-        task_queue=f"a2a-{uuid.uuid4().hex[:8]}",
-        public_url=f"http://127.0.0.1:{port}",
-        egress_allow=LOOPBACK_ALLOWED,
-    )
-    engine = create_engine(settings.database_url, pooled=False)
-    async with system_transaction(engine) as conn:
-        for (tenant, role), token in world.TOKENS.items():
-            await ensure_token(conn, token, tenant, f"{role}@{tenant}", [role])
-    await engine.dispose()
-    app = create_app(settings)
     with pytest.MonkeyPatch.context() as quick:
         quick.setattr(pushing, "LOOK_SECONDS", 0.1)
-        server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, access_log=False))
-        running = asyncio.create_task(server.serve())
-        async with worker(settings):
-            while not server.started:
-                await asyncio.sleep(0.02)
+        async with site(servers, superuser, home, "a2a") as (settings, app):
             made = Served(settings.public_url, settings, app)
             await made.publish(EXAMPLE)
             yield made
             await made.http.aclose()
-            server.should_exit = True
-            await running
-    await drop_database(superuser, database.name)
 
 
 def message(

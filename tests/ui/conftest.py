@@ -6,7 +6,6 @@ import asyncio
 import importlib.resources
 import os
 import shutil
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,18 +14,12 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
-import uvicorn
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
-from dalang.api.app import create_app
 from dalang.settings import Settings
-from dalang.stack.ports import free_port
-from dalang.stack.postgres import drop_database
-from dalang.store.engine import create_engine, system_transaction
-from dalang.store.tokens import ensure_token
-from dalang.worker import worker
 from tests.api import world
-from tests.harness import LOOPBACK_ALLOWED, PATIENCE, Servers
+from tests.api.site import site
+from tests.harness import PATIENCE, Servers
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
@@ -78,32 +71,10 @@ async def stack(
     servers: Servers, superuser: asyncpg.Connection, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Stack]:
     """One database, one worker and one API, with tokens for every tenant and role of ``world.TOKENS``."""
-    database = await servers.create_database(superuser)
-    port = free_port()
-    settings = Settings(
-        home=tmp_path_factory.mktemp("ui"),
-        database_url=database.url,
-        temporal_address=servers.temporal_address,
-        task_queue=f"ui-{uuid.uuid4().hex[:8]}",
-        public_url=f"http://127.0.0.1:{port}",
-        egress_allow=LOOPBACK_ALLOWED,
-    )
-    engine = create_engine(settings.database_url, pooled=False)
-    async with system_transaction(engine) as conn:
-        for (tenant, role), token in world.TOKENS.items():
-            await ensure_token(conn, token, tenant, f"{role}@{tenant}", [role])
-    await engine.dispose()
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), port=port, log_config=None, access_log=False))
-    running = asyncio.create_task(server.serve())
-    async with worker(settings):
-        while not server.started:
-            await asyncio.sleep(0.02)
+    async with site(servers, superuser, tmp_path_factory.mktemp("ui"), "ui") as (settings, _):
         made = Stack(settings.public_url, settings)
         yield made
         await made.http.aclose()
-        server.should_exit = True
-        await running
-    await drop_database(superuser, database.name)
 
 
 @pytest.fixture(scope="session")
