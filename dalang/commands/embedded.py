@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dalang.settings import Settings
     from dalang.stack.supervisor import Stack
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Embedded:
@@ -26,7 +30,8 @@ class Embedded:
 
     def start(self) -> Settings:
         """Start it and return its settings; raises what went wrong."""
-        self._thread.start()
+        with _undisturbed():
+            self._thread.start()
         while not self._ready.wait(0.2):
             pass
         if self._failure is not None:
@@ -47,6 +52,7 @@ class Embedded:
                     asyncio.run_coroutine_threadsafe(self._stacks[0].kill_all(), self._loop)
 
     def _main(self) -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)  # processes that are started here inherit what is blocked
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_until_complete(self._run())
@@ -77,3 +83,13 @@ class Embedded:
         async with made:
             self._ready.set()
             await asyncio.Event().wait()
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Put signals off until the end of the block: a thread that is half started can be neither stopped nor awaited."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)

@@ -31,7 +31,7 @@ from dalang.stack import ports
 from dalang.stack.errors import StackError
 from dalang.stack.parts import ChildPart
 from dalang.stack.private_files import write_private
-from dalang.stack.processes import Child, end_leftover, end_process, tail
+from dalang.stack.processes import Child, end_family, end_leftover, end_process, tail
 from dalang.stack.system_user import choose_user, place_data, postgres_programs
 
 if TYPE_CHECKING:
@@ -249,7 +249,13 @@ async def _initdb(data: Path, programs: Path, user: str | None, password: str) -
         env=_environment(),
         **identity,
     )
-    output, _ = await process.communicate()
+    try:
+        output, _ = await process.communicate()
+    except asyncio.CancelledError:
+        # Left alone it would go on making files in a folder that whoever gave up is about to remove.
+        await asyncio.to_thread(end_family, process.pid)
+        await process.wait()
+        raise
     password_file.unlink()
     if process.returncode != 0:
         raise StackError(f"the database in {data} cannot be made:\n{output.decode(errors='replace')}")

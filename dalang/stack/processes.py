@@ -115,12 +115,8 @@ class Child:
         """End the process and its own children at once, as a crash would (SIGKILL), and wait until they are gone."""
         if self._process is None or not self.running:
             return
-        family = _family(self._process.pid)
-        for process in family:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
+        await asyncio.to_thread(end_family, self._process.pid)
         await self._process.wait()
-        await asyncio.to_thread(psutil.wait_procs, family, 5)
 
     def failure(self) -> str:
         """Say that it ended, how, and what its log says last: the text for an error."""
@@ -161,10 +157,12 @@ async def end_process(process: psutil.Process, stop_signal: signal.Signals, seco
     with contextlib.suppress(psutil.Error):
         process.send_signal(stop_signal)
     _, alive = await asyncio.to_thread(psutil.wait_procs, family, seconds)
-    for survivor in alive:
-        with contextlib.suppress(psutil.Error):
-            survivor.kill()
-    await asyncio.to_thread(psutil.wait_procs, alive, 5)
+    await asyncio.to_thread(_kill, alive)
+
+
+def end_family(pid: int) -> None:
+    """End a process and its children at once (SIGKILL), and return when they are gone, 5 s later at the latest."""
+    _kill(_family(pid))
 
 
 def tail(log: Path, lines: int = 12) -> str:
@@ -190,6 +188,13 @@ def _family(pid: int) -> list[psutil.Process]:
         return [process, *process.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
+
+
+def _kill(family: list[psutil.Process]) -> None:
+    for process in family:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(family, 5)
 
 
 def _group_of(user: str | None) -> int | None:

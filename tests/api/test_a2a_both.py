@@ -125,12 +125,18 @@ async def test_a_cancel_goes_through_both(served: Served) -> None:
 
 async def test_a_caller_that_goes_away_leaves_the_run_and_nothing_else(served: Served) -> None:
     """Who asks again with the same message gets the same task; nobody waits for whom nobody hears."""
-    body = {"message": message(kind="delayed-complete")}
+    await served.publish({"name": "held", "nodes": [{"nodeId": "go", "type": "event", "inputs": {"name": "go"}}]})
+    body = {"message": message(metadata={"skill": "held"})}
     headers = {**V1, "Authorization": f"Bearer {world.TOKENS['acme', 'operator']}"}
     async with httpx.AsyncClient(base_url=served.url, headers=headers, timeout=0.3) as impatient:
         for path in ("/a2a/rest/message:send", "/a2a/rest/message:stream"):
             with pytest.raises(httpx.ReadTimeout):
                 await impatient.post(path, json=body)
+    async with asyncio.timeout(PATIENCE):
+        while not (runs := (await served("GET", "/orchestrator/runs?plan=held")).json()["items"]):
+            await asyncio.sleep(0.05)
+    [run] = runs
+    await served("POST", f"/orchestrator/runs/{run['runId']}/events", json={"name": "go"})
     task = (await served("POST", "/a2a/rest/message:send", json=body)).json()["task"]
     assert task["status"]["state"] == "TASK_STATE_COMPLETED"
     listed = (await served("GET", f"/a2a/rest/tasks?contextId={task['contextId']}")).json()
