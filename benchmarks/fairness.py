@@ -1,14 +1,13 @@
 """Who runs when, where two tenants compete: one with 1,000 nodes, and two seconds later one with 10.
 
-``python benchmarks/fairness.py [--svg docs/fairness.svg]`` runs the same load in turns: with one fairness key for both
-(the order of arrival), with Temporal's fairness keys, without and with eager activities, and with leases of a pool as
-large as the worker, once with equal weights, once with three parts for the large tenant. It prints when the small
-tenant's last node ended, and draws who had which of the eight places when.
+``python benchmarks/fairness.py [--svg docs/performance/places.svg]`` runs the same load in turns: with one fairness key
+for both (the order of arrival), with Temporal's fairness keys, without and with eager activities, and with leases of a
+pool as large as the worker, once with equal weights, once with three parts for the large tenant. It prints when the
+small tenant's last node ended, and draws who had which of the eight places when.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.results import arguments, row, save
 from dalang.launch import Launcher, TemporalLink
 from dalang.nodes import NodeContext, node
 from dalang.plan import Plan, with_derived_ids
@@ -182,8 +182,8 @@ def svg(scenarios: Sequence[Scenario]) -> str:
         parts.append(f'<text class="small" x="{_WIDTH - _LEFT}" y="{y}" text-anchor="end">{note}</text>')
         y += 8
         marks: dict[str, list[str]] = {"a": [], "b": []}
-        for row in rows:
-            for tenant, begin, end in row:
+        for lane in rows:
+            for tenant, begin, end in lane:
                 width = max((end - begin) * scale - 0.5, 1)
                 mark = f"M{_LEFT + begin * scale:.1f} {y}h{width:.1f}v{_ROW - 1}h-{width:.1f}z"
                 marks["b" if tenant == "small" else "a"].append(mark)
@@ -214,9 +214,19 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = arguments(__doc__)
     parser.add_argument("--svg", type=Path, help="Where to draw the picture.")
-    picture: Path | None = parser.parse_args().svg
+    wanted = parser.parse_args()
     asyncio.run(main())
-    if picture is not None:
-        picture.write_text(svg(SCENARIOS), encoding="utf-8")
+    if wanted.svg is not None:
+        wanted.svg.write_text(svg(SCENARIOS), encoding="utf-8")
+    if wanted.save:
+        ends = [
+            found
+            for one in SCENARIOS
+            for found in (
+                row(one.title, "the small tenant", "s", one.small_ended - one.small_began),
+                row(one.title, "all", "s", one.large_ended),
+            )
+        ]
+        save("fairness", "Two tenants compete for eight places", ends, ["Measured once each."])

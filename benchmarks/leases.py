@@ -7,7 +7,6 @@ what the waiting cost.
 from __future__ import annotations
 
 import asyncio
-import statistics
 import sys
 import tempfile
 import time
@@ -21,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.results import Spread, arguments, ratio, row, save
 from dalang.leasing import Leasing
 from dalang.settings import Settings
 from dalang.stack.supervisor import on_free_ports, stack
@@ -69,8 +69,8 @@ async def pairs_per_second(leasing: Leasing) -> float:
     return count / SECONDS
 
 
-async def main() -> None:
-    """Measure in turns."""
+async def main() -> tuple[list[float], list[float]]:
+    """Measure in turns: with nobody waiting, and with many."""
     async with prepared() as engine:
         leasing = Leasing(engine)
         run, idle, busy = uuid4(), list[float](), list[float]()
@@ -81,12 +81,17 @@ async def main() -> None:
             await leasing.ask(Asker("t0", run, f"run-{run}"), [held, *waiting])
             busy.append(await pairs_per_second(leasing))
             await leasing.release("t0", [one.lease_id for one in (*waiting, held)])
-        print(f"pairs a second, nobody waiting: {statistics.median(idle):.0f} ({min(idle):.0f} to {max(idle):.0f})")
-        print(
-            f"pairs a second, {WAITING:,} waiting: {statistics.median(busy):.0f} ({min(busy):.0f} to {max(busy):.0f})"
-        )
-        print(f"ratio: {statistics.median(busy) / statistics.median(idle):.2f}")
+        return idle, busy
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    wanted = arguments(__doc__).parse_args()
+    idle, busy = asyncio.run(main())
+    cases = {"nobody waiting": idle, f"{WAITING:,} waiting": busy}
+    for case, values in cases.items():
+        print(f"pairs a second, {case}: {Spread.of(values)}")
+    print(f"ratio: {ratio(busy, idle)}")
+    if wanted.save:
+        note = f"{CLIENTS} clients in one process; a pair is a lease asked for and given back."
+        rows = [row(case, "leases", "pairs/s", values) for case, values in cases.items()]
+        save("leases", "Leases granted and given back", rows, [note])

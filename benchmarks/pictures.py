@@ -16,6 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.results import Row, arguments, row, save
 from dalang.api.ui.run_drawing import LiveDrawing, looks
 from dalang.api.ui.run_scenes import Scene, coded, live_picture
 from dalang.sketch import sketch
@@ -89,6 +92,10 @@ async def _busy(devtools: Any) -> float:
 
 def main() -> None:
     """Print the table."""
+    parser = arguments(__doc__)
+    parser.add_argument("--browser", action="store_true", help="Draw them in chromium, too.")
+    options = parser.parse_args()
+    measures: list[Row] = []
     pictures: dict[str, dict[str, Any]] = {}
     rows = []
     for width, depth in SHAPES:
@@ -102,7 +109,7 @@ def main() -> None:
         known = {"ids": scene.ids, "boxes": scene.boxes, "groups": scene.groups(), "down": drawing.down}
         pictures[plan.name] = {"svg": svg, "looks": looks(), "state": state, **known}
         rows.append((plan.name, len(plan.nodes), len(drawing.frames), read, laid, written, len(svg) // 1000))
-    shown = asyncio.run(in_browser(pictures)) if "--browser" in sys.argv else {}
+    shown = asyncio.run(in_browser(pictures)) if options.browser else {}
     print("plan (wide x deep) | nodes | boxes | read s | lay out s | write s | SVG kB | browser s | in all s")
     for name, nodes, boxes, read, laid, written, size in rows:
         browser = shown.get(name, 0.0)
@@ -111,6 +118,11 @@ def main() -> None:
             f"{name:>18} | {nodes:5} | {boxes:5} | {read:6.2f} | {laid:9.2f} | {written:7.2f} | {size:6} | "
             f"{f'{browser:.2f}' if shown else '-':>9} | {total:8.2f}"
         )
+        case = f"{name}: {nodes:,} nodes, {boxes:,} boxes"
+        parts = {"read": read, "laid out": laid, "written": written} | ({"in the browser": browser} if shown else {})
+        measures += [row(case, part, "CPU s", seconds) for part, seconds in parts.items()]
+    if options.save:
+        save("pictures", "The picture of a run", measures, ["Measured once each; the server keeps what it laid out."])
 
 
 if __name__ == "__main__":

@@ -63,7 +63,12 @@ class Spread:
         return cls(statistics.median(values), min(values), max(values))
 
     def __str__(self) -> str:
-        return f"{self.median:.2f} ({self.low:.2f}-{self.high:.2f})"
+        return f"{figure(self.median)} ({figure(self.low)}-{figure(self.high)})"
+
+
+def figure(value: float) -> str:
+    """Write a number with as many digits as say something."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
 def ratio(values: Sequence[float], base: Sequence[float]) -> Spread:
@@ -102,12 +107,12 @@ def save(
     for what is measured in several parts.
     """
     when = datetime.now(UTC).isoformat(timespec="seconds")
-    document = {"name": name, "title": title, "when": when, "machine": machine(), "rows": list(rows), "notes": []}
     file = folder / f"{name}.json"
     before = json.loads(file.read_text(encoding="utf-8")) if keep and file.exists() else {"rows": [], "notes": []}
-    new = {_subject(one) for one in document["rows"]}
+    new = {_subject(one): one for one in rows}
     kept = [{"when": before["when"], **one} for one in before["rows"] if _subject(one) not in new]
-    document |= {"rows": [*kept, *document["rows"]], "notes": list(dict.fromkeys([*before["notes"], *notes]))}
+    document = {"name": name, "title": title, "when": when, "machine": machine(), "rows": [*kept, *new.values()]}
+    document["notes"] = list(dict.fromkeys([*before["notes"], *notes]))
     folder.mkdir(exist_ok=True)
     text = json.dumps(document, indent=2, ensure_ascii=False)
     # Values of a row stand in one line: a file is read by people, too.

@@ -7,10 +7,8 @@ of the one that tells nothing, round by round. Metrics are asked for every five 
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
-import statistics
 import sys
 import tempfile
 import threading
@@ -22,8 +20,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import httpx
-import psutil
 
+from benchmarks.results import Spread, arguments, computed, ratio, row, save
 from dalang import tracing
 from dalang.plan import Plan, with_derived_ids
 from dalang.settings import Settings
@@ -69,18 +67,17 @@ async def asking(port: int) -> AsyncIterator[None]:
 class Watched:
     """A worker process, and who starts its runs."""
 
-    process: psutil.Process
+    pid: int
     engine: Engine
     traced: bool
 
     async def spent(self, plan: Plan) -> float:
         """Run the plan; return milliseconds of the process's time for each node."""
-        before = self.process.cpu_times()
-        with tracing.span("start") if self.traced else contextlib.nullcontext():
-            started = await self.engine.start_plan(plan, {})
-        await started.handle.result()
-        after = self.process.cpu_times()
-        return (after.user + after.system - before.user - before.system) * 1000 / len(plan.nodes)
+        with computed({"worker": self.pid}) as spent:
+            with tracing.span("start") if self.traced else contextlib.nullcontext():
+                started = await self.engine.start_plan(plan, {})
+            await started.handle.result()
+        return spent.total * 1000 / len(plan.nodes)
 
 
 @contextlib.asynccontextmanager
@@ -102,12 +99,12 @@ async def watched(running: Stack, way: str, collector: str) -> AsyncIterator[Wat
     db = create_engine(settings)
     engine = Engine(settings, await connect(settings, storage_driver=PostgresBlobDriver(db)), db)
     async with asking(port) if way != WAYS[0] else contextlib.nullcontext():
-        yield Watched(psutil.Process(part.pid), engine, way == WAYS[2])
+        yield Watched(part.pid, engine, way == WAYS[2])
     await db.dispose()
 
 
-async def main(rounds: int, nodes: int) -> None:
-    """Start servers and workers and compare."""
+async def main(rounds: int, nodes: int) -> dict[str, list[float]]:
+    """Start servers and workers and compare: milliseconds of processor time for each node, by way and round."""
     found: dict[str, list[float]] = {way: [] for way in WAYS}
     chains = [{"nodeId": f"n{i}", "type": "noop"} for i in range(nodes)]
     edges = [{"sourceNodeId": f"n{i}", "targetNodeId": f"n{i + 25}"} for i in range(nodes - 25)]
@@ -129,16 +126,16 @@ async def main(rounds: int, nodes: int) -> None:
                         found[way].append(spent)
         await asyncio.to_thread(tracing.stop)
     server.shutdown()
-    print(f"{'a worker tells':<20} {'ms of CPU a node':>17} {'ratio':>20}")
-    for way, times in found.items():
-        ratios = [one / first for one, first in zip(times, found[WAYS[0]], strict=True)]
-        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
-        print(f"{way:<20} {statistics.median(times):>17.2f} {spread:>20}")
+    return found
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--nodes", type=int, default=500)
-    arguments = parser.parse_args()
-    asyncio.run(main(arguments.rounds, arguments.nodes))
+    wanted = arguments(__doc__, rounds=5, nodes=500).parse_args()
+    measured = asyncio.run(main(wanted.rounds, wanted.nodes))
+    print(f"{'a worker tells':<20} {'ms of CPU a node':>20} {'ratio':>20}")
+    for way, times in measured.items():
+        print(f"{way:<20} {Spread.of(times)!s:>20} {ratio(times, measured[WAYS[0]])!s:>20}")
+    if wanted.save:
+        note = f"One plan of {wanted.nodes} noop nodes in turns; no node is shorter, so no share is larger."
+        rows = [row(f"{wanted.nodes} noop nodes", way, "CPU ms/node", times) for way, times in measured.items()]
+        save("watching", "What being watched costs a worker", rows, [note])
