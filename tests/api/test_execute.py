@@ -14,6 +14,7 @@ from dalang.errors import Unavailable
 from dalang.launch import Launcher
 from dalang.store.runs import NewRun
 from tests.api.world import Api, chain, problem
+from tests.harness import PATIENCE
 
 
 @pytest.mark.usefixtures("working")
@@ -128,7 +129,7 @@ async def test_a_run_is_accepted_while_temporal_is_away(app: FastAPI, api: Api, 
     assert response.json()["status"] == "PENDING"
     problem(await api("POST", f"/orchestrator/runs/{response.json()['runId']}/cancel"), 503)
     services.temporal.settings = real
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while (await api.get(f"/orchestrator/runs/{response.json()['runId']}"))["links"]["temporal"] is None:
             with contextlib.suppress(Unavailable):  # for a second after a failure nobody tries again
                 await services.launcher.reconcile(0)

@@ -376,7 +376,7 @@ async def test_a_schedule_without_a_row_removes_itself(
         (key,) = (await conn.execute(text("DELETE FROM schedules RETURNING key"))).one()
     handle = temporal_client.get_schedule_handle(f"acme/{address.rpartition('/')[2]}/{key}")
     await handle.trigger()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while True:
             try:
                 await handle.describe()

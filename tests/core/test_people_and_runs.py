@@ -256,7 +256,7 @@ def test_10000_open_tasks_are_cancelled_within_a_workflow_task() -> None:
     run.due(0)
     assert (len(run.tasks), str(run.status)) == (10_000, "AWAITING_HITL")
     run = Run.restore(run.program, {}, run.snapshot())
-    began = time.perf_counter()
+    began = time.process_time()
     run.apply(CancelRequested("op", "enough"), 1)
-    assert time.perf_counter() - began < 5  # it took 36 s with a scan of all alarms for each
+    assert time.process_time() - began < 5  # it took 36 s with a scan of all alarms for each
     assert str(run.status) == "CANCELLED"

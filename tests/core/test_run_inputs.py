@@ -162,10 +162,10 @@ HOSTILE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 def test_hostile_schemas_end(name: str) -> None:
     """A schema made to hang, and inputs made for it, end in time with an answer."""
     schema, inputs = HOSTILE[name]
-    started = time.perf_counter()
+    started = time.process_time()
     assert isinstance(inputs_problems(unchecked(schema), inputs), list)
     schema_problems(schema)
-    assert time.perf_counter() - started < SECONDS
+    assert time.process_time() - started < SECONDS
 
 
 def test_too_costly_is_said() -> None:
@@ -189,9 +189,9 @@ def test_too_costly_is_said() -> None:
 )
 def test_hostile_schemas_are_judged_in_time(schema: dict[str, Any]) -> None:
     """Validation of the plan itself does not hang either."""
-    started = time.perf_counter()
+    started = time.process_time()
     schema_problems(schema)
-    assert time.perf_counter() - started < SECONDS
+    assert time.process_time() - started < SECONDS
 
 
 def test_nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -197,11 +196,10 @@ async def test_a_cancel_reaches_the_service(service: Any, tmp_path: Path) -> Non
     async with asyncio.timeout(20):
         while not heard(service, "tools/call"):
             await asyncio.sleep(0.02)
-    begun = time.monotonic()
     work.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await work
-    assert time.monotonic() - begun < 3
+    done, _ = await asyncio.wait({work}, timeout=20)  # the tool itself never ends
+    assert done
+    assert work.cancelled()
     ((message, _),) = heard(service, "tools/call")
     ((told, _),) = heard(service, "notifications/cancelled")
     assert told["params"]["requestId"] == message["id"]

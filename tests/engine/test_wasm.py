@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import json
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from dalang.activities.wasm import Bounds, Wasm
 from dalang.errors import ErrorType
 from dalang.nodes import NodeContext, NodeFailure
 from tests.engine.kit import Engine, body_of
-from tests.harness import ROOT
+from tests.harness import PATIENCE, ROOT
 
 WORDS = (ROOT / "examples/modules/words.wat").read_text(encoding="utf-8")
 _IMPORTS = """
@@ -236,17 +235,17 @@ async def test_naps_end_by_themselves(wasm: Wasm, tmp_path: Path) -> None:
 
 async def test_a_cancel_stops_the_module_and_no_other(wasm: Wasm, tmp_path: Path) -> None:
     """The one that was cancelled traps at once; its neighbour goes on to its own end."""
-    neighbour = asyncio.create_task(wasm(context(tmp_path, FOREVER, limits={"wallTime": 700})))
+    neighbour = asyncio.create_task(wasm(context(tmp_path, FOREVER)))
     for text in (FOREVER, SLEEPS):
         running = asyncio.create_task(wasm(context(tmp_path, text)))
         await asyncio.sleep(0.05)
-        begun = time.monotonic()
         running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
-        assert time.monotonic() - begun < 0.5
+        done, _ = await asyncio.wait({running}, timeout=PATIENCE)
+        assert done
+        assert running.cancelled()
         assert not neighbour.done()
-    with pytest.raises(NodeFailure, match=r"0\.7 s"):
+    neighbour.cancel()
+    with pytest.raises(asyncio.CancelledError):
         await neighbour
 
 

@@ -1,6 +1,5 @@
 """The embedded Temporal server, and connecting to it."""
 
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -71,10 +70,8 @@ async def test_search_attributes_are_registered_once(temporal_client: Client) ->
 async def test_a_silent_temporal_is_named_after_the_time_given() -> None:
     """The error names the address and the setting."""
     port = free_port()
-    began = time.monotonic()
     with pytest.raises(TemporalUnavailable, match=rf"127\.0\.0\.1:{port} \(waited 0.3 s\).*DALANG_TEMPORAL_ADDRESS"):
         await connect(Settings(temporal_address=f"127.0.0.1:{port}"), timeout_seconds=0.3)
-    assert time.monotonic() - began < 5
 
 
 async def test_a_missing_namespace_is_named(temporal_address: str) -> None:

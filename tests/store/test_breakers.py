@@ -21,7 +21,7 @@ from tests.harness import PATIENCE, Database
 from tests.store.outage import Relay
 
 KEY = "http https://example.org:443"
-LIMITS = Thresholds(failures=3, successes=2, open_ms=300)
+LIMITS = Thresholds(failures=3, successes=2, open_ms=60_000)
 FAILED, ANSWERED, UNKNOWN = Outcome
 
 
@@ -39,7 +39,7 @@ class Worker:
         self.queries += 1
 
     async def listens(self) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not self.breakers._listening:
                 await asyncio.sleep(0.01)
         self.queries = 0
@@ -57,7 +57,7 @@ class Worker:
 
     async def knows(self, state: BreakerState, key: str = KEY) -> None:
         """Wait until this worker has heard of a state."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while getattr(self.breakers._known.get(("acme", key)), "state", BreakerState.CLOSED) is not state:
                 await asyncio.sleep(0.01)
 
@@ -82,6 +82,14 @@ async def stored(engine: AsyncEngine, key: str = KEY, tenant: str = "acme") -> S
         found = await store.read_breaker(conn, tenant, key)
     assert found is not None
     return found
+
+
+async def its_time_has_come(engine: AsyncEngine, workers: list[Worker]) -> None:
+    """The open breaker lets somebody try from now on, and everybody has heard so."""
+    async with system_transaction(engine) as conn:
+        await conn.execute(text("UPDATE circuit_breakers SET until = now(), revision = DEFAULT"))
+    for one in workers:
+        one.breakers._hear_news(store.news(await stored(engine)))
 
 
 async def test_a_closed_breaker_costs_nothing(workers: list[Worker]) -> None:
@@ -111,7 +119,7 @@ async def test_what_one_worker_hears_the_other_knows(workers: list[Worker], engi
     assert await two.attempt(key="http https://example.org:8443")
     row = await stored(engine)
     assert (row.state, row.openings, row.last_failure) == ("OPEN", 1, "NETWORK_ERROR")
-    await asyncio.sleep(0.35)
+    await its_time_has_come(engine, workers)
     assert await two.attempt()
     assert await one.attempt()
     assert (await stored(engine)).state == "CLOSED"
@@ -152,7 +160,7 @@ async def test_without_a_database_everybody_passes(database: Database) -> None:
     url = relay.url.render_as_string(hide_password=False)
     breakers = Breakers(engine, url, LIMITS)
     listening = asyncio.create_task(breakers.listen_for_ever())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not breakers._listening:
             await asyncio.sleep(0.01)
     await relay.cut()
@@ -239,12 +247,12 @@ async def test_trial_places_are_never_more_than_there_are(database: Database, en
 
 async def test_places_under_contention(database: Database, engine: AsyncEngine) -> None:
     """Of fifty who come in the half-open moment exactly as many pass as there are places."""
-    limits = Thresholds(failures=1, successes=2, open_ms=50)
+    limits = Thresholds(failures=1, successes=2, open_ms=60_000)
     team = [Worker(database, limits) for _ in range(3)]
     for one in team:
         await one.listens()
     await team[0].attempt(FAILED)
-    await asyncio.sleep(0.1)
+    await its_time_has_come(engine, team)
     answers = await asyncio.gather(*(team[at % 3].ask() for at in range(50)))
     passed = [one for one in answers if isinstance(one, Passage)]
     assert len(passed) == 2
