@@ -11,7 +11,7 @@ Nodes and edges are numbered in plan order (``finally`` nodes after the others);
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from threading import Lock
 from typing import Any
 
@@ -124,6 +124,11 @@ class Program:
                 self.input_references[number] = names
                 needed.update(dict.fromkeys(self.index[name] for name in names))
             self.reads.append(tuple(needed))
+        self.readers: list[int] = [0] * len(self.nodes)
+        """How many starts may read each node's outputs, before anything has happened."""
+        for sources in self.reads:
+            for source in sources:
+                self.readers[source] += 1
         self.edge_reads: dict[int, tuple[int, ...]] = {}
         for edge, condition in enumerate(self.conditions):
             if condition is not None:
@@ -255,16 +260,21 @@ class ProgramCache:
     def find(self, digest: str) -> Program | None:
         """Return the program with this digest, if it is held: what is told of a digest only finds, it never puts in."""
         with self._lock:
-            return self._programs.get(digest)
-
-    def get(self, digest: str, document: Mapping[str, Any]) -> Program:
-        """Return the program with this digest, indexing ``document`` when it is not held yet."""
-        with self._lock:
             program = self._programs.get(digest)
             if program is not None:
                 self._programs.move_to_end(digest)
-                return program
-            program = self._programs[digest] = Program(document, digest)
+            return program
+
+    def get(self, digest: str, read: Callable[[], Mapping[str, Any]]) -> Program:
+        """Return the program with this digest, indexing the document that ``read`` gives when it is not held yet."""
+        program = self.find(digest)
+        if program is not None:
+            return program
+        program = Program(read(), digest)
+        with self._lock:
+            if digest in self._programs:  # somebody else was faster
+                return self._programs[digest]
+            self._programs[digest] = program
             self._nodes += len(program.nodes)
             while self._nodes > self._max_nodes and len(self._programs) > 1:
                 _, dropped = self._programs.popitem(last=False)

@@ -170,6 +170,8 @@ class Questions(People):
 
     def _index(self) -> None:
         super()._index()
+        if not self.counts.get(NodeStatus.AWAITING_HITL):
+            return
         for node, status in enumerate(self.statuses):
             if status is NodeStatus.AWAITING_HITL and self._slots[node] != WAIT:
                 self._busy[self._slots[node]] -= 1

@@ -7,8 +7,10 @@ property test holds each equal to its naive derivation after every event. What f
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from heapq import heappop, heappush
+from itertools import compress
 from typing import Any, TypeVar
 
 from dalang.nesting import CONTAINER_TYPES
@@ -27,6 +29,8 @@ from dalang.wire import ENGINE_VERSION, EventType, Fact
 
 UNRESOLVED, LIVE, DEAD, BLOCKED = range(4)
 """States of an edge."""
+_DIGITS = bytes.maketrans(bytes(range(4)), b"0123")
+_STATES = bytes.maketrans(b"0123", bytes(range(4)))
 
 ACTIVITY, SLEEP, WAIT, CONTAINER, LIGHT = range(5)
 """Kinds of slots: of activities, of the driver's timers, of nodes that wait in the state machine itself, of nodes whose
@@ -161,32 +165,43 @@ class RunState:
         self._slots = self._slot_kinds()
         self._ready: tuple[list[tuple[int, int, int]], ...] = ([], [], [], [], [])
         self._readied = bytearray(count)
-        self._waiting = [0] * count
+        self._waiting = list(map(len, program.edges_in))
         self._live = [0] * count
         self._blocked = [0] * count
-        for edge, state in enumerate(self.edges):
-            target = program.targets[edge]
-            self._waiting[target] += state == UNRESOLVED
-            self._live[target] += state == LIVE
-            self._blocked[target] += state == BLOCKED
-        self.counts: dict[NodeStatus, int] = {}
+        targets, waiting, live, blocked = program.targets, self._waiting, self._live, self._blocked
+        for edge in compress(range(len(self.edges)), self.edges):  # those that are not UNRESOLVED
+            target, state = targets[edge], self.edges[edge]
+            waiting[target] -= 1
+            if state == LIVE:
+                live[target] += 1
+            elif state == BLOCKED:
+                blocked[target] += 1
+        self.counts: dict[NodeStatus, int] = dict(Counter(self.statuses))
         self._busy = [0, 0, 0, 0, 0]
         self._open = [0, 0]
-        self._readers = [0] * count
-        for node, status in enumerate(self.statuses):
-            self.counts[status] = self.counts.get(status, 0) + 1
-            self._busy[self._slots[node]] += status in self._holds
-            if status not in NODE_ENDS:
-                self._open[node >= program.first_finally] += 1
-            if (status is PENDING or node in self.awaiting) and node not in self.given:
-                for source in program.reads[node]:
-                    self._readers[source] += 1
+        self._readers = readers = program.readers.copy()
+        if self.given or self.counts.get(PENDING, 0) < count:
+            self._index_begun()
+        else:
+            self._open = [program.first_finally, count - program.first_finally]
         for edge, references in program.edge_reads.items():
             if self.edges[edge] == UNRESOLVED:
                 for source in references:
-                    self._readers[source] += 1
+                    readers[source] += 1
         for source in program.kept:
-            self._readers[source] += 1
+            readers[source] += 1
+
+    def _index_begun(self) -> None:
+        """Count what nodes hold, which of them are open, and who has read already."""
+        program, readers, awaiting = self.program, self._readers, set(self.awaiting)
+        for node, status in enumerate(self.statuses):
+            if status in self._holds:
+                self._busy[self._slots[node]] += 1
+            if status not in NODE_ENDS:
+                self._open[node >= program.first_finally] += 1
+            if (status is not PENDING and node not in awaiting) or node in self.given:
+                for source in program.reads[node]:
+                    readers[source] -= 1
 
     def _slot_kinds(self) -> list[int]:
         """Return by node which kind of slot it holds while it is at work."""
@@ -200,8 +215,8 @@ class RunState:
         return {
             "status": str(self.status),
             "seq": self.seq,
-            "statuses": "".join(letters[status] for status in self.statuses),
-            "edges": "".join(map(str, self.edges)),
+            "statuses": "".join(map(letters.__getitem__, self.statuses)),
+            "edges": self.edges.translate(_DIGITS).decode("ascii"),
             "outputs": [[node, value] for node, value in self.outputs.items()],
             "errors": [[node, value] for node, value in self.errors.items()],
             "result": self.result,
@@ -223,8 +238,8 @@ class RunState:
         statuses = {letter: status for status, letter in self._letters().items()}
         self.status = RunStatus(snapshot["status"])
         self.seq = snapshot["seq"]
-        self.statuses = [statuses[letter] for letter in snapshot["statuses"]]
-        self.edges = bytearray(map(int, snapshot["edges"]))
+        self.statuses = list(map(statuses.__getitem__, snapshot["statuses"]))
+        self.edges = bytearray(snapshot["edges"], "ascii").translate(_STATES)
         self.outputs = {node: value for node, value in snapshot["outputs"]}
         self.errors = {node: value for node, value in snapshot["errors"]}
         self.result, self.error = snapshot["result"], snapshot["error"]

@@ -13,7 +13,13 @@ from typing import TypeVar
 S = TypeVar("S", bound=StrEnum)
 
 
-class RunStatus(StrEnum):
+class _Status(StrEnum):
+    """A status. It is looked up in a table at each move, and an Enum's own hash is a function in Python."""
+
+    __hash__ = str.__hash__
+
+
+class RunStatus(_Status):
     """Where a run is in its life."""
 
     PENDING = "PENDING"
@@ -38,7 +44,7 @@ class RunStatus(StrEnum):
     """It was ended by an operator or by its timeout."""
 
 
-class NodeStatus(StrEnum):
+class NodeStatus(_Status):
     """Where a node is in its life."""
 
     PENDING = "PENDING"

@@ -14,13 +14,12 @@ from datetime import timedelta
 from typing import Any, NoReturn
 
 from temporalio import workflow
-from temporalio.common import SearchAttributeKey
+from temporalio.common import RawValue, SearchAttributeKey
 from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from dalang import wire
     from dalang.authority import Authority
-    from dalang.canonical import body_reference, compact_json
     from dalang.events import (
         AlarmRang,
         Ask,
@@ -39,7 +38,7 @@ with workflow.unsafe.imports_passed_through():
         Undo,
     )
     from dalang.nesting import CONTAINER_TYPES
-    from dalang.program import Program, ProgramCache
+    from dalang.program import Program
     from dalang.run import Run
     from dalang.run_state import CORE_WAITS
     from dalang.statuses import RUN_ENDS, RunStatus
@@ -51,6 +50,7 @@ with workflow.unsafe.imports_passed_through():
     from dalang.workflows.dispatch import Dispatcher, stopped, success, undone
     from dalang.workflows.lease_desk import LeaseDesk
     from dalang.workflows.planners import Planners
+    from dalang.workflows.programs import program_of, taking_raw
     from dalang.workflows.recording import FactFlow, identity_of
     from dalang.workflows.segments import Segments
 
@@ -76,7 +76,7 @@ _CARRIED = (
 )
 
 _STATUS = SearchAttributeKey.for_keyword("DalangRunStatus")
-_programs = ProgramCache()
+_NONE: Any = None
 
 
 @workflow.defn(name=wire.PLAN_RUN)
@@ -89,7 +89,8 @@ class PlanRun(Planners, AnsweringPeople):
     """
 
     @workflow.init
-    def __init__(self, program: Any = None, state: Any = None, *surplus: Any) -> None:
+    @taking_raw
+    def __init__(self, program: RawValue = _NONE, state: Any = None, *surplus: Any) -> None:
         self._inbox: deque[Event | Signalled] = deque()
         self._in_flight: dict[str, tuple[Start | Undo, asyncio.Task[Any]]] = {}
         self._elsewhere: set[str] = set()
@@ -118,7 +119,8 @@ class PlanRun(Planners, AnsweringPeople):
         self._state: dict[str, Any] = state
         self._run_id: str = state["runId"]
         self._tenant_id: str = state["tenantId"]
-        self._take_program(self._program_of(document, state.get("program")))
+        self._take_program(program_of(document, state.get("program")))
+        self._document = document
         snapshot = state["seed"]["snapshot"] if self._seed() else state.get("snapshot")
         if snapshot is None:
             self._run = Run(self._program, state["inputs"], state["about"], state["maxInFlight"])
@@ -139,14 +141,11 @@ class PlanRun(Planners, AnsweringPeople):
         head: wire.Head = state.get("head", {"epoch": 0, "seq": 0, "hash": ""})
         self._flow = FactFlow(self._run_id, self._tenant_id, head, self._summary, identity_of(state), self._tenant_over)
 
-    def _program_of(self, document: Any, told: Any = None) -> Program:
-        """Return the program of a document; ``told`` is the digest that the execution before had found of it."""
-        known = _programs.find(told) if isinstance(told, str) else None
-        return known or _programs.get(body_reference(compact_json(document))["$ref"], document)
-
     def _take_program(self, program: Program) -> None:
         """Go by this program from now on."""
-        self._program, self._digest, self._document = program, program.digest, program.document
+        self._program, self._digest = program, program.digest
+        self._document: Any = program.document
+        """What the next execution is given: the payload that came, as long as the plan is not changed."""
         self._dispatcher = Dispatcher(
             self._program, self._run_id, self._tenant_id, self._state["about"], self._state.get("keyRoot")
         )
@@ -154,7 +153,8 @@ class PlanRun(Planners, AnsweringPeople):
     # -- the loop --------------------------------------------------------------------------------------------------
 
     @workflow.run
-    async def run(self, program: Any = None, state: Any = None, *surplus: Any) -> Any:
+    @taking_raw
+    async def run(self, program: RawValue = _NONE, state: Any = None, *surplus: Any) -> Any:
         """Run the plan to its end and return ``{runId, status, outputs, head}``.
 
         Raises:

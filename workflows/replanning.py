@@ -27,6 +27,7 @@ with workflow.unsafe.imports_passed_through():
     from dalang.statuses import RUN_ENDS, ImpossibleMove, RunStatus
     from dalang.workflows.answering import ANSWER_SECONDS
     from dalang.workflows.hearing import HearingEvents
+    from dalang.workflows.programs import program_of
     from dalang.workflows.requests import INVALID_REQUEST, WRONG_STATE, Malformed, text
 
 RETRY = RetryPolicy(
@@ -89,9 +90,6 @@ class Replanning(HearingEvents):
     _tenant_id: str
 
     def _take_program(self, program: Program) -> None:
-        raise NotImplementedError
-
-    def _program_of(self, document: Any) -> Program:
         raise NotImplementedError
 
     def _keep_deadline(self) -> None:
@@ -214,7 +212,7 @@ class Replanning(HearingEvents):
 
     def _event(self, prepared: wire.PreparedRevision, base: int, request: ReplanRequest) -> PlanRevised:
         return PlanRevised(
-            program=self._program_of(prepared["program"]),
+            program=program_of(prepared["program"]),
             digest=prepared["digest"],
             base=base,
             diff=prepared["diff"],

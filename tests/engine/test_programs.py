@@ -1,0 +1,53 @@
+"""Programs on their way: read once, handed on as they came."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from temporalio import workflow
+from temporalio.api.common.v1 import Payload
+from temporalio.common import RawValue
+from temporalio.contrib.pydantic import PydanticPayloadConverter
+
+from dalang.compilation import compile_plan
+from dalang.plan import Plan, with_derived_ids
+from dalang.workflows import programs
+from dalang.workflows.plan_run import PlanRun
+
+
+def test_the_sdk_leaves_a_program_as_it_came() -> None:
+    """A program of 18 MB is not read at each continue-as-new, only to be written again."""
+    definition = workflow._Definition.must_from_class(PlanRun)
+    assert definition.arg_types is not None
+    assert definition.arg_types[0] is RawValue
+    assert len(definition.arg_types) == 2
+
+
+def test_a_payload_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All runs of a plan in a worker have one program, whichever brings it."""
+    read: list[Payload] = []
+
+    class Counting(PydanticPayloadConverter):
+        def from_payload(self, payload: Payload, type_hint: Any = None) -> Any:
+            read.append(payload)
+            return super().from_payload(payload, type_hint)
+
+    plan = with_derived_ids(Plan.model_validate({"name": "read once", "nodes": [{"nodeId": "n", "type": "noop"}]}))
+    document = compile_plan(plan)
+    converter = Counting()
+    monkeypatch.setattr(workflow, "payload_converter", lambda: converter)
+    payloads = [converter.to_payloads([document])[0] for _ in range(2)]
+    first, second = (programs.program_of(RawValue(one)) for one in payloads)
+    assert first is second
+    assert len(read) == 1
+    assert first.document == document
+    assert programs.program_of(None, first.digest) is first
+
+
+def test_other_payloads_are_no_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same bytes under another encoding are another value, whatever is held under their digest."""
+    monkeypatch.setattr(workflow, "payload_converter", PydanticPayloadConverter)
+    payload = PydanticPayloadConverter().to_payloads([b"{}"])[0]
+    with pytest.raises(TypeError):
+        programs.program_of(RawValue(payload))
