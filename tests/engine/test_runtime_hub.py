@@ -21,6 +21,7 @@ from dalang.egress import Egress
 from dalang.errors import ErrorType, SuggestedAction
 from dalang.nodes import NodeContext, NodeFailure
 from dalang.stack.ports import free_port
+from tests.harness import PATIENCE
 
 KEY = "run-1:n:0:0"
 FIRST, SECOND = (str(hub.task_id(KEY, number)) for number in (0, 1))
@@ -37,6 +38,7 @@ class FakeHub:
         self.answers: list[Any] = []
         self.statuses: dict[str, list[Any]] = {}
         self.executed: list[dict[str, Any]] = []
+        self.asked: list[str] = []
         self.cancelled: list[str] = []
         self.headers: list[dict[str, str]] = []
         self.url = ""
@@ -61,6 +63,7 @@ class FakeHub:
     async def status(self, request: Request) -> Response:
         """Tell how a task stands."""
         task = request.path_params["task"]
+        self.asked.append(task)
         told = self.statuses.get(task, [])
         answer = told.pop(0) if len(told) > 1 else told[0] if told else (404, {"title": "unknown"})
         if answer == "drop":
@@ -270,7 +273,9 @@ async def test_a_cancel_reaches_the_hub(client: RuntimeHub, fake: FakeHub) -> No
     """While it waits for the task."""
     fake.statuses[FIRST] = ["RUNNING"]
     running = asyncio.create_task(client(context(fake.url)))
-    await asyncio.sleep(0.1)
+    async with asyncio.timeout(PATIENCE):
+        while len(fake.asked) < 2:  # the first answer has been heard by then
+            await asyncio.sleep(0.02)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running

@@ -366,9 +366,10 @@ async def test_whoever_lost_a_claim_moves_nothing(site: Site) -> None:
 
 async def test_one_receiver_that_is_slow_leaves_room_for_the_others(site: Site, receiving: Receiving) -> None:
     """As many at once as one subscription may have, and no more."""
+    go_on = asyncio.Event()
 
     async def answer(_request: Received) -> bytes:
-        await asyncio.sleep(0.2)
+        await go_on.wait()
         return status(204)
 
     slow, quick = await receiving(answer), await receiving()
@@ -378,6 +379,7 @@ async def test_one_receiver_that_is_slow_leaves_room_for_the_others(site: Site, 
         runs = [(await site.run(1))[0] for _ in range(7)]
         await quick.until(7)
         assert len(slow.taken) < 7
+        go_on.set()
         await slow.until(7)
     assert slow.most_open == 3
     assert {one.number[0] for one in slow.taken} == {str(run.run_id) for run in runs}

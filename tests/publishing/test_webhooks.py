@@ -145,14 +145,14 @@ async def test_what_a_receiver_may_do(site: Site, receiving: Receiving) -> None:
     async def answer(request: Received) -> bytes | None:
         way = next(ways, "fine")
         if way == "late":
-            await asyncio.sleep(0.9)
+            await asyncio.sleep(3)
         if way == "redirect":
             return status(302, "location: http://127.0.0.1:9/\r\n")
         return {"close": None, "rubbish": b"rubbish 2\r\n\r\n", "twice": status(200) * 2}.get(way, status(200))
 
     receiver = await receiving(answer)
     subscription = await site.subscribe(receiver.url)
-    async with site.publishing({"webhook": Webhooks(lambda: httpx.AsyncClient(trust_env=False), 0.6)}):
+    async with site.publishing({"webhook": Webhooks(lambda: httpx.AsyncClient(trust_env=False), 2)}):
         await site.run(3)
         await receiver.until_got(7)
         await site.settled(subscription)
