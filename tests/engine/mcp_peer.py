@@ -98,7 +98,7 @@ def call(request: dict[str, Any]) -> None:
         for step in range(1, 4):
             about = {"progressToken": token, "progress": step, "total": 4, "message": f"step {step}"}
             send({"method": "notifications/progress", "params": about})
-            time.sleep(0.2)
+            time.sleep(0.4)
         if arguments.get("then") != "hang":
             text(request, "done")
     elif name == "stubborn":

@@ -125,7 +125,7 @@ async def test_without_the_library(node: Any, monkeypatch: pytest.MonkeyPatch) -
 
 async def test_progress_is_told_and_keeps_the_patience(node: Any) -> None:
     """A server that goes on is waited for however long it takes altogether."""
-    assert await node("progress", timeout="450ms") == {"text": "done"}
+    assert await node("progress", timeout="1s") == {"text": "done"}
     assert node.ctx._progress == {"message": "step 3", "fraction": 0.75}
     with pytest.raises(NodeFailure, match="said nothing"):
         await node("progress", {"then": "hang"}, timeout="300ms")

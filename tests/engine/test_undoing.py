@@ -118,11 +118,11 @@ async def test_the_runs_timeout_is_like_a_cancel_and_changes_nothing_during_the_
 ) -> None:
     """A run whose time is up is undone; one whose time is up while it is undone goes on."""
     hang = {"nodeId": "c", "type": "t-hang"}
-    end = await (await shared_engine.start({**_chain(tmp_path, hang), "timeout": "1s"})).end()
+    end = await (await shared_engine.start({**_chain(tmp_path, hang), "timeout": "3s"})).end()
     assert (end["run"]["status"], end["run"]["reason"]) == ("CANCELLED", "TIMEOUT")
     assert len(undone(tmp_path)) == 2
     gate = tmp_path / "gate"
-    started = await _compensating(shared_engine, tmp_path, gate, timeout="1500ms")
+    started = await _compensating(shared_engine, tmp_path, gate, timeout="3s")
     while not await _fired(started):
         await asyncio.sleep(0.1)
     gate.touch()
