@@ -1,8 +1,9 @@
-"""The command line in this process, on a real API and worker of this module."""
+"""The command line in this process, on a real API and worker; each module is a tenant of its own."""
 
 from __future__ import annotations
 
 import json
+import secrets
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ from dalang.commands import app
 from dalang.settings import Settings
 from dalang.stack.ports import free_port
 from dalang.stack.postgres import drop_database
-from dalang.stack.private_files import make_home
+from dalang.stack.private_files import make_home, write_private
 from dalang.stack.supervisor import Stack, stack
+from dalang.store.engine import create_engine, system_transaction
+from dalang.store.tokens import ensure_token
 from tests.harness import LOOPBACK_ALLOWED, Servers
 
 
@@ -64,11 +67,11 @@ def write(tmp_path: Path) -> Callable[..., Path]:
     return made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 async def running(
     servers: Servers, superuser: asyncpg.Connection, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Stack]:
-    """A real API and a real worker with the demo agents, for all tests of a module."""
+    """A real API and a real worker with the demo agents, for all tests of this process."""
     database = await servers.create_database(superuser)
     settings = Settings(
         home=make_home(tmp_path_factory.mktemp("stack") / "home"),
@@ -86,8 +89,26 @@ async def running(
     await drop_database(superuser, database.name)
 
 
+@pytest.fixture(scope="module")
+async def ours(running: Stack, tmp_path_factory: pytest.TempPathFactory) -> Stack:
+    """The same stack, as an admin of a tenant of this module sees it: its folder has another token."""
+    home = make_home(tmp_path_factory.mktemp("ours") / "home")
+    for file in running.settings.home.iterdir():
+        if file.name != "token":
+            (home / file.name).symlink_to(file)
+    token = secrets.token_urlsafe(32)
+    write_private(home / "token", token)
+    engine = create_engine(running.settings.database_url, pooled=False)
+    async with system_transaction(engine) as conn:
+        await ensure_token(conn, token, f"cli-{uuid.uuid4().hex}", "local", ["admin"])
+    await engine.dispose()
+    made = Stack(running.settings.model_copy(update={"home": home}), print, supervised=False)
+    made.parts = running.parts
+    return made
+
+
 @pytest.fixture
-def here(running: Stack, monkeypatch: pytest.MonkeyPatch) -> Stack:
+def here(ours: Stack, monkeypatch: pytest.MonkeyPatch) -> Stack:
     """The stack, with an environment in which commands find it."""
-    monkeypatch.setenv("DALANG_HOME", str(running.settings.home))
-    return running
+    monkeypatch.setenv("DALANG_HOME", str(ours.settings.home))
+    return ours

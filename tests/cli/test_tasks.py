@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import AsyncIterator
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -34,7 +34,7 @@ async def store(here: Stack) -> AsyncIterator[World]:
 @pytest.fixture
 async def run(store: World, monkeypatch: pytest.MonkeyPatch, here: Stack) -> UUID:
     """A run with tasks, of a tenant of its own; commands are those of bob, a manager."""
-    tenant = f"cli-{UUID(int=id(monkeypatch))}"
+    tenant = f"cli-{uuid4()}"
     async with transaction(store.engine, tenant) as conn:
         plain, _ = await create_token(conn, tenant, "bob", ["approver"], groups=["managers"])
     monkeypatch.setenv("DALANG_TOKEN", plain)

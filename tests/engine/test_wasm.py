@@ -18,9 +18,11 @@ from dalang.activities.wasm import Bounds, Wasm
 from dalang.errors import ErrorType
 from dalang.nodes import NodeContext, NodeFailure
 from tests.engine.kit import Engine, body_of
-from tests.harness import PATIENCE, ROOT
+from tests.harness import ROOT
 
 WORDS = (ROOT / "examples/modules/words.wat").read_text(encoding="utf-8")
+SECONDS = 60.0
+"""How long a module may run where a test does not say: more than a loaded machine stalls."""
 _IMPORTS = """
   (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
@@ -86,7 +88,7 @@ EAGER = """(module (memory (export "memory") 1) (func $on (loop $on (br $on))) (
 
 @pytest.fixture
 def wasm(tmp_path: Path) -> Iterator[Wasm]:
-    runner = Wasm(Bounds(str(tmp_path), fuel=100_000_000_000, memory_mb=16, seconds=5), threads=2)
+    runner = Wasm(Bounds(str(tmp_path), fuel=100_000_000_000, memory_mb=16, seconds=SECONDS), threads=2)
     yield runner
     runner.close()
 
@@ -129,7 +131,7 @@ async def test_inputs_go_in_and_outputs_come_out(wasm: Wasm, tmp_path: Path) -> 
         (LATER, {}, ErrorType.TOOL_ERROR, True, "exited with 75"),
         (TRAPS, {}, ErrorType.TOOL_ERROR, False, "UNREACHABLE"),
         (RUBBISH, {}, ErrorType.TOOL_ERROR, False, "did not write JSON"),
-        (FLOOD, {"limits": {"wallTime": 2000}}, ErrorType.TOOL_ERROR, False, "more than"),
+        (FLOOD, {}, ErrorType.TOOL_ERROR, False, "more than"),
         ("(module)", {}, ErrorType.VALIDATION_ERROR, False, "no WASI command"),
         ('(module (import "env" "x" (func)))', {}, ErrorType.VALIDATION_ERROR, False, "cannot be started"),
         (ECHO, {"digest": "sha256:" + "0" * 64}, ErrorType.POLICY_VIOLATION, False, "is not the one"),
@@ -138,7 +140,7 @@ async def test_inputs_go_in_and_outputs_come_out(wasm: Wasm, tmp_path: Path) -> 
         (ECHO, {"coordinate": "../../etc/passwd"}, ErrorType.VALIDATION_ERROR, False, "no module"),
         (ECHO, {"limits": {"fuel": 10**12}}, ErrorType.VALIDATION_ERROR, False, "DALANG_WASM_FUEL"),
         (ECHO, {"limits": {"memoryMb": 17}}, ErrorType.VALIDATION_ERROR, False, "DALANG_WASM_MEMORY_MB"),
-        (ECHO, {"limits": {"wallTime": 6000}}, ErrorType.VALIDATION_ERROR, False, "DALANG_WASM_SECONDS"),
+        (ECHO, {"limits": {"wallTime": 61_000}}, ErrorType.VALIDATION_ERROR, False, "DALANG_WASM_SECONDS"),
     ],
 )
 async def test_what_goes_wrong_has_its_type(
@@ -240,7 +242,7 @@ async def test_a_cancel_stops_the_module_and_no_other(wasm: Wasm, tmp_path: Path
         running = asyncio.create_task(wasm(context(tmp_path, text)))
         await asyncio.sleep(0.05)
         running.cancel()
-        done, _ = await asyncio.wait({running}, timeout=PATIENCE)
+        done, _ = await asyncio.wait({running}, timeout=SECONDS / 2)
         assert done
         assert running.cancelled()
         assert not neighbour.done()
