@@ -34,6 +34,11 @@ def canonical_bytes(value: Any) -> bytes:
 _encode_sorted = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
 
 
+def quoted(text: str) -> str:
+    """Return a text in canonical JSON."""
+    return _encode_sorted(text)
+
+
 def _is_plain(value: Any) -> bool:
     """Tell whether JCS and sorted JSON are the same: no floats, no integers past 2^53, no keys but short ASCII."""
     kind = type(value)
@@ -46,6 +51,41 @@ def _is_plain(value: Any) -> bool:
     if kind is list:
         return all(map(_is_plain, value))
     return False
+
+
+def plain_json(value: Any) -> str | None:
+    """Return ``value`` in canonical JSON if that is simple and all of it may cross, which is nearly always so.
+
+    None only means that it is worth a close look. What is written once serves row, digests and chain.
+    """
+    if not _has_plain_shape(value, MAX_DEPTH):
+        return None
+    text = _encode_sorted(value)
+    if text.isascii():
+        return None if "\\u0000" in text else text
+    return text if _is_plain(value) and find_unsafe(value) is None else None
+
+
+def _has_plain_shape(value: Any, depth: int) -> bool:
+    """Tell whether there are no floats, no integers past 2^53 and no keys but texts; characters are not looked at."""
+    kind = type(value)
+    if kind is str or value is None or kind is bool:
+        return True
+    if kind is int:
+        return bool(-MAX_INTEGER <= value <= MAX_INTEGER)
+    if depth == 0:
+        return False
+    if kind is dict:
+        for key in value:
+            if type(key) is not str:
+                return False
+        value = value.values()
+    elif kind is not list:
+        return False
+    for item in value:  # noqa: SIM110 - a generator would take twice as long
+        if type(item) is not str and not _has_plain_shape(item, depth - 1):
+            return False
+    return True
 
 
 def digest(value: Any) -> str:

@@ -46,3 +46,8 @@ async def insert_rows(conn: AsyncConnection, table: Table, rows: Sequence[Mappin
     """Insert ``rows``, which all have the same columns."""
     names = tuple(rows[0])
     await conn.execute(insert_all(table, names), arguments(table, names, rows))
+
+
+async def insert_columns(conn: AsyncConnection, table: Table, columns: Mapping[str, list[Any]]) -> None:
+    """Insert rows that are given column by column; what is JSON is written already."""
+    await conn.execute(insert_all(table, tuple(columns)), columns)

@@ -16,7 +16,6 @@ A fact that Postgres or canonical JSON refuses is stored with its digest and the
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -31,10 +30,10 @@ from dalang.event_actors import audit_of
 from dalang.redaction import Redaction
 from dalang.signing import Keyring, head_document
 from dalang.store import chain, projection, references, stored_chain, usage
-from dalang.store.bulk import arguments, insert_all, insert_rows
+from dalang.store.bulk import arguments, insert_all, insert_columns
 from dalang.store.chain import Transition
 from dalang.store.children import row_of_child
-from dalang.store.engine import is_connection_error, is_refused_value, transaction
+from dalang.store.engine import dump_json, is_connection_error, is_refused_value, transaction
 from dalang.store.external_events import note_waits
 from dalang.store.projection import Row
 from dalang.store.revisions import drop_superseded_revisions, note_revisions
@@ -49,6 +48,7 @@ UNKNOWN_PLAN = "(unknown)"
 """Name of the plan of a run whose row was lost with a restored backup, or that was started past the API."""
 
 _RUN_COLUMNS = tuple(projection.run_before_events(None))
+_EVENT_COLUMNS = ("seq", "type", "node_id", "at", "body_digest", "fact_digest")
 _NO_PLAN = UUID(int=0)
 _NO_KEYS = Keyring()
 
@@ -167,38 +167,49 @@ class _Flush:
         """Store ``events`` after the head and fold them; on an exception nothing of this object has changed."""
         if not events:
             return
-        epoch = self.head["epoch"]
-        of_run = {"run_id": self.run_id, "epoch": epoch, "tenant_id": self.tenant_id}
-        rows, body_rows, refs, previous = [], [], set[str](), self.head["hash"]
-        status = self.run["status"]
+        epoch, status = self.head["epoch"], self.run["status"]
+        stored, hashes, refs = list[Transition](), [self.head["hash"]], set[str]()
         for plain in events:
-            audit = audit_of(plain.type, plain.data, self.created_by, status)
-            event = replace(plain, audit=audit)
+            event = plain._replace(audit=audit_of(plain.type, plain.data, self.created_by, status))
             if event.node_id is None:
                 status = event.data.get("status") or status
-            own = chain.event_hash(self.run_id, self.tenant_id, epoch, event, event.body_digest, previous)
-            columns = {name: getattr(event, name) for name in ("seq", "type", "node_id", "at", "data", "audit")}
-            digests = {"body_digest": event.body_digest, "fact_digest": event.fact_digest}
-            rows.append({**of_run, **columns, **digests, "previous_hash": previous, "hash": own})
-            if event.body is not None:
-                body_rows.append({**of_run, "seq": event.seq, "salt": event.salt, "body": event.body})
+            hashes.append(chain.event_hash(self.run_id, self.tenant_id, epoch, event, event.body_digest, hashes[-1]))
+            if event.body is not None and (event.body_json is None or references.KEY in event.body_json):
                 refs |= references.references(event.body)
-            previous = own
+            stored.append(event)
         run, nodes, retries, used = await self._folded(events)
         tasks = await folded_tasks(self.conn, self.tenant_id, self.run_id, epoch, events, self.tasks)
-        await insert_rows(self.conn, run_events, rows)
-        if body_rows:
-            await insert_rows(self.conn, event_bodies, body_rows)
+        await self._insert(stored, hashes)
         await references.add_references(self.conn, self.tenant_id, self.run_id, refs)
         await self._save(nodes)
         await save_tasks(self.conn, tasks)
         await note_revisions(self.conn, self.tenant_id, self.run_id, epoch, events)
         await note_waits(self.conn, self.tenant_id, self.run_id, epoch, events)
-        self.head = {"epoch": epoch, "seq": events[-1].seq, "hash": previous}
+        self.head = {"epoch": epoch, "seq": events[-1].seq, "hash": hashes[-1]}
         self.run, self.retries, self.last_at = run, self.retries + retries, events[-1].at
         self.nodes.update(nodes)
         self.tasks.update(tasks)
         self.used = used
+
+    async def _insert(self, events: Sequence[Transition], hashes: Sequence[str]) -> None:
+        """Insert events, each with the hash before it and its own, and what users put into them."""
+        columns: Row = {name: [getattr(event, name) for event in events] for name in _EVENT_COLUMNS}
+        columns["data"] = [event.data_json or dump_json(event.data) for event in events]
+        columns["audit"] = [None if event.audit is None else dump_json(event.audit) for event in events]
+        columns["previous_hash"], columns["hash"] = hashes[:-1], hashes[1:]
+        await insert_columns(self.conn, run_events, {**self._of_run(len(events)), **columns})
+        full = [event for event in events if event.body is not None]
+        if full:
+            columns = {"seq": [event.seq for event in full], "salt": [event.salt for event in full]}
+            columns["body"] = [event.body_json or dump_json(event.body) for event in full]
+            await insert_columns(self.conn, event_bodies, {**self._of_run(len(full)), **columns})
+
+    def _of_run(self, count: int) -> Row:
+        return {
+            "run_id": [self.run_id] * count,
+            "epoch": [self.head["epoch"]] * count,
+            "tenant_id": [self.tenant_id] * count,
+        }
 
     async def begin_epoch(self, claimed: Head, stored: Head, request: RecordInput) -> None:
         """Go back to ``claimed`` and begin a new epoch there; with a CHAIN_GAP when it is not in the database."""

@@ -18,7 +18,8 @@ from dalang.store.projection import PART
 from dalang.store.tables import bodies, body_references
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
-_KEYS = frozenset({"$ref", "size", PART})
+KEY = "$ref"
+_KEYS = frozenset({KEY, "size", PART})
 
 
 def referred_digest(value: Any) -> str | None:

@@ -70,6 +70,8 @@ Days = dict[date, dict[str, Any]]
 
 def count(days: Days, at: datetime, amounts: Mapping[str, Any]) -> None:
     """Add what was used at a time."""
+    if not any(amounts.values()):
+        return
     day = at.astimezone(UTC).date()
     days[day] = added(days.get(day, {}), amounts)
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import rfc8785
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dalang.canonical import MAX_DEPTH, canonical_bytes, find_unsafe, pointer, safe_text
+from dalang.canonical import MAX_DEPTH, canonical_bytes, find_unsafe, plain_json, pointer, safe_text
 
 TEXT = st.text(st.characters(codec="utf-8"))
 SAFE = st.recursive(
@@ -28,6 +28,20 @@ SAFE = st.recursive(
 def test_the_fast_encoder_writes_what_rfc_8785_says(value: Any) -> None:
     """Whichever way it takes, canonical_bytes gives the bytes of the reference implementation."""
     assert canonical_bytes(value) == rfc8785.dumps(value)
+
+
+@given(SAFE)
+@example({"a": [1, True, None, "x", {}], "b": {"é": "ü"}, "c": "ü"})
+@example({"f": 1.5})
+@example({"n": "\x00"})
+def test_what_is_written_once_is_canonical_and_may_cross(value: Any) -> None:
+    """Either it is the canonical JSON of something that nothing refuses, or it wants a closer look."""
+    text = plain_json(value)
+    if text is None:
+        assert not isinstance(value, str) or find_unsafe(value) is not None
+    else:
+        assert text.encode() == rfc8785.dumps(value)
+        assert find_unsafe(value) is None
 
 
 @pytest.mark.parametrize(
