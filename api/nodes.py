@@ -28,7 +28,7 @@ from dalang.statuses import NodeStatus
 from dalang.store.checkpoints import CheckpointInfo, last_checkpoint
 from dalang.store.children import children_of_node
 from dalang.store.node_pages import nodes_among
-from dalang.store.nodes import NodeState, get_node, list_attempts
+from dalang.store.nodes import NodeState, get_node, list_attempts, list_nodes
 from dalang.store.paging import read_cursor, write_cursor
 from dalang.store.plan_index import PlanIndex, PlannedNode
 from dalang.store.retry_statistics import retries_of
@@ -38,6 +38,8 @@ router = APIRouter(prefix="/orchestrator/runs/{runId}/nodes", tags=["nodes"])
 
 CHUNK = 10_000
 """Nodes looked at in one query when a list is narrowed to statuses."""
+FEW = 2_000
+"""With no more nodes of such statuses in a run they are found by the status: among 100,000 it may be the last ones."""
 
 
 @router.get("")
@@ -126,6 +128,13 @@ async def _chosen(
         rows = await nodes_among(conn, run.tenant_id, run.run_id, [one.node_id for one in planned])
         following = first + query.limit
         return _fitting(run, planned, rows, ()), following if following < len(index.nodes) else None
+    if _are_few(run, query.status):
+        states = await list_nodes(conn, run.tenant_id, run.run_id, statuses=sorted(_asked(query.status)))
+        rows = {one.node_id: one for one in states}
+        places = sorted(place for one in rows if (place := index.places.get(one, -1)) >= first)
+        planned = [index.nodes[place] for place in places[: query.limit]]
+        following_place = places[query.limit] if len(places) > query.limit else None
+        return _fitting(run, planned, rows, query.status), following_place
     found: Chosen = []
     for start in range(first, len(index.nodes), CHUNK):
         planned = index.nodes[start : start + CHUNK]
@@ -136,10 +145,21 @@ async def _chosen(
     return found, None
 
 
+def _asked(statuses: Sequence[NodeStatus]) -> set[NodeStatus]:
+    """Return what the table has for these: a node that is RUNNING there is RETRYING by what Temporal says, or not."""
+    return set(statuses) | ({NodeStatus.RUNNING} if NodeStatus.RETRYING in statuses else set())
+
+
+def _are_few(run: RunSummary, statuses: Sequence[NodeStatus]) -> bool:
+    """Tell whether so few nodes have these statuses that all are read at once, and none of them is without a row."""
+    asked = _asked(statuses)
+    return status_without_row(run) not in asked and sum(run.node_status_counts.get(one, 0) for one in asked) <= FEW
+
+
 def _fitting(
     run: RunSummary, planned: Sequence[PlannedNode], rows: Mapping[str, NodeState], statuses: Sequence[NodeStatus]
 ) -> Chosen:
-    wanted = set(statuses) | ({NodeStatus.RUNNING} if NodeStatus.RETRYING in statuses else set())
+    wanted = _asked(statuses)
     untouched = status_without_row(run)
     pairs = [(one, rows.get(one.node_id)) for one in planned]
     return [(one, state) for one, state in pairs if not wanted or (state.status if state else untouched) in wanted]

@@ -29,7 +29,7 @@ PAGE = 2_000
 MAX_VALUE_BYTES = 32 * 1024 * 1024
 """So much of large values is looked at for one run."""
 MAX_ATTEMPTS = 20_000
-KEPT = 4
+KEPT, KEPT_EXECUTIONS = 4, 100_000
 Prepare = Callable[[str, str], Coroutine[Any, Any, Prepared]]
 
 
@@ -62,9 +62,13 @@ class Provenances:
         if told is None or told.run.tenant_id != tenant_id:
             told = Told(run, await self._read(conn, run))
             self._kept[key] = told
-            while len(self._kept) > KEPT:
+            while len(self._kept) > 1 and self._is_too_much():
                 self._kept.popitem(last=False)
         return told
+
+    def _is_too_much(self) -> bool:
+        executions = sum(len(one.provenance.executions) for one in self._kept.values())
+        return len(self._kept) > KEPT or executions > KEPT_EXECUTIONS
 
     async def _read(self, conn: AsyncConnection, run: Run) -> Provenance:
         programs = await self._programs(conn, run)

@@ -12,14 +12,16 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query
-from starlette.responses import JSONResponse
+from sqlalchemy.ext.asyncio import AsyncConnection
+from starlette.responses import JSONResponse, Response
 
 from dalang.api.auth import Reader
 from dalang.api.live import is_retrying, live_attempts
 from dalang.api.runs import found_run, status_without_row
-from dalang.api.services import Service
+from dalang.api.services import Service, Services
 from dalang.api.ui.run_drawing import looks
 from dalang.api.ui.run_scenes import Scene, coded, scene_of
+from dalang.canonical import compact_json
 from dalang.errors import NotFound
 from dalang.run_times import Doing, Failed, Happened, Took, decisive, spans
 from dalang.statuses import NodeStatus, RunStatus
@@ -29,7 +31,6 @@ from dalang.store.run_history import (
     Change,
     Progress,
     moment_at,
-    node_progress,
     node_statuses_at,
     revision_at,
     run_status_at,
@@ -58,7 +59,7 @@ async def get_picture(
             if digest is None:
                 raise NotFound(f"The plan of run {runId} has no revision {revision}.")
         scene = await scene_of(it.scenes, conn, run, digest, opened)
-        nodes = await node_progress(conn, who.tenant_id, runId)
+        nodes = await it.progresses.get(conn, run)
         number = revision or len(await list_revisions(conn, who.tenant_id, runId)) or 1
     return JSONResponse(await picture_of(scene, run, nodes, status_without_row(run), number))
 
@@ -94,8 +95,7 @@ def _now(scene: Scene, run: Run, nodes: Mapping[str, Progress], untouched: str) 
 
 def _times(scene: Scene, nodes: Mapping[str, Progress]) -> dict[int, tuple[int, int | None, int]]:
     """Return when nodes that have a box of their own began and ended, and their attempts."""
-    boxes = scene.drawing.picture.boxes
-    found = ((at, nodes.get(node)) for at, node in enumerate(scene.ids) if len(boxes[scene.boxes[at]].nodes) == 1)
+    found = ((at, nodes.get(scene.ids[at])) for at in scene.alone)
     return {
         at: (_ms(one.started_at), None if one.completed_at is None else _ms(one.completed_at), one.attempt)
         for at, one in found
@@ -117,7 +117,7 @@ async def get_state(
         if seq is not None:
             return JSONResponse(await _then(conn, run, it, seq))
         scene = await scene_of(it.scenes, conn, run)
-        nodes = await node_progress(conn, who.tenant_id, runId)
+        nodes = await it.progresses.get(conn, run)
     state = _now(scene, run, nodes, status_without_row(run))
     if live:
         place = {node: at for at, node in enumerate(scene.ids)}
@@ -147,15 +147,24 @@ async def _then(conn: Any, run: Run, it: Any, seq: int) -> dict[str, Any]:
 
 
 @router.get("/critical-path")
-async def get_critical_path(who: Reader, runId: UUID, it: Service) -> JSONResponse:
+async def get_critical_path(who: Reader, runId: UUID, it: Service) -> Response:
     """Return the nodes, by their place in the plan, that the length of a run hangs on."""
     async with it.transaction(who.tenant_id, seconds=30) as conn:
         run = await found_run(conn, who, runId)
-        scene = await scene_of(it.scenes, conn, run)
-        nodes = await node_progress(conn, who.tenant_id, runId)
-    path, length = await asyncio.to_thread(_decisive, scene, nodes)
-    place = {node: at for at, node in enumerate(scene.ids)}
-    return JSONResponse({"path": [place[node] for node in path], "ms": round(length)})
+        body = await it.answers.get(run, "critical path", lambda: _critical_path(conn, run, it))
+    return Response(body, media_type="application/json")
+
+
+async def _critical_path(conn: AsyncConnection, run: Run, it: Services) -> bytes:
+    scene = await scene_of(it.scenes, conn, run)
+    nodes = await it.progresses.get(conn, run)
+
+    def made() -> bytes:
+        path, length = _decisive(scene, nodes)
+        place = {node: at for at, node in enumerate(scene.ids)}
+        return compact_json({"path": [place[node] for node in path], "ms": round(length)})
+
+    return await asyncio.to_thread(made)
 
 
 def _decisive(scene: Scene, nodes: Mapping[str, Progress]) -> tuple[tuple[str, ...], float]:
@@ -175,15 +184,20 @@ def _decisive(scene: Scene, nodes: Mapping[str, Progress]) -> tuple[tuple[str, .
 
 
 @router.get("/bars")
-async def get_bars(who: Reader, runId: UUID, it: Service) -> JSONResponse:
+async def get_bars(who: Reader, runId: UUID, it: Service) -> Response:
     """Return what every node did when; times are milliseconds after ``start``, null where it is still doing it."""
     async with it.transaction(who.tenant_id, seconds=60) as conn:
         run = await found_run(conn, who, runId)
-        scene = await scene_of(it.scenes, conn, run)
-        nodes = await node_progress(conn, who.tenant_id, runId)
-        changes = await status_changes(conn, who.tenant_id, runId, limit=MAX_CHANGES)
-        attempts = await list_attempts(conn, who.tenant_id, runId, limit=MAX_ATTEMPTS)
-    return JSONResponse(await asyncio.to_thread(_bars, scene, run, nodes, changes, attempts))
+        body = await it.answers.get(run, "bars", lambda: _all_bars(conn, run, it))
+    return Response(body, media_type="application/json")
+
+
+async def _all_bars(conn: AsyncConnection, run: Run, it: Services) -> bytes:
+    scene = await scene_of(it.scenes, conn, run)
+    nodes = await it.progresses.get(conn, run)
+    changes = await status_changes(conn, run.tenant_id, run.run_id, limit=MAX_CHANGES)
+    attempts = await list_attempts(conn, run.tenant_id, run.run_id, limit=MAX_ATTEMPTS)
+    return await asyncio.to_thread(lambda: compact_json(_bars(scene, run, nodes, changes, attempts)))
 
 
 _DOINGS = tuple(Doing)

@@ -21,7 +21,6 @@ from dalang.api.ui.run_revisions import compared
 from dalang.api.ui.run_scenes import scene_of
 from dalang.event_types import EventType
 from dalang.statuses import NodeStatus
-from dalang.store.run_history import node_progress
 
 router = APIRouter(prefix="/ui/runs/{runId}", include_in_schema=False, route_class=PageRoute)
 
@@ -45,7 +44,7 @@ async def run_page(page: Looks, runId: UUID, opened: Opened = ()) -> Response:
     async with page.it.transaction(page.who.tenant_id, seconds=30) as conn:
         head = await head_of(page, conn, runId)
         scene = await scene_of(page.it.scenes, conn, head.run, opened=opened)
-        nodes = await node_progress(conn, page.who.tenant_id, runId)
+        nodes = await page.it.progresses.get(conn, head.run)
     picture = await picture_of(scene, head.run, nodes, status_without_row(head.run), head.revisions)
     return await _shown(page, "run_graph.html", head, picture=picture, summary=scene.drawing.summary())
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -18,12 +17,12 @@ from dalang.api.ui.marks import NODE_MARKS
 from dalang.api.ui.pages import Looks, PageRoute, html
 from dalang.api.ui.run_data import Opened
 from dalang.api.ui.run_drawing import BAR
-from dalang.api.ui.run_scenes import document_of, scene_of
+from dalang.api.ui.run_scenes import scene_of
 from dalang.api.ui.telling import pretty
 from dalang.errors import NotFound
 from dalang.statuses import IN_FLIGHT, NODE_ENDS, RUN_ENDS, NodeStatus
 from dalang.store.human_tasks import TaskFilter, list_tasks
-from dalang.store.run_history import node_progress
+from dalang.store.plans import get_planned_node
 from dalang.store.runs import Run
 from dalang.store.utilization import allocations
 
@@ -71,8 +70,9 @@ async def node_panel(page: Looks, runId: UUID, node_id: NodeId) -> Response:
             if one.node_id == node_id
         ]
         found = await list_tasks(conn, tenant, TaskFilter(run_id=runId), newest_first=True, limit=MAX_TASKS)
-        document = await document_of(conn, run, run.plan_digest)
-    planned: Any = next((one for one in _nodes(document) if one["nodeId"] == node_id), {})
+        index = await page.it.indexes.get(conn, tenant, run.plan_digest, run.elements)
+        place = -1 if run.elements is not None else index.places.get(node_id, -1)
+        planned: Any = (await get_planned_node(conn, tenant, run.plan_digest, place) if place >= 0 else None) or {}
     values = (shown("Inputs", node.inputs), shown("Outputs", node.outputs))
     context = {
         "visitor": page,
@@ -111,7 +111,7 @@ async def group_panel(
     async with page.it.transaction(page.who.tenant_id, seconds=30) as conn:
         run = await found_run(conn, page.who, runId)
         scene = await scene_of(page.it.scenes, conn, run, opened=opened)
-        nodes = await node_progress(conn, page.who.tenant_id, runId)
+        nodes = await page.it.progresses.get(conn, run)
     box = next((one for one in scene.drawing.picture.boxes if one.key == key), None)
     if box is None:
         raise NotFound(f"The picture of run {runId} has no box {key!r}.")
@@ -144,7 +144,3 @@ def acts_of(run: Run, status: NodeStatus) -> frozenset[str]:
     if status in NODE_ENDS or status in IN_FLIGHT - {NodeStatus.QUEUED} or status == NodeStatus.COMPENSATING:
         return frozenset()
     return frozenset({"skip"})
-
-
-def _nodes(document: Any) -> Sequence[Any]:
-    return (*document.get("nodes", ()), *document.get("finally", ()))

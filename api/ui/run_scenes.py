@@ -1,14 +1,14 @@
 """What the picture of a run is laid out from, kept between requests: the layout of a large plan takes a second.
 
 A plan never changes under its digest, so neither does its layout; only the statuses in it do. How much is kept is
-counted in boxes.
+counted in boxes, and in nodes.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ MAX_WIDTH = 24
 """A level with more nodes than this is drawn by type: more is no picture that anybody looks at."""
 MAX_OPENED = 600
 """A group with more nodes than this is listed, and not drawn node by node."""
-KEPT_BOXES = 30_000
+KEPT_BOXES, KEPT_NODES = 30_000, 250_000
 
 _CODES = {str(status): chr(ord("A") + at) for at, status in enumerate(NodeStatus)}
 
@@ -39,13 +39,17 @@ def coded(statuses: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class Scene:
-    """A plan and its layout. ``ids`` are its nodes in plan order, ``boxes`` where each is drawn."""
+    """A plan and its layout. ``ids`` are its nodes in plan order, ``boxes`` where each is drawn.
+
+    ``alone`` are the places in the plan of nodes that have a box of their own.
+    """
 
     plan: Sketch
     drawing: LiveDrawing
     ids: tuple[str, ...]
     boxes: tuple[int, ...]
     edges: tuple[tuple[str, str], ...]
+    alone: tuple[int, ...]
 
     @classmethod
     def of(cls, plan: Sketch, drawing: LiveDrawing) -> Scene:
@@ -53,7 +57,10 @@ class Scene:
         ids = tuple(node.node_id for node in plan.all_nodes())
         places = drawing.places()
         boxes = tuple(places[node] for node in ids)
-        return cls(plan, drawing, ids, boxes, tuple((one.source_node_id, one.target_node_id) for one in plan.edges))
+        edges = tuple((one.source_node_id, one.target_node_id) for one in plan.edges)
+        drawn = drawing.picture.boxes
+        alone = tuple(at for at, box in enumerate(boxes) if len(drawn[box].nodes) == 1)
+        return cls(plan, drawing, ids, boxes, edges, alone)
 
     def groups(self) -> list[dict[str, Any]]:
         """Return the boxes that stand for several nodes, with what opens them."""
@@ -75,16 +82,21 @@ class Scenes:
     def __init__(self) -> None:
         self._kept: OrderedDict[object, Scene] = OrderedDict()
 
-    async def get(self, key: object, make: Callable[[], Scene]) -> Scene:
-        """Return the scene that is kept under ``key``, or the one that ``make`` makes, beside the event loop."""
+    async def get(self, key: object, make: Callable[[], Awaitable[Scene]]) -> Scene:
+        """Return the scene that is kept under ``key``, or the one that ``make`` makes."""
         found = self._kept.get(key)
         if found is None:
-            found = await asyncio.to_thread(make)
+            found = await make()
             self._kept[key] = found
         self._kept.move_to_end(key)
-        while sum(len(one.drawing.frames) for one in self._kept.values()) > KEPT_BOXES and len(self._kept) > 1:
+        while len(self._kept) > 1 and self._is_too_much():
             self._kept.popitem(last=False)
         return found
+
+    def _is_too_much(self) -> bool:
+        kept = self._kept.values()
+        boxes, nodes = sum(len(one.drawing.frames) for one in kept), sum(len(one.ids) for one in kept)
+        return boxes > KEPT_BOXES or nodes > KEPT_NODES
 
 
 async def scene_of(
@@ -95,14 +107,16 @@ async def scene_of(
     Raises:
         NotFound: the plan is not stored.
     """
-    digest, groups = digest or run.plan_digest, tuple(sorted(opened))
-    document = await document_of(conn, run, digest)
+    wanted, groups = digest or run.plan_digest, tuple(sorted(opened))
 
-    def make() -> Scene:
+    def laid_out(document: Mapping[str, Any]) -> Scene:
         plan = sketch(document, elements=run.elements)
         return Scene.of(plan, LiveDrawing(live_picture(plan, groups)))
 
-    return await scenes.get((run.tenant_id, digest, run.elements, groups), make)
+    async def make() -> Scene:
+        return await asyncio.to_thread(laid_out, await document_of(conn, run, wanted))
+
+    return await scenes.get((run.tenant_id, wanted, run.elements, groups), make)
 
 
 async def document_of(conn: AsyncConnection, run: RunSummary, digest: str) -> Mapping[str, Any]:

@@ -6,12 +6,13 @@ gaps but where a restored backup left one, so that ``seq`` is a place in the run
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy import ColumnElement, Text, any_, bindparam, func, select
+from sqlalchemy.dialects.postgresql import ARRAY, distinct_on
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.store.tables import node_executions, run_events, run_revisions
@@ -30,7 +31,7 @@ class Moment:
     node_id: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Progress:
     """How a node stands now."""
 
@@ -42,7 +43,7 @@ class Progress:
     completed_at: datetime | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Change:
     """That a node came to a status."""
 
@@ -52,11 +53,24 @@ class Change:
     status: str
 
 
-async def node_progress(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> dict[str, Progress]:
-    """How does every node stand that something has happened to?"""
+async def node_progress(
+    conn: AsyncConnection, tenant_id: str, run_id: UUID, among: Collection[str] | None = None
+) -> dict[str, Progress]:
+    """How does every node stand that something has happened to, or every one ``among`` these?"""
     query = select(*(_nodes[one.name] for one in fields(Progress)))
     query = query.where(_nodes.tenant_id == tenant_id, _nodes.run_id == run_id)
-    return {row.node_id: Progress(*row) for row in await conn.execute(query)}
+    if among is not None:
+        query = query.where(_nodes.node_id == any_(bindparam("among", list(among), ARRAY(Text))))
+    return {row[0]: Progress(*row) for row in await conn.execute(query)}
+
+
+async def nodes_since(
+    conn: AsyncConnection, tenant_id: str, run_id: UUID, epoch: int, seq: int, *, limit: int
+) -> list[tuple[int, str | None]]:
+    """What happened in an epoch of a run after event ``seq``: number and node of each event, in order?"""
+    query = select(_events.seq, _events.node_id).where(_of(tenant_id, run_id), _events.epoch == epoch)
+    rows = await conn.execute(query.where(_events.seq > seq).order_by(_events.seq).limit(limit))
+    return [(row[0], row[1]) for row in rows]
 
 
 async def moment_at(conn: AsyncConnection, tenant_id: str, run_id: UUID, seq: int) -> Moment | None:
