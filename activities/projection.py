@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -48,7 +49,11 @@ class Projection:
 
     @activity.defn(name=RECORD)
     async def record(self, request: Any) -> dict[str, Any]:
-        """Store a batch of facts and return the head after it; repeated by Temporal until it is stored."""
+        """Store a batch of facts and return the head after it; repeated by Temporal until it is stored.
+
+        Of a local activity the history keeps the answer alone, so that holds the batch too: ``dalang db reconcile``
+        reads batches there.
+        """
         batch: RecordInput = request
         info = activity.info()
         assert info.workflow_id is not None
@@ -61,7 +66,7 @@ class Projection:
 
         try:
             with metrics.storing(batch["facts"]):
-                async with beating():
+                async with contextlib.nullcontext() if info.is_local else beating():
                     head = await record(
                         self._engine,
                         batch,
@@ -74,7 +79,7 @@ class Projection:
         except (NotCurrentExecution, MalformedBatch, NotFound) as error:
             # Trying again cannot help: the execution was replaced, its run was deleted, or the workflow has a defect.
             raise ApplicationError(str(error), type=type(error).__name__, non_retryable=True) from error
-        return dict(head)
+        return {**head, "batch": batch} if info.is_local else dict(head)
 
 
 class StoreRecorder(Recorder):

@@ -166,6 +166,11 @@ class Reconciliation:
                         if task.activity_type.name == wire.RECORD:
                             (batch,) = await self._client.data_converter.decode(task.input.payloads)
                             self._take(found, batch, newest=run == execution.run_id)
+                    elif event.event_type == Kind.EVENT_TYPE_MARKER_RECORDED:
+                        told = event.marker_recorded_event_attributes.details.get("result")
+                        answer = await self._client.data_converter.decode(told.payloads) if told else [None]
+                        if isinstance(answer[0], dict) and "batch" in answer[0]:  # of the last batch, stored locally
+                            self._take(found, answer[0]["batch"], newest=run == execution.run_id)
             except RPCError as error:
                 if error.status is not RPCStatusCode.NOT_FOUND:
                     raise

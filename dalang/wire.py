@@ -13,14 +13,15 @@ from typing import Any, NotRequired, TypedDict
 from dalang.canonical import MAX_INTEGER
 from dalang.event_types import EventType as EventType
 
-ENGINE_VERSION = 3
+ENGINE_VERSION = 4
 """Stands in the input of every run: the meaning a history was made with.
 
 1: a handler that wants a person holds the whole run; skipping with outputs takes them as they are.
 2: it raises a human task instead, and outputs have to satisfy the node's ports.
 3: a signal is judged in its turn, and not as it arrives, when signals before it may not have been worked off.
+4: a run stores nothing for a moment, and its last batch within the workflow task that ends it.
 """
-ENGINE_VERSIONS = (1, 2, 3)
+ENGINE_VERSIONS = (1, 2, 3, 4)
 """Those that this version of Dalang goes on with."""
 
 PLAN_RUN = "PlanRun"

@@ -139,7 +139,15 @@ class PlanRun(Planners, AnsweringPeople):
         self._rejections = state.get("rejections", 0)
         self._shown = self._run.status
         head: wire.Head = state.get("head", {"epoch": 0, "seq": 0, "hash": ""})
-        self._flow = FactFlow(self._run_id, self._tenant_id, head, self._summary, identity_of(state), self._tenant_over)
+        self._flow = FactFlow(
+            self._run_id,
+            self._tenant_id,
+            head,
+            self._summary,
+            identity_of(state),
+            self._tenant_over,
+            late=state["engine"] > 3,
+        )
 
     def _take_program(self, program: Program) -> None:
         """Go by this program from now on."""

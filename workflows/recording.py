@@ -1,5 +1,10 @@
 """The flow of facts from a run to the store: coalesced batches, one ``record`` activity at a time, beside the nodes.
 
+A run that is over soon stores everything at once, at its end: nothing before :attr:`FactFlow.interval`, and the last
+batch by a local activity, in the very workflow task that ends the run, which spares the server an activity and a task.
+Its marker in the history carries the batch, as an activity's input does. Where Postgres does not answer at once, the
+ordinary activity waits for it. Runs that began before there was this (``late`` is false) keep to what they did.
+
 Postgres may be away for long: the activity waits and is repeated, facts gather here, nodes go on until
 :attr:`FactFlow.full`. A batch stays below the threshold at which payloads go to external storage, since that is
 Postgres too and would stop the workflow task itself; large bodies were stored by the node's worker and are referred to.
@@ -15,6 +20,7 @@ from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
     from dalang.canonical import body_reference, compact_json
@@ -24,7 +30,12 @@ MAX_BATCH_FACTS = 500
 MAX_BATCH_BYTES = 40 * 1024
 MIN_INTERVAL_SECONDS = 0.2
 """From the beginning of one batch to that of the next: storing is an activity too, so a busy run gathers more facts
-for each; what people see of a run is at most this old."""
+for each; what people see of a run is at most this old, where workers keep up."""
+MAX_INTERVAL_SECONDS = 1.0
+DELAYS = 4
+"""Where workers do not keep up, a batch waits for so many times what the run's first workflow task had to."""
+LAST_SECONDS = 2.0
+"""So long the last batch may take within the workflow task; no one hears a heartbeat from there."""
 MAX_WAITING_FACTS = 5_000
 """With so many facts not stored nothing more is started: a run does not outgrow its memory while Postgres is away."""
 FACT_OVERHEAD_BYTES = 160
@@ -38,6 +49,7 @@ _SEEN_BY_WORKER = (
 
 _HEARTBEAT = timedelta(seconds=5)
 """A worker that was killed while it stored holds up the next batch, and the end of the run, for so long."""
+_ONCE = RetryPolicy(maximum_attempts=1)
 _RETRY = RetryPolicy(
     initial_interval=timedelta(milliseconds=200), backoff_coefficient=2, maximum_interval=timedelta(seconds=5)
 )
@@ -85,8 +97,12 @@ class FactFlow:
         summary: Callable[[], tuple[str, dict[str, int]]],
         identity: RunIdentity | None = None,
         over: Callable[[Mapping[str, Any]], None] | None = None,
+        *,
+        late: bool = False,
     ) -> None:
         self.head = head
+        self._late = late
+        self.interval = MIN_INTERVAL_SECONDS
         self._over = over
         self._identity = identity
         self.hurry = False
@@ -132,6 +148,10 @@ class FactFlow:
 
     async def flow(self) -> None:
         """Store batch after batch until closed and empty."""
+        if self._late:
+            delay = workflow.time() - workflow.info().start_time.timestamp()
+            self.interval = min(max(DELAYS * delay, MIN_INTERVAL_SECONDS), MAX_INTERVAL_SECONDS)
+            self._not_before = workflow.time() + self.interval
         while True:
             await workflow.wait_condition(lambda: bool(self._waiting) or self._closed)
             if not self._waiting:
@@ -140,7 +160,7 @@ class FactFlow:
             if pause > 0 and not self._urgent():
                 with contextlib.suppress(TimeoutError):
                     await workflow.wait_condition(self._urgent, timeout=pause)
-            self._not_before = workflow.time() + MIN_INTERVAL_SECONDS
+            self._not_before = workflow.time() + self.interval
             self._busy = True
             await self._store(self._take())
             self._busy = False
@@ -176,15 +196,35 @@ class FactFlow:
         }
         if self._identity is not None and self.head["seq"] == 0:
             request["identity"] = self._identity
-        head: dict[str, Any] = await workflow.execute_activity(
-            RECORD,
-            request,
-            result_type=dict,
-            start_to_close_timeout=timedelta(seconds=30),
-            heartbeat_timeout=_HEARTBEAT,
-            retry_policy=_RETRY,
-            summary=f"{len(facts)} events",
-        )
+        head: dict[str, Any] | None = None
+        if self._late and request["final"]:
+            head = await _stored_here(request)
+        if head is None:
+            head = await workflow.execute_activity(
+                RECORD,
+                request,
+                result_type=dict,
+                start_to_close_timeout=timedelta(seconds=30),
+                heartbeat_timeout=_HEARTBEAT,
+                retry_policy=_RETRY,
+                summary=f"{len(facts)} events",
+            )
+        assert head is not None
         self.head = {"epoch": head["epoch"], "seq": head["seq"], "hash": head["hash"]}
         if self._over is not None and isinstance(head.get("over"), dict):
             self._over(head["over"])
+
+
+async def _stored_here(request: RecordInput) -> dict[str, Any] | None:
+    """Store a batch within the workflow task; None where that did not succeed at once."""
+    try:
+        stored: dict[str, Any] = await workflow.execute_local_activity(
+            RECORD,
+            request,
+            result_type=dict,
+            schedule_to_close_timeout=timedelta(seconds=LAST_SECONDS),
+            retry_policy=_ONCE,
+        )
+    except ActivityError:
+        return None
+    return stored

@@ -411,3 +411,16 @@ async def test_nodes_may_be_called_by_numbers(shared_engine: Engine) -> None:
     nodes = [{"nodeId": str(n), "type": "noop"} for n in range(60)] + [{"nodeId": "node:7", "type": "noop"}]
     end = await (await shared_engine.start({"nodes": nodes})).end()
     assert end["run"]["node_status_counts"] == {"SUCCESS": 61}
+
+
+async def test_a_short_run_is_stored_at_once_as_it_ends(shared_engine: Engine) -> None:
+    """The workflow task that ends it stores what is left; its marker holds that, for a backup that is restored."""
+    started = await shared_engine.start({**noop_chain(2), "execution": "local"}, {})
+    end = await started.end()
+    markers = []
+    async for event in started.handle.fetch_history_events():
+        if event.HasField("marker_recorded_event_attributes"):
+            markers.append(event.marker_recorded_event_attributes.details["result"].payloads)
+    (answer,) = await shared_engine.client.data_converter.decode(markers[0])
+    assert [fact["seq"] for fact in answer["batch"]["facts"]][-1] == end["events"][-1]["seq"]
+    assert answer["hash"] == end["result"]["head"]["hash"]

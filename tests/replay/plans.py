@@ -432,6 +432,7 @@ PLANS["memory-elsewhere"] = Recorded(
     agent_that_remembers,
     state={"limits": ["capability:h-remembers"]},
 )
+PLANS["stored-at-the-end"] = Recorded({"nodes": [node("a"), node("b")], "edges": [edge("a", "b")]})
 PLANS["segments"] = Recorded(
     {
         "execution": "local",
