@@ -14,7 +14,7 @@ from dalang.commands.session import Session, online
 if TYPE_CHECKING:
     from rich.console import Console
 
-app = typer.Typer(no_args_is_help=True, help="Agents: who does the work of nodes that ask for capabilities.")
+app = typer.Typer(no_args_is_help=True)
 
 
 class Kind(StrEnum):

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from dalang.commands.failures import FAILED, INTERRUPTED, CommandFailure, Usage, of_exception
-from dalang.commands.program import NAMES, program
+from dalang.commands.program import NAMES, outline, program
 
 # Typer brings its own click in some versions; its errors are found through what it exports in all.
 USAGE_ERROR: Any = typer.BadParameter.__base__
@@ -21,8 +21,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; whatever goes wrong is told on stderr, never as a traceback."""
     as_json = "--json" in arguments
     try:
-        first = arguments[0] if arguments and arguments[0] in NAMES else None
-        answer = program(first).main(args=list(arguments), prog_name="dalang", standalone_mode=False)
+        answer = _program(arguments).main(args=list(arguments), prog_name="dalang", standalone_mode=False)
     except CLICK_ERROR as error:
         return _wrong_usage(error, as_json)
     except (KeyboardInterrupt, typer.Abort):
@@ -38,6 +37,20 @@ def run(arguments: Sequence[str]) -> int:
         _complain(failure, as_json)
         return failure.exit_code
     return answer if isinstance(answer, int) else 0
+
+
+def _program(arguments: Sequence[str]) -> Any:
+    """Return so much of the command line as these arguments need."""
+    words = list(arguments) or _before_the_cursor()
+    if words and words[0] in NAMES:
+        return program(words[0])
+    return outline() if not words or words[0] in ("-h", "--help", "--version") else program()
+
+
+def _before_the_cursor() -> list[str]:
+    """Return the words that precede the one for which a shell asks what it could be; none if no shell asks."""
+    line = os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS", "")
+    return line.split(" ")[1:-1]
 
 
 def _wrong_usage(error: Any, as_json: bool) -> int:

@@ -11,7 +11,7 @@ from dalang.commands.failures import CommandFailure, Usage
 from dalang.commands.runs import point_in_time
 from dalang.commands.session import Session, online
 
-app = typer.Typer(no_args_is_help=True, help="Files that inputs and outputs of runs refer to: artifact://sha256/...")
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command()

@@ -17,7 +17,7 @@ from dalang.commands.session import Session, online
 VERIFIED_AT_ONCE = 50
 ANCHORS_AT_ONCE = 20
 
-app = typer.Typer(no_args_is_help=True, help="Prove that nobody rewrote what a run did.")
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command()

@@ -12,7 +12,7 @@ from dalang.commands.failures import CommandFailure
 from dalang.commands.runs import Reason
 from dalang.commands.session import Session, online
 
-app = typer.Typer(no_args_is_help=True, help="Circuit breakers: who is not called for a while, since it fails.")
+app = typer.Typer(no_args_is_help=True)
 
 
 class State(StrEnum):

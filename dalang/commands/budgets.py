@@ -10,7 +10,7 @@ from dalang.commands.failures import Usage
 from dalang.commands.runs import Reason, RunArgument
 from dalang.commands.session import Session, online
 
-app = typer.Typer(no_args_is_help=True, help="What a run, or the tenant on one day, may use and has used.")
+app = typer.Typer(no_args_is_help=True)
 
 MaybeRun = Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run; else the tenant's day.")]
 Tokens = Annotated[int | None, typer.Option(min=0, help="Tokens that nodes report.", show_default=False)]

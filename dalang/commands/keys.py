@@ -13,9 +13,7 @@ from dalang.commands.session import Session, local
 
 T = TypeVar("T")
 
-app = typer.Typer(
-    no_args_is_help=True, help="Keys that payloads in Temporal are encrypted with (DALANG_ENCRYPTION_KEYS_FILE)."
-)
+app = typer.Typer(no_args_is_help=True)
 
 File = Annotated[
     Path | None,

@@ -14,8 +14,8 @@ from dalang.commands.session import Session, online
 if TYPE_CHECKING:
     from rich.console import Console
 
-pools = typer.Typer(no_args_is_help=True, help="Pools: what nodes take so much of at once, or so much a second.")
-quotas = typer.Typer(no_args_is_help=True, help="What your tenant may use at once.")
+pools = typer.Typer(no_args_is_help=True)
+quotas = typer.Typer(no_args_is_help=True)
 app = typer.Typer()
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name: cpu, memory, gpu, or one of yours.")]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dalang.commands.plan_files import PlanFile
     from dalang.plan import Plan
 
-app = typer.Typer(no_args_is_help=True, help="Validate, look at, draw, import and store plans.")
+app = typer.Typer(no_args_is_help=True)
 
 FileOrPlan = Annotated[
     str,

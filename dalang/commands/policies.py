@@ -10,7 +10,7 @@ import typer
 from dalang.commands.failures import FAILED
 from dalang.commands.session import Session, local
 
-app = typer.Typer(no_args_is_help=True, help="Rules about which runs may start and which nodes may begin.")
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.callback()

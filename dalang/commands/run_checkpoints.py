@@ -11,7 +11,7 @@ from dalang.commands.failures import Usage
 from dalang.commands.runs import RunArgument, point_in_time
 from dalang.commands.session import Session, online
 
-app = typer.Typer(no_args_is_help=True, help="Named points of runs, from which `dalang redrive --checkpoint` starts.")
+app = typer.Typer(no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The checkpoint's name.", show_default=False)]
 

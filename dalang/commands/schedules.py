@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _TIMES = ("cron", "every", "offset", "calendar")
 
-app = typer.Typer(no_args_is_help=True, help="Start runs of stored plans by cron, interval and calendar.")
+app = typer.Typer(no_args_is_help=True)
 
 
 class Policy(StrEnum):

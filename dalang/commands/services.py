@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dalang.settings import Settings
 
 app = typer.Typer()
-database = typer.Typer(no_args_is_help=True, help="The database's tables.")
+database = typer.Typer(no_args_is_help=True)
 
 Port = typer.Option(min=1, max=65535, show_default=False)
 

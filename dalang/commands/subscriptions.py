@@ -12,7 +12,7 @@ from dalang.commands.failures import CommandFailure, Usage
 from dalang.commands.runs import Reason
 from dalang.commands.session import Session, online
 
-app = typer.Typer(no_args_is_help=True, help="Who is told of events: webhooks, Kafka, NATS.")
+app = typer.Typer(no_args_is_help=True)
 
 PATH = "/subscriptions"
 

@@ -16,7 +16,7 @@ import typer
 from dalang.commands.failures import CommandFailure, Usage
 from dalang.commands.session import Session, online
 
-app = typer.Typer(no_args_is_help=True, help="The inbox of human tasks: look, decide, claim, give away.")
+app = typer.Typer(no_args_is_help=True)
 
 MAX_SEARCHED = 5_000
 """So many tasks are looked through for the beginning of an id."""

@@ -12,8 +12,8 @@ import typer
 from dalang.commands.failures import FAILED, CommandFailure, Usage
 from dalang.commands.session import Session, local, online
 
-app = typer.Typer(no_args_is_help=True, help="Erase everything of a tenant, and check the certificate of it.")
-retention = typer.Typer(no_args_is_help=True, help="Delete runs that ended long ago; their proof stays.")
+app = typer.Typer(no_args_is_help=True)
+retention = typer.Typer(no_args_is_help=True)
 
 LOOK_SECONDS = 1.0
 To = Annotated[Path | None, typer.Option("--to", help="Write the certificate to this file.", show_default=False)]

@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 
     from dalang.store.tokens import Token
 
-app = typer.Typer(
-    no_args_is_help=True,
-    help="API tokens. These go to the database as its owner (DALANG_MIGRATION_DATABASE_URL), not to the API.",
-)
+app = typer.Typer(no_args_is_help=True)
 
 Tenant = Annotated[str, typer.Option("--tenant", help="The tenant that the token belongs to.")]
 

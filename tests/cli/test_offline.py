@@ -93,6 +93,22 @@ def test_help_loads_nothing_heavy() -> None:
     assert "Run plans" in answer.stdout
 
 
+def test_a_shell_is_told_what_may_follow() -> None:
+    """The names of all commands, and in a group those of its commands, without loading any others."""
+
+    def told(line: str) -> list[str]:
+        asked = {"_DALANG_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+        script = "from dalang.cli import main\nmain()"
+        command = [sys.executable, "-c", script]
+        environment = {**os.environ, **asked}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        return done.stdout.split()
+
+    assert told("dalang ru") == ["run"]
+    assert {"run", "tasks", "db", "up"} <= set(told("dalang "))
+    assert told("dalang tasks c") == ["complete", "claim"]
+
+
 @pytest.mark.parametrize(
     ("words", "needed"),
     [
