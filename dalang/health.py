@@ -30,7 +30,7 @@ from dalang.metrics import ROUNDS, oldest_unstored_seconds
 from dalang.settings import Settings
 from dalang.signing import Keyring
 from dalang.store.engine import system_transaction
-from dalang.store.migrate import current_revision, newest_revision
+from dalang.store.migrations import current_revision, newest_revision
 
 State = Literal["ok", "ill"]
 Overall = Literal["ready", "ailing", "notReady"]

@@ -77,7 +77,8 @@ def _become(root: str, home: Path | None) -> None:
 def upgrade(session: Session) -> None:
     """Bring the database to this version's tables, as its owner (DALANG_MIGRATION_DATABASE_URL). Safe to repeat."""
     from dalang.commands.owner import away
-    from dalang.store.migrate import newest_revision, upgrade
+    from dalang.store.migrate import upgrade
+    from dalang.store.migrations import newest_revision
 
     url = session.settings.require_migration_database_url()
     with away(url):

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from dalang.doctor.findings import FAIL, OK, WARN, Finding, by_limits
 from dalang.store.engine import system_transaction
-from dalang.store.migrate import current_revision, newest_revision
+from dalang.store.migrations import current_revision, newest_revision
 
 OLDEST_POSTGRES = 15
 SKEW_SECONDS = (1.0, 10.0)

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import re
 import socket
+from typing import TYPE_CHECKING
 
 from dalang.settings import Settings
+
+if TYPE_CHECKING:
+    from temporalio.client import Client
 
 
 def is_worker(identity: str, host: str, pid: int | None = None) -> bool:
@@ -22,18 +26,12 @@ def is_worker(identity: str, host: str, pid: int | None = None) -> bool:
     return pid is None or re.search(rf"(?<!\d){pid}(?!\d)", identity.replace(host, "", 1)) is not None
 
 
-async def polls(settings: Settings, pid: int | None = None) -> bool:
-    """Whether a worker of this host, or its process ``pid``, polls the task queue for runs.
-
-    Raises :class:`dalang.temporal.TemporalUnavailable` when Temporal does not answer.
-    """
+async def polls(client: Client, settings: Settings, pid: int | None = None) -> bool:
+    """Whether a worker of this host, or its process ``pid``, polls the task queue for runs."""
     from temporalio.api.enums.v1 import TaskQueueType
     from temporalio.api.taskqueue.v1 import TaskQueue
     from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 
-    from dalang.temporal import connect
-
-    client = await connect(settings, timeout_seconds=5)
     answer = await client.workflow_service.describe_task_queue(
         DescribeTaskQueueRequest(
             namespace=settings.temporal_namespace,
@@ -45,8 +43,14 @@ async def polls(settings: Settings, pid: int | None = None) -> bool:
     return any(is_worker(poller.identity, host, pid) for poller in answer.pollers)
 
 
+async def _polls(settings: Settings) -> bool:
+    from dalang.temporal import connect
+
+    return await polls(await connect(settings, timeout_seconds=5), settings)
+
+
 if __name__ == "__main__":
     import asyncio
     import sys
 
-    sys.exit(not asyncio.run(polls(Settings.load())))
+    sys.exit(not asyncio.run(_polls(Settings.load())))

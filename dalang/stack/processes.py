@@ -32,7 +32,8 @@ class Child:
     """One server or process of the stack: its command, its log, its mark.
 
     ``stop_signal`` asks it to end; on Linux it also gets that signal when this process dies, however it dies.
-    Start it from the main thread: Linux ties that to the thread that forked.
+    Start it from the main thread: Linux ties that to the thread that forked. One that ``asks`` reads its first line of
+    input, which :meth:`tell` gives it.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Child:
         folder: Path | None = None,
         user: str | None = None,
         stop_signal: signal.Signals = signal.SIGTERM,
+        asks: bool = False,
     ) -> None:
         self.name = name
         self.command = tuple(command)
@@ -55,6 +57,7 @@ class Child:
         self.folder = folder
         self.user = user
         self.stop_signal = stop_signal
+        self.asks = asks
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -78,7 +81,7 @@ class Child:
             try:
                 self._process = await asyncio.create_subprocess_exec(
                     *self.command,
-                    stdin=asyncio.subprocess.DEVNULL,
+                    stdin=asyncio.subprocess.PIPE if self.asks else asyncio.subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
                     cwd=self.folder,
@@ -91,6 +94,15 @@ class Child:
             except OSError as e:
                 raise StackError(f"{self.name} cannot be started: {e}") from e
         write_mark(self.mark, self._process.pid, self.name)
+
+    async def tell(self, line: str) -> None:
+        """Give the process its only line of input; what has ended meanwhile says so by its exit code."""
+        if self._process is None or self._process.stdin is None:
+            raise StackError(f"{self.name} has not been started, or asks nothing")
+        with contextlib.suppress(ConnectionError):
+            self._process.stdin.write(line.encode() + b"\n")
+            await self._process.stdin.drain()
+            self._process.stdin.close()
 
     async def wait(self) -> int:
         """Wait until the process ends and return its exit code (negative: the signal that ended it)."""

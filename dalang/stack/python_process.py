@@ -1,13 +1,19 @@
-"""The worker and the API as children: ``python -m dalang.start worker``, ``python -m dalang.start api``."""
+"""The worker and the API as children: ``python -m dalang.start worker``, ``python -m dalang.start api``.
+
+They compute for a second or two before they can begin, and need no servers for that: :meth:`PythonProcess.warm` lets
+them do it while the servers start, :meth:`PythonProcess.start` tells them the settings.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dalang.errors import Unavailable
 from dalang.settings import PREFIX, SECRET_PREFIX, Settings
@@ -17,11 +23,14 @@ from dalang.stack.parts import ChildPart
 from dalang.stack.polling import polls
 from dalang.stack.processes import Child, end_leftover, tail
 
+if TYPE_CHECKING:
+    from temporalio.client import Client
+
 _START_SECONDS = 60.0
 
 
 class PythonProcess(ChildPart):
-    """One process of the product, ready when ``is_ready(pid)`` says so."""
+    """One process of the product, ready when ``is_ready(pid)`` says so; ``settings`` are those of its next start."""
 
     _child: Child
 
@@ -40,12 +49,14 @@ class PythonProcess(ChildPart):
         self.stop_seconds = settings.graceful_shutdown_seconds + 5
         self._is_ready = is_ready
         self._port = port
+        self._warm = False
         self._child = Child(
             name,
-            [sys.executable, "-m", "dalang.start", root],
+            [sys.executable, "-m", "dalang.start", root, "--told"],
             log=self.log,
             mark=settings.home.absolute() / f"{name}.process",
-            environment=_environment(settings),
+            environment=_surroundings(),
+            asks=True,
         )
 
     @property
@@ -59,10 +70,18 @@ class PythonProcess(ChildPart):
         if self._port is not None:
             ports.require_free(*self._port)
 
-    async def start(self) -> None:
-        """Start it and return once it is ready; raises :class:`StackError` with the end of its log."""
+    async def warm(self) -> None:
+        """Start it so far that it only needs its settings."""
         await self.prepare()
         await self._child.start()
+        self._warm = True
+
+    async def start(self) -> None:
+        """Start it and return once it is ready; raises :class:`StackError` with the end of its log."""
+        if not self._warm:
+            await self.warm()
+        self._warm = False
+        await self._child.tell(json.dumps(_told(self.settings)))
         deadline = time.monotonic() + _START_SECONDS
         while self._child.pid is not None:
             if await self._is_ready(self._child.pid):
@@ -78,32 +97,36 @@ class PythonProcess(ChildPart):
 
 def worker(settings: Settings, name: str = "worker") -> PythonProcess:
     """A worker; it is ready when Temporal sees it poll (see :func:`polls` for its identity)."""
+    client: Client | None = None
 
     async def ready(pid: int) -> bool:
+        nonlocal client
         from temporalio.service import RPCError
 
+        from dalang.temporal import connect
+
         try:
-            return await polls(settings, pid)
+            client = client or await connect(part.settings, timeout_seconds=5)
+            return await polls(client, part.settings, pid)
         except (Unavailable, RPCError):
             return False  # Temporal is away for the moment; the worker waits for it too
 
-    return PythonProcess(name, "worker", settings, ready)
+    part = PythonProcess(name, "worker", settings, ready)
+    return part
 
 
 def api(settings: Settings) -> PythonProcess:
     """The API; it is ready when ``/health/ready`` says so."""
 
+    secure = bool(settings.tls_cert_file)
+    address = f"{'https' if secure else 'http'}://{ports.LOOPBACK}:{settings.api_port}/health/ready"
+
     async def answers(_: int) -> bool:
         import httpx
 
-        from dalang.trust import trusted
-
-        secure = bool(settings.tls_cert_file)
         try:
             # The certificate is of the name that others know; this child is known by its port, and is told nothing.
-            verify = False if secure else trusted()
-            async with httpx.AsyncClient(trust_env=False, timeout=2, verify=verify) as client:
-                address = f"{'https' if secure else 'http'}://{ports.LOOPBACK}:{settings.api_port}/health/ready"
+            async with httpx.AsyncClient(trust_env=False, timeout=2, verify=False) as client:  # noqa: S501
                 return (await client.get(address)).is_success
         except httpx.HTTPError:
             return False
@@ -111,8 +134,13 @@ def api(settings: Settings) -> PythonProcess:
     return PythonProcess("api", "api", settings, answers, port=(settings.api_port, "DALANG_API_PORT"))
 
 
-def _environment(settings: Settings) -> dict[str, str]:
-    """The environment of this process, with exactly the settings of the stack."""
-    secrets = tuple(name for name in os.environ if name.startswith(SECRET_PREFIX))
-    kept = {name: value for name, value in os.environ.items() if name in secrets or not name.startswith(PREFIX)}
-    return {**kept, **settings.environment(), "PYTHONUNBUFFERED": "1"}
+def _surroundings() -> dict[str, str]:
+    """The environment of this process, without any settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    return {**kept, "PYTHONUNBUFFERED": "1"}
+
+
+def _told(settings: Settings) -> dict[str, str]:
+    """Exactly the settings of the stack, and the secrets that plans name, as environment variables."""
+    secrets = {name: value for name, value in os.environ.items() if name.startswith(SECRET_PREFIX)}
+    return {**secrets, **settings.environment()}

@@ -1,7 +1,8 @@
 """Starting, watching and stopping the parts of a stack in order.
 
-PostgreSQL and Temporal start side by side, then the tables are migrated, then worker and API start; stopping goes
-the other way round. One stack per home: a lock that ends with the process, however it ends, sees to that.
+PostgreSQL and Temporal start side by side, then the tables are migrated; meanwhile worker and API import what they
+need, and then they start. Stopping goes the other way round. One stack per home: a lock that ends with the process,
+however it ends, sees to that.
 """
 
 from __future__ import annotations
@@ -149,8 +150,11 @@ async def stack(
         if into is not None:
             into.append(running)
         try:
+            processes = await _warm_processes(running, frozenset(parts))
             await _start_servers(running, home, frozenset(parts), durable, migrate)
-            await _start_processes(running, frozenset(parts))
+            for process in processes:
+                process.settings = running.settings
+            await _all(running.start(process.name) for process in processes)
             yield running
         finally:
             await running.stop_all()
@@ -172,13 +176,11 @@ async def _start_servers(running: Stack, home: Path, parts: frozenset[str], dura
     temporal = TemporalServer(
         home, TemporalPorts.of(settings), durable=durable, retention_days=settings.temporal_retention_days
     )
-    for part in (postgres, temporal):
-        if part.name in parts:
-            running.add(part)
-    if "api" in parts:
-        await python_process.api(settings).prepare()
-    await _all(part.prepare() for part in running.parts.values())
-    await _all(running.start(name) for name in list(running.parts))
+    servers: list[Part] = [part for part in (postgres, temporal) if part.name in parts]
+    for part in servers:
+        running.add(part)
+    await _all(part.prepare() for part in servers)
+    await _all(running.start(part.name) for part in servers)
     found: dict[str, object] = {}
     if "postgres" in parts:
         found |= {"database_url": postgres.url(APP), "migration_database_url": postgres.url(OWNER)}
@@ -192,12 +194,13 @@ async def _start_servers(running: Stack, home: Path, parts: frozenset[str], dura
     _write_addresses(running.settings)
 
 
-async def _start_processes(running: Stack, parts: frozenset[str]) -> None:
-    if "worker" in parts:
-        running.add(python_process.worker(running.settings))
-    if "api" in parts:
-        running.add(python_process.api(running.settings))
-    await _all(running.start(name) for name in running.parts if name not in SERVERS)
+async def _warm_processes(running: Stack, parts: frozenset[str]) -> list[python_process.PythonProcess]:
+    made = (("api", python_process.api), ("worker", python_process.worker))
+    processes = [make(running.settings) for name, make in made if name in parts]
+    for process in processes:
+        running.add(process)
+    await _all(process.warm() for process in processes)
+    return processes
 
 
 async def _migrate(settings: Settings) -> None:

@@ -11,20 +11,17 @@ A plain PostgreSQL with one role for everything works too, without that protecti
 from __future__ import annotations
 
 import asyncio
-import functools
 import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from dalang.store import migrations
 from dalang.store.engine import SYSTEM_ROLE, create_engine
+from dalang.store.migrations import current_revision, newest_revision
 from dalang.store.row_security import APP_ROLE, enforce
 
 PRIVILEGES = {
@@ -92,40 +89,31 @@ def upgrade(url: str, revision: str = "head") -> None:
 
     Safe when several processes call it at once. It may be called from code that runs in an event loop, which it blocks.
     """
-    _run(lambda: _migrated(url, lambda config: command.upgrade(config, revision)))
+    _run(lambda: _migrated(url, "upgrade", revision))
 
 
 def downgrade(url: str, revision: str) -> None:
     """Take the database back to ``revision`` (``base``: nothing is left, data included)."""
-    _run(lambda: _migrated(url, lambda config: command.downgrade(config, revision)))
+    _run(lambda: _migrated(url, "downgrade", revision))
 
 
-@functools.cache
-def newest_revision() -> str:
-    """Return the revision that this version of Dalang needs: read from its migrations once, readiness asks often."""
-    head = ScriptDirectory.from_config(_config()).get_current_head()
-    assert head is not None
-    return head
+def _alembic(connection: Connection, step: Literal["upgrade", "downgrade"], revision: str) -> None:
+    from alembic import command  # here, for most starts need none of it
+    from alembic.config import Config
 
-
-async def current_revision(conn: AsyncConnection) -> str | None:
-    """Which revision is the database at? None before the first migration."""
-    return await conn.run_sync(lambda connection: MigrationContext.configure(connection).get_current_revision())
-
-
-def _config(connection: Connection | None = None) -> Config:
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = connection
-    return config
+    getattr(command, step)(config, revision)
 
 
-async def _migrated(url: str, step: Callable[[Config], None]) -> None:
+async def _migrated(url: str, step: Literal["upgrade", "downgrade"], revision: str) -> None:
     engine = create_engine(url, statement_timeout=0, pooled=False)
     try:
         async with engine.begin() as conn:
             await conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-            await conn.run_sync(lambda connection: step(_config(connection)))
+            if revision != "head" or await current_revision(conn) != newest_revision():
+                await conn.run_sync(_alembic, step, revision)
             if await current_revision(conn) == newest_revision():
                 await conn.run_sync(enforce)
             if await current_revision(conn) is not None:

@@ -79,6 +79,7 @@ NOT_RUN = {
     ("docs/benchmarks.md", "python benchmarks/fairness.py --svg docs/fairness.svg", "measures for minutes"),
     ("docs/benchmarks.md", "python benchmarks/leases.py", "measures for half a minute"),
     ("docs/benchmarks.md", "python benchmarks/row_security.py", "measures for minutes"),
+    ("docs/benchmarks.md", "python benchmarks/startup.py", "measures for a minute"),
     ("docs/operations.md", "dalang up --node-modules my_nodes", "runs until Ctrl-C"),
     ("docs/operations.md", "cp .env.example .env", "needs docker"),
     (

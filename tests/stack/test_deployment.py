@@ -111,12 +111,12 @@ class Idle:
 
 async def test_a_worker_is_healthy_while_it_polls(temporal_client: Client, settings: Settings) -> None:
     """What the health check of the worker's container asks."""
-    assert not await polls(settings)
+    assert not await polls(temporal_client, settings)
     async with Worker(temporal_client, task_queue=settings.task_queue, workflows=[Idle]):
-        while not await polls(settings, os.getpid()):
+        while not await polls(temporal_client, settings, os.getpid()):
             pass
-        assert await polls(settings)
-        assert not await polls(settings, 1)
+        assert await polls(temporal_client, settings)
+        assert not await polls(temporal_client, settings, 1)
 
 
 def test_an_identity_names_host_and_process() -> None:

@@ -1,6 +1,7 @@
 """Child processes, their marks on disk, and ports."""
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -8,10 +9,13 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import psutil
 import pytest
 
+from dalang import start
 from dalang.stack import ports
 from dalang.stack.errors import StackError
 from dalang.stack.processes import Child, end_leftover, marked_process, write_mark
@@ -107,3 +111,28 @@ def test_a_port_in_use_names_the_setting_and_the_process() -> None:
         with pytest.raises(StackError, match=rf"port {port} \(DALANG_X\).*pid {os.getpid()}\).*set DALANG_X"):
             ports.require_free(port, "DALANG_X")
     ports.require_free(port, "DALANG_X")
+
+
+async def test_a_child_that_asks_is_told_one_line(tmp_path: Path) -> None:
+    """It may have much to do before it reads it; one that has ended meanwhile is no error of who tells it."""
+    command = [sys.executable, "-c", "print(input())"]
+    asking = Child("Part", command, log=tmp_path / "log", mark=tmp_path / "mark", asks=True)
+    await asking.start()
+    await asking.tell("go on")
+    assert await asking.wait() == 0
+    await asking.tell("go on")
+    assert (tmp_path / "log").read_text() == "go on\n"
+
+
+@pytest.mark.parametrize(("line", "code", "known"), [('{"DALANG_HOME": "there"}\n', 7, "there"), ("", 0, None)])
+def test_a_process_begins_with_what_it_is_told(
+    line: str, code: int, known: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settings come after the imports; where nobody is left to tell them it ends."""
+    monkeypatch.delenv("DALANG_HOME", raising=False)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(line))
+    monkeypatch.setitem(sys.modules, "a_root", SimpleNamespace(main=lambda: 7))
+    monkeypatch.setitem(start.ROOTS, "root", "a_root")
+    monkeypatch.setattr(start, "gc", mock.Mock())
+    assert start.become("root", told=True) == code
+    assert os.environ.pop("DALANG_HOME", None) == known

@@ -14,7 +14,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dalang.store.engine import create_engine, sql_state
-from dalang.store.migrate import current_revision, downgrade, newest_revision, upgrade
+from dalang.store.migrate import downgrade, upgrade
+from dalang.store.migrations import current_revision, newest_revision
 from dalang.store.schema import metadata
 from tests.harness import Database
 from tests.store.world import World
