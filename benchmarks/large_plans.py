@@ -49,14 +49,15 @@ ASKED = {
     "page": "/ui/runs/{run}",
     "page: state": "/ui/runs/{run}/state",
     "page: nodes": "/ui/runs/{run}/nodes",
+    "page: node": "/ui/runs/{run}/node?node={node}",
     "page: critical path": "/ui/runs/{run}/critical-path",
     "page: bars": "/ui/runs/{run}/bars",
     "provenance": "/orchestrator/runs/{run}/provenance?limit=100",
 }
 AFTERWARDS = ("provenance",)
 """Read whole before anything of it is answered: it is asked for when the run has ended."""
-TIMES = 20
-"""How often each is asked for when the run has ended."""
+TIMES, SECONDS = 20, 5
+"""How often each is asked for when the run has ended, and for how long at most."""
 
 Times = dict[str, list[float]]
 
@@ -189,13 +190,16 @@ async def measured(running: Stack, client: Client, case: Case, plan: Mapping[str
         times = [datetime.fromisoformat(ended[name]) for name in ("startedAt", "completedAt")]
         case.seconds = (times[1] - times[0]).total_seconds()
         case.peak_mb = _peak_mb(running.parts["worker"].pid)
+        await _look_at_histories(client, case, run)
+        show(case)
         await running.stop("api")
         await running.start("api")  # what an API that has never seen the plan answers with
         for route in ASKED:
             await asking.answer(route, case.cold)
+            until = time.monotonic() + SECONDS
             for _ in range(TIMES):
-                await asking.answer(route, case.after)
-    await _look_at_histories(client, case, run)
+                if time.monotonic() < until:
+                    await asking.answer(route, case.after)
 
 
 async def _started(http: httpx.AsyncClient, plan: Mapping[str, Any]) -> str:
@@ -257,15 +261,19 @@ def show(case: Case) -> None:
         f"{case.name}, {case.way}: {case.nodes / case.seconds:.0f} nodes/s ({case.seconds:.1f} s, accepted after"
         f" {case.accepted:.1f} s); CPU ms/node: {cpu}; worker {case.peak_mb:.0f} MB; {case.executions} executions,"
         f" longest {case.events} events ({case.events / MAX_EVENTS:.0%}), {case.bytes / 2**20:.1f} MB"
-        f" ({case.bytes / MAX_BYTES:.0%}); longest workflow task {case.longest_task:.2f} s"
+        f" ({case.bytes / MAX_BYTES:.0%}); longest workflow task {case.longest_task:.2f} s",
+        flush=True,
     )
+
+
+def show_answers(case: Case) -> None:
+    """Print how long the API took."""
     for route in ASKED:
         parts = []
         for when, times in (("during", case.during), ("first", case.cold), ("after", case.after)):
             if times.get(route):
                 parts.append(f"{when} {percentile(times[route], 0.5):.0f}/{percentile(times[route], 0.99):.0f}")
-        print(f"    {route:<20} ms p50/p99: {', '.join(parts)}")
-    sys.stdout.flush()
+        print(f"    {route:<20} ms p50/p99: {', '.join(parts)}", flush=True)
 
 
 def plans(options: Any) -> list[tuple[Case, dict[str, Any]]]:
@@ -290,7 +298,7 @@ async def main(options: Any) -> None:
             client = await connect(running.settings)
             for case, plan in plans(options):
                 await measured(running, client, case, plan, options.quiet)
-                show(case)
+                show_answers(case)
                 if options.save:
                     notes = ["Layers of 500 nodes with two edges each; a new worker and a new API for every size."]
                     save("large_plans", "Large plans", case.rows(), notes, keep=True)

@@ -7,10 +7,11 @@ so many nodes does that a hundred times; every run that a worker held had its ow
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from temporalio import workflow
+from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
 
 with workflow.unsafe.imports_passed_through():
@@ -45,13 +46,20 @@ def program_of(document: Any, told: Any = None) -> Program:
     if known is not None:
         return known
     if not isinstance(document, RawValue):
-        return _kept.get(body_reference(compact_json(document))["$ref"], lambda: document)
+        digest = body_reference(compact_json(document))["$ref"]
+        return _kept.get(digest, lambda: Program(document, digest))
     payload = document.payload
-
-    def read() -> Mapping[str, Any]:
-        found: Mapping[str, Any] = workflow.payload_converter().from_payload(payload)
-        return found
-
     if payload.metadata.get("encoding") != _PLAIN:
-        return program_of(read())
-    return _kept.get(body_reference(payload.data)["$ref"], read)
+        return program_of(_read(payload))
+    digest = body_reference(payload.data)["$ref"]
+
+    def made() -> Program:
+        program = Program(_read(payload), digest)
+        program.let_go()  # the payload is there, and handed on
+        return program
+
+    return _kept.get(digest, made)
+
+
+def _read(payload: Payload) -> Any:
+    return workflow.payload_converter().from_payload(payload)
