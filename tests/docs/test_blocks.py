@@ -143,6 +143,7 @@ NOT_RUN = {
     ),
     ("docs/benchmarks.md", "python benchmarks/pictures.py --browser", "measures for half a minute"),
     ("docs/benchmarks.md", "python benchmarks/watching.py", "measures for minutes"),
+    ("docs/peers.md", "python benchmarks/peers/run.py --install", "installs packages, measures for minutes"),
 }
 """Blocks that no test runs: file, first line, reason."""
 
