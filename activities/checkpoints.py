@@ -15,7 +15,7 @@ import contextlib
 import json
 import logging
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -60,11 +60,11 @@ class Kept:
 
 
 class Checkpoints:
-    """The checkpoints of one attempt. ``record`` is what heartbeats carry; ``changed`` says that they should."""
+    """The checkpoints of one attempt. ``record`` is what heartbeats carry; ``changed`` is called when it is new."""
 
     def __init__(self, task: NodeTask, info: Info, store: CheckpointStore) -> None:
         self.record = received(task, info)
-        self.changed = asyncio.Event()
+        self.changed: Callable[[], None] = lambda: None
         self._task = task
         self._attempt = attempt_number(task, info.attempt)
         self._begun = int(info.started_time.timestamp() * 1000)
@@ -134,7 +134,7 @@ class Checkpoints:
         if large:
             self._hurry.set()
         else:
-            self.changed.set()
+            self.changed()
         if self._storing is None:
             self._storing = asyncio.create_task(self._keep_storing())
 
@@ -163,7 +163,7 @@ class Checkpoints:
             known = self.record
             if problem is None and (known is None or _order(known) < _order(record)):
                 self.record = record
-                self.changed.set()
+                self.changed()
             done = [one for number, one in self._waiting if number <= record["number"]]
             self._waiting = [(number, one) for number, one in self._waiting if number > record["number"]]
             if self._newest[0] is record:

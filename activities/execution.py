@@ -242,9 +242,9 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
     ctx = context_of(task, number, checkpoints)
     ctx._used = used_before(info)
     patience = info.heartbeat_timeout.total_seconds() if info.heartbeat_timeout else 5.0
-    heartbeat = asyncio.create_task(_keep_beating(ctx, checkpoints, patience / 3))
+    heartbeat = _Heartbeat(ctx, checkpoints, patience / 3)
     # Beside the handler, and not after it: events refer to large inputs of nodes that fail or are cut off, too.
-    inputs_kept = asyncio.create_task(_keep_large(task["tenantId"], task["inputs"], recorder))
+    inputs_kept = _Keeping(task["tenantId"], task["inputs"], recorder)
     try:
         ctx.restored = await checkpoints.restore()
         permitted = await recorder.permit(task, number)
@@ -263,11 +263,11 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
             result["usage"] = ctx._used
         if made := recorder.made(ctx):
             result["made"] = made
-        await inputs_kept
-        await _keep_large(task["tenantId"], outputs, recorder)
+        await inputs_kept.done()
+        await _Keeping(task["tenantId"], outputs, recorder).done()
         return result
     except asyncio.CancelledError as cancelled:
-        await asyncio.wait({inputs_kept}, timeout=STOP_GRACE_SECONDS)
+        await inputs_kept.settle(STOP_GRACE_SECONDS)
         await checkpoints.settle(patient=False)
         _beat(ctx, checkpoints)
         stop: NodeStop = {"stopped": True}
@@ -281,7 +281,7 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
             raise
         return stop
     except AskPerson as asked:
-        await asyncio.wait({inputs_kept}, timeout=INPUTS_SECONDS)
+        await inputs_kept.settle(INPUTS_SECONDS)
         await checkpoints.settle(patient=True)
         _beat(ctx, checkpoints)
         raise question_to_temporal(question_of(asked, ctx), number - 1, checkpoints.record, ctx._used) from None
@@ -293,15 +293,15 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
         logger.info("attempt %d of node %s failed", number, ctx.node_id, exc_info=error)
         if ctx.undoes is None:  # of an undo the event tells; rows of attempts are about the work
             await recorder.failed_attempt(task, number, payload, recorder.made(ctx))
-        await asyncio.wait({inputs_kept}, timeout=INPUTS_SECONDS)
+        await inputs_kept.settle(INPUTS_SECONDS)
         await checkpoints.settle(patient=True)
         _beat(ctx, checkpoints)
         # Without its cause: the SDK would send that one's text too, which may be what no payload can hold.
         raise to_temporal(payload, task["retry"], number, checkpoints.record, ctx._used) from None
     finally:
         ctx._stop.set()
-        heartbeat.cancel()
-        inputs_kept.cancel()
+        heartbeat.stop()
+        inputs_kept.close()
         checkpoints.close()
 
 
@@ -372,14 +372,36 @@ async def _stop(work: asyncio.Future[Any], ctx: NodeContext, patience: float) ->
         await asyncio.wait({work}, timeout=patience)
 
 
-async def _keep_beating(ctx: NodeContext, checkpoints: Checkpoints, every: float) -> None:
-    """Tell Temporal that this worker is alive; a cancel of the activity comes back with the answer."""
-    while True:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(checkpoints.changed.wait(), every)
-        checkpoints.changed.clear()
-        _beat(ctx, checkpoints)
-        await asyncio.sleep(BEAT_PAUSE_SECONDS)
+class _Heartbeat:
+    """Tells Temporal that this worker is alive, every so many seconds and soon after there is something new to tell.
+
+    A cancel of the activity comes back with the answer. Timers and no task: most attempts end before the first beat.
+    """
+
+    def __init__(self, ctx: NodeContext, checkpoints: Checkpoints, every: float) -> None:
+        self._ctx, self._checkpoints = ctx, checkpoints
+        self._every = max(every, BEAT_PAUSE_SECONDS)
+        self._loop = asyncio.get_running_loop()
+        self._rested = 0.0
+        self._timer: asyncio.TimerHandle | None = self._loop.call_later(self._every, self._beat)
+        checkpoints.changed = self._soon
+
+    def _soon(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = self._loop.call_at(max(self._loop.time(), self._rested), self._beat)
+
+    def _beat(self) -> None:
+        now = self._loop.time()
+        self._rested = now + BEAT_PAUSE_SECONDS
+        self._timer = self._loop.call_at(now + self._every, self._beat)
+        _beat(self._ctx, self._checkpoints)
+
+    def stop(self) -> None:
+        """Beat no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 def _beat(ctx: NodeContext, checkpoints: Checkpoints) -> None:
@@ -403,9 +425,33 @@ def checked_outputs(value: Any) -> dict[str, Any]:
     return outputs
 
 
-async def _keep_large(tenant_id: str, value: dict[str, Any], recorder: Recorder) -> None:
-    encoded = compact_json(value)
-    if len(encoded) > MAX_OUTPUT_BYTES:
-        raise InvalidInput(f"the outputs have {len(encoded):,} bytes; at most {MAX_OUTPUT_BYTES:,} are carried")
-    if len(encoded) >= INLINE_BODY_BYTES:
-        await recorder.large_body(tenant_id, encoded)
+class _Keeping:
+    """A value that events refer to when it is large, on its way to where it is kept; of a small one there is nothing."""
+
+    def __init__(self, tenant_id: str, value: dict[str, Any], recorder: Recorder) -> None:
+        encoded = compact_json(value) if value else b""
+        self._size = len(encoded)
+        self._work: asyncio.Task[None] | None = None
+        if INLINE_BODY_BYTES <= self._size <= MAX_OUTPUT_BYTES:
+            self._work = asyncio.create_task(recorder.large_body(tenant_id, encoded))
+
+    async def done(self) -> None:
+        """Wait until it is kept.
+
+        Raises:
+            InvalidInput: it is too large for that.
+        """
+        if self._size > MAX_OUTPUT_BYTES:
+            raise InvalidInput(f"the outputs have {self._size:,} bytes; at most {MAX_OUTPUT_BYTES:,} are carried")
+        if self._work is not None:
+            await self._work
+
+    async def settle(self, seconds: float) -> None:
+        """Wait so long until it is kept, or cannot be."""
+        if self._work is not None:
+            await asyncio.wait({self._work}, timeout=seconds)
+
+    def close(self) -> None:
+        """It is not waited for any more."""
+        if self._work is not None:
+            self._work.cancel()

@@ -182,7 +182,7 @@ def safe_text(text: str, limit: int = 4000) -> str:
 
 def compact_json(value: Any) -> bytes:
     """Return ``value`` as JSON with sorted keys and no spaces: not RFC 8785, but fast and the same in every process."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
+    return _encode_sorted(value).encode()
 
 
 def body_reference(encoded: bytes) -> dict[str, Any]:

@@ -159,9 +159,12 @@ def _causes(error: BaseException) -> list[BaseException]:
     return found
 
 
+_encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
+
+
 def dump_json(value: Any) -> str:
     """Return strict JSON: NaN and infinities raise ValueError."""
-    return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return _encode(value)
 
 
 def load_json(text: str | bytes) -> Any:
