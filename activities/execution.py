@@ -426,7 +426,7 @@ def checked_outputs(value: Any) -> dict[str, Any]:
 
 
 class _Keeping:
-    """A value that events refer to when it is large, on its way to where it is kept; of a small one there is nothing."""
+    """A value that events refer to when it is large, on its way to where it is kept; of a small one nothing is."""
 
     def __init__(self, tenant_id: str, value: dict[str, Any], recorder: Recorder) -> None:
         encoded = compact_json(value) if value else b""

@@ -23,6 +23,7 @@ from dalang.activities.secrets import Vault
 from dalang.artifacts import Artifacts
 from dalang.enforcement import Enforcer
 from dalang.errors import NotFound
+from dalang.fact_packing import with_facts
 from dalang.redaction import Redaction
 from dalang.signing import Keyring
 from dalang.store.callbacks import Asked, create_callback, new_token
@@ -31,7 +32,7 @@ from dalang.store.engine import transaction
 from dalang.store.nodes import record_attempt
 from dalang.store.recording import MalformedBatch, NotCurrentExecution, record
 from dalang.store.references import put_body
-from dalang.wire import RECORD, Checkpoint, NodeTask, RecordInput
+from dalang.wire import RECORD, Checkpoint, NodeTask
 
 logger = logging.getLogger("dalang.projection")
 
@@ -54,7 +55,7 @@ class Projection:
         Of a local activity the history keeps the answer alone, so that holds the batch too: ``dalang db reconcile``
         reads batches there.
         """
-        batch: RecordInput = request
+        batch = with_facts(request)
         info = activity.info()
         assert info.workflow_id is not None
         assert info.workflow_run_id is not None
@@ -65,7 +66,7 @@ class Projection:
             return latest.run_id == execution
 
         try:
-            with metrics.storing(batch["facts"]):
+            with metrics.storing(batch["facts"], request.get("packed", batch["facts"])):
                 async with contextlib.nullcontext() if info.is_local else beating():
                     head = await record(
                         self._engine,
@@ -79,7 +80,7 @@ class Projection:
         except (NotCurrentExecution, MalformedBatch, NotFound) as error:
             # Trying again cannot help: the execution was replaced, its run was deleted, or the workflow has a defect.
             raise ApplicationError(str(error), type=type(error).__name__, non_retryable=True) from error
-        return {**head, "batch": batch} if info.is_local else dict(head)
+        return {**head, "batch": request} if info.is_local else dict(head)
 
 
 class StoreRecorder(Recorder):

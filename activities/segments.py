@@ -21,7 +21,7 @@ from dalang.canonical import compact_json
 from dalang.events import Start
 from dalang.node_task import node_task
 from dalang.plan import FailurePolicy
-from dalang.segment_wire import SegmentInput, SegmentNode, SegmentResult
+from dalang.segment_wire import SegmentInput, SegmentNode, SegmentResult, add
 from dalang.segments import Ahead
 from dalang.wire import ASKS_PERSON, DEFERRED, SEGMENT, NodeTask
 
@@ -64,7 +64,7 @@ class _Segment:
                 self._result["alone"].append(start.node_id)
                 self._ahead.leave(start.node)
                 continue
-            self._result["nodes"].append(done)
+            add(self._result, done)
             if "result" in done:
                 outputs = done["result"]["outputs"]
                 size += len(compact_json(outputs))

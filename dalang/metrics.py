@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -154,8 +155,8 @@ def oldest_unstored_seconds() -> float:
 
 
 @contextmanager
-def storing(facts: Sequence[Fact]) -> Iterator[None]:
-    """Count a batch of events that the block stores."""
+def storing(facts: Sequence[Fact], sent: Any = None) -> Iterator[None]:
+    """Count a batch of events that the block stores, and the bytes of what was ``sent`` for it, the facts if None."""
     key, oldest = next(_storing.keys), min((fact["at"] for fact in facts), default=0) / 1000 or time.time()
     _storing.since[key] = oldest
     try:
@@ -166,7 +167,7 @@ def storing(facts: Sequence[Fact]) -> Iterator[None]:
     finally:
         del _storing.since[key]
     FLUSHES.labels("stored").inc()
-    FLUSH_BYTES.inc(len(compact_json(list(facts))))
+    FLUSH_BYTES.inc(len(compact_json(facts if sent is None else sent)))
     FLUSH_LAG.observe(max(time.time() - oldest, 0.0))
     for fact in facts:
         EVENTS.labels(fact["type"]).inc()

@@ -24,6 +24,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from dalang import wire
 from dalang.errors import DalangError
 from dalang.event_types import EventType
+from dalang.fact_packing import with_facts
 from dalang.recorded_head import recorded_head
 from dalang.signing import Keyring
 from dalang.store.engine import system_transaction, transaction
@@ -179,7 +180,8 @@ class Reconciliation:
         return found
 
     @staticmethod
-    def _take(found: _History, batch: wire.RecordInput, newest: bool) -> None:
+    def _take(found: _History, sent: wire.RecordInput, newest: bool) -> None:
+        batch = with_facts(sent)
         for fact in batch["facts"]:
             found.facts[fact["seq"]] = fact
         found.identity = batch.get("identity") or found.identity

@@ -13,6 +13,7 @@ that failed in a segment, that wants a person, or whose segment was lost, goes o
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dalang.budgeting import Budgeting
+from dalang.canonical import compact_json
 from dalang.events import (
     Event,
     NodeFailed,
@@ -32,16 +34,17 @@ from dalang.events import (
     Start,
     StopSegment,
 )
-from dalang.program import Program
+from dalang.program import JOIN_WORDS, Program
 from dalang.run_state import ACTIVITY, LIGHT, PENDING, UNRESOLVED
 from dalang.statuses import NODE_ENDS, ImpossibleMove, NodeStatus
 from dalang.wire import EventType
 
-MAX_SEGMENT_NODES = 256
+MAX_SEGMENT_NODES = 1024
 """Nodes of one segment: a worker that dies repeats at most so many."""
+FORMER_SEGMENT_NODES = 256
+"""The same in runs before the fifth engine version."""
 MAX_SEGMENTS = 4
 """Segments of one run at once."""
-MAX_CLAIMED = MAX_SEGMENTS * MAX_SEGMENT_NODES
 
 
 @dataclass
@@ -94,7 +97,10 @@ class Segmenting(Budgeting):
         self._busy[LIGHT] += len(self._claimed)
 
     def _light_slots(self) -> int:
-        return MAX_CLAIMED if len(self.segments) < MAX_SEGMENTS else 0
+        return MAX_SEGMENTS * self._largest_segment() if len(self.segments) < MAX_SEGMENTS else 0
+
+    def _largest_segment(self) -> int:
+        return MAX_SEGMENT_NODES if self.engine > 4 else FORMER_SEGMENT_NODES
 
     def _gather(self, node: int) -> bool:
         """Take a ready node for the next segment; not one that must go alone, which is ready as such then."""
@@ -123,9 +129,9 @@ class Segmenting(Budgeting):
         self._busy[LIGHT] -= len(self._gathered) - len(gathered)
         self._gathered = []
         self._claimed.update(gathered)
-        steps = []
-        for at in range(0, len(gathered), MAX_SEGMENT_NODES):
-            steps.append(self._claim(gathered[at : at + MAX_SEGMENT_NODES]))
+        steps, most = [], self._largest_segment()
+        for at in range(0, len(gathered), most):
+            steps.append(self._claim(gathered[at : at + most]))
         return steps
 
     def _claim(self, first: list[int]) -> RunSegment:
@@ -138,12 +144,12 @@ class Segmenting(Budgeting):
 
     def _reached(self, first: list[int]) -> list[int]:
         """Return these nodes and those that can become ready through nothing but them, as many as a segment has."""
-        program, nodes = self.program, dict.fromkeys(first)
+        program, nodes, most = self.program, dict.fromkeys(first), self._largest_segment()
         waiting = deque(first)
         while waiting:
             for edge in program.edges_out[waiting.popleft()]:
                 target = program.targets[edge]
-                if len(nodes) >= MAX_SEGMENT_NODES:
+                if len(nodes) >= most:
                     return list(nodes)
                 if target not in nodes and self._is_closed(target, nodes):
                     nodes[target] = None
@@ -172,13 +178,16 @@ class Segmenting(Budgeting):
         numbers = {node: number for number, node in enumerate((*nodes, *border))}
         retries = {program.nodes[node]["retry"]: None for node in nodes}
         retry_numbers = {retry: number for number, retry in enumerate(retries)}
-        documents = [
-            {**program.nodes[node], "id": program.ids[node], "retry": retry_numbers[program.nodes[node]["retry"]]}
-            for node in nodes
-        ]
-        documents += [{"id": program.ids[node], "type": program.types[node], "retry": 0} for node in border]
+        documents = [{**program.nodes[node], "retry": retry_numbers[program.nodes[node]["retry"]]} for node in nodes]
+        documents += [{"type": program.types[node], "retry": 0} for node in border]
+        kinds: dict[bytes, int] = {}
+        kind_of = []
+        for document in documents:
+            document.pop("id", None)
+            kind_of.append(kinds.setdefault(compact_json(document), len(kinds)))
         return {
-            "nodes": documents,
+            "kinds": [json.loads(kind) for kind in kinds],
+            "nodes": [[program.ids[node], kind] for node, kind in zip((*nodes, *border), kind_of, strict=True)],
             "edges": [self._cut_edge(edge, numbers) for edge in edges],
             "retries": [program.retries[retry] for retry in retries],
             "policy": program.policy,
@@ -194,17 +203,15 @@ class Segmenting(Budgeting):
         }
 
     def _cut_edge(self, edge: int, numbers: Mapping[int, int]) -> list[Any]:
+        """Return an edge as a program has it; of most it is enough to say from where to where (``segments.py``)."""
         program = self.program
         condition = program.conditions[edge] if self.edges[edge] == UNRESOLVED else None
-        return [
-            program.edge_ids[edge],
-            numbers[program.sources[edge]],
-            program.ports[edge],
-            numbers[program.targets[edge]],
-            program.target_ports[edge],
-            program.mappings[edge],
-            condition,
-        ]
+        source, target = numbers[program.sources[edge]], numbers[program.targets[edge]]
+        rest = [program.target_ports[edge], program.mappings[edge], condition]
+        is_named = program.joins[program.targets[edge]] not in JOIN_WORDS
+        if program.is_success_port(edge) and rest == [None, None, None] and not is_named:
+            return [source, target]
+        return [program.edge_ids[edge], source, program.ports[edge], target, *rest]
 
     def _stops_of_segments(self) -> list[StopSegment]:
         """Return the segments that are to stop: those of a run that ends early."""

@@ -12,6 +12,7 @@ from heapq import heappop
 from typing import Any
 
 from dalang.events import NodeSucceeded, Start
+from dalang.plan import SUCCESS_PORT
 from dalang.program import Program
 from dalang.run import Run
 from dalang.run_state import ACTIVITY, PENDING
@@ -22,10 +23,13 @@ class Ahead(Run):
     """The part of a run that a worker goes ahead with; ``part`` is as :class:`~dalang.events.RunSegment` has it."""
 
     def __init__(self, part: Mapping[str, Any]) -> None:
-        nodes = part["nodes"]
+        nodes = [{**part["kinds"][kind], "id": node_id} for node_id, kind in part["nodes"]]
         document = {
             "nodes": nodes,
-            "edges": part["edges"],
+            "edges": [
+                edge if len(edge) > 2 else ["", edge[0], SUCCESS_PORT, edge[1], None, None, None]
+                for edge in part["edges"]
+            ],
             "retries": part["retries"],
             "policy": part["policy"],
             "priority": part["priority"],

@@ -13,15 +13,16 @@ from typing import Any, NotRequired, TypedDict
 from dalang.canonical import MAX_INTEGER
 from dalang.event_types import EventType as EventType
 
-ENGINE_VERSION = 4
+ENGINE_VERSION = 5
 """Stands in the input of every run: the meaning a history was made with.
 
 1: a handler that wants a person holds the whole run; skipping with outputs takes them as they are.
 2: it raises a human task instead, and outputs have to satisfy the node's ports.
 3: a signal is judged in its turn, and not as it arrives, when signals before it may not have been worked off.
 4: a run stores nothing for a moment, and its last batch within the workflow task that ends it.
+5: batches of facts are packed and hold more, segments have more nodes.
 """
-ENGINE_VERSIONS = (1, 2, 3, 4)
+ENGINE_VERSIONS = (1, 2, 3, 4, 5)
 """Those that this version of Dalang goes on with."""
 
 PLAN_RUN = "PlanRun"
@@ -196,10 +197,19 @@ class UndoSeedInput(TypedDict):
     about: dict[str, Any]
 
 
+class PackedFacts(TypedDict):
+    """Facts as ``fact_packing.py`` packs them: [type, data] by kind, times from ``at`` on, numbers as they follow."""
+
+    kinds: list[list[Any]]
+    at: int
+    facts: list[list[Any]]
+
+
 class RecordInput(TypedDict):
     """Input of the ``record`` activity: a batch of facts that follows ``head``.
 
     ``status`` and ``counts`` are the run's after the last fact; the newest wins in the read model.
+    ``packed`` has the facts where ``facts`` has none.
     ``final`` says that no more will follow. ``identity`` comes with the first batch of a run below a node.
     """
 
@@ -210,6 +220,7 @@ class RecordInput(TypedDict):
     status: str
     counts: dict[str, int]
     final: bool
+    packed: NotRequired[PackedFacts]
     identity: NotRequired[RunIdentity]
 
 

@@ -147,6 +147,7 @@ class PlanRun(Planners, AnsweringPeople):
             identity_of(state),
             self._tenant_over,
             late=state["engine"] > 3,
+            packs=state["engine"] > 4,
         )
 
     def _take_program(self, program: Program) -> None:

@@ -24,9 +24,11 @@ from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
     from dalang.canonical import body_reference, compact_json
+    from dalang.fact_packing import FACT_BYTES, kind_of, packed
     from dalang.wire import INLINE_BODY_BYTES, RECORD, EventType, Fact, Head, RecordInput, RunIdentity
 
 MAX_BATCH_FACTS = 500
+MAX_PACKED_FACTS = 2_000
 MAX_BATCH_BYTES = 40 * 1024
 MIN_INTERVAL_SECONDS = 0.2
 """From the beginning of one batch to that of the next: storing is an activity too, so a busy run gathers more facts
@@ -99,8 +101,12 @@ class FactFlow:
         over: Callable[[Mapping[str, Any]], None] | None = None,
         *,
         late: bool = False,
+        packs: bool = False,
     ) -> None:
         self.head = head
+        self._packs = packs
+        self._most = MAX_PACKED_FACTS if packs else MAX_BATCH_FACTS
+        self._kinds = set[str]()
         self._late = late
         self.interval = MIN_INTERVAL_SECONDS
         self._over = over
@@ -109,7 +115,7 @@ class FactFlow:
         self._run_id = run_id
         self._tenant_id = tenant_id
         self._summary = summary
-        self._waiting: deque[tuple[Fact, int]] = deque()
+        self._waiting: deque[tuple[Fact, int, str]] = deque()
         self._waiting_bytes = 0
         self._not_before = 0.0
         self._closed = False
@@ -118,7 +124,13 @@ class FactFlow:
     def add(self, facts: list[Fact], stored_by_worker: Callable[[Fact], bool]) -> None:
         """Take facts in order; ``stored_by_worker`` says of a node's fact whether its worker has kept large bodies."""
         for fact in facts:
-            size = FACT_OVERHEAD_BYTES
+            size, kind = FACT_OVERHEAD_BYTES, ""
+            if self._packs:
+                kind = kind_of(fact)
+                size = FACT_BYTES + len(fact.get("nodeId", ""))
+                if kind not in self._kinds:
+                    self._kinds.add(kind)
+                    self._waiting_bytes += len(kind)
             body = fact.get("body")
             if body:
                 by_worker = "nodeId" in fact and stored_by_worker(fact)
@@ -129,7 +141,7 @@ class FactFlow:
                         fact["body"] = {**fact["body"], key: body_reference(encoded)}
                     else:
                         size += len(encoded)
-            self._waiting.append((fact, size))
+            self._waiting.append((fact, size, kind))
             self._waiting_bytes += size
 
     @property
@@ -167,33 +179,40 @@ class FactFlow:
 
     def _urgent(self) -> bool:
         """Whether a batch is due before its time: the run waits for it, or it is full."""
-        full = len(self._waiting) >= MAX_BATCH_FACTS or self._waiting_bytes >= MAX_BATCH_BYTES
+        full = len(self._waiting) >= self._most or self._waiting_bytes >= MAX_BATCH_BYTES
         return self._closed or self.hurry or full or workflow.time() >= self._not_before
 
-    def _take(self) -> list[Fact]:
-        batch: list[Fact] = []
-        total = 0
-        while self._waiting and len(batch) < MAX_BATCH_FACTS:
-            fact, size = self._waiting[0]
-            if batch and total + size > MAX_BATCH_BYTES:
+    def _take(self) -> list[tuple[Fact, str]]:
+        batch: list[tuple[Fact, str]] = []
+        total, kinds = 0, set[str]()
+        while self._waiting and len(batch) < self._most:
+            fact, size, kind = self._waiting[0]
+            whole = size if kind in kinds else size + len(kind)
+            if batch and total + whole > MAX_BATCH_BYTES:
                 break
             self._waiting.popleft()
             self._waiting_bytes -= size
-            batch.append(fact)
-            total += size
+            kinds.add(kind)
+            batch.append((fact, kind))
+            total += whole
+        if not self._waiting:
+            self._waiting_bytes = 0
+            self._kinds.clear()
         return batch
 
-    async def _store(self, facts: list[Fact]) -> None:
+    async def _store(self, batch: list[tuple[Fact, str]]) -> None:
         status, counts = self._summary()
         request: RecordInput = {
             "runId": self._run_id,
             "tenantId": self._tenant_id,
             "head": self.head,
-            "facts": facts,
+            "facts": [] if self._packs else [fact for fact, _ in batch],
             "status": status,
             "counts": counts,
             "final": self._closed and not self._waiting,
         }
+        if self._packs:
+            request["packed"] = packed(batch)
         if self._identity is not None and self.head["seq"] == 0:
             request["identity"] = self._identity
         head: dict[str, Any] | None = None
@@ -207,7 +226,7 @@ class FactFlow:
                 start_to_close_timeout=timedelta(seconds=30),
                 heartbeat_timeout=_HEARTBEAT,
                 retry_policy=_RETRY,
-                summary=f"{len(facts)} events",
+                summary=f"{len(batch)} events",
             )
         assert head is not None
         self.head = {"epoch": head["epoch"], "seq": head["seq"], "hash": head["hash"]}

@@ -13,7 +13,7 @@ from temporalio.common import Priority, RetryPolicy
 with workflow.unsafe.imports_passed_through():
     from dalang.canonical import MAX_INTEGER
     from dalang.events import NodeFailed, NodeStopped, NodeSucceeded, RunSegment, SegmentEnded, SegmentEntry
-    from dalang.segment_wire import SegmentInput
+    from dalang.segment_wire import SegmentInput, unfolded
     from dalang.wire import SEGMENT
     from dalang.workflows.dispatch import GRACE, success, temporal_priority, usage_notes
 
@@ -45,7 +45,7 @@ class Segments:
             "keyRoot": self._key_root,
             "part": dict(step.part),
         }
-        longest = max(node["timeouts"][0] for node in step.part["nodes"][: len(step.nodes)])
+        longest = max(kind["timeouts"][0] for kind in step.part["kinds"] if "timeouts" in kind)
         task: asyncio.Task[Any] = workflow.start_activity(
             SEGMENT,
             request,
@@ -76,9 +76,9 @@ class Segments:
 def segment_ended(number: int, answer: Any) -> SegmentEnded:
     """Return what the result of a segment's activity means; one that makes no sense is that of a lost segment."""
     try:
-        entries = [_entry(node) for node in answer["nodes"]]
+        entries = [_entry(node) for node in unfolded(answer)]
         alone = [str(one) for one in answer["alone"]]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, IndexError, TypeError, ValueError):
         return SegmentEnded(number, lost=True)
     return SegmentEnded(number, entries, alone)
 
