@@ -223,7 +223,7 @@ async def _exported(it: Services, tenant_id: str, run_id: UUID) -> AsyncIterator
 async def _recorded(it: Services, who: Principal, run_id: UUID) -> Head | TemporalState:
     async with it.transaction(who.tenant_id) as conn:
         run = await get_run(conn, who.tenant_id, run_id)
-    if run is None or run.workflow_id is None:
+    if run is None or run.workflow_id is None or run.temporal_run_id is None:
         return TemporalState.NOT_ASKED
     try:
         return await recorded_head(await it.temporal.client(), run.workflow_id)

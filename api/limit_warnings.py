@@ -9,12 +9,21 @@ from dalang.api.schemas import ProblemItem
 from dalang.api.services import Services
 from dalang.feasibility import pool_warnings
 from dalang.launch import Prepared
-from dalang.store.pools import largest_amounts
+from dalang.store.bounds import Bounds, bounds_of
+
+FEW_NODES = 500
+"""Of so many it is said on the spot; a thread would take longer."""
 
 
-async def limit_warnings(it: Services, tenant_id: str, prepared: Prepared) -> list[ProblemItem]:
-    """Return warnings about what the plan asks of pools in vain."""
-    async with it.transaction(tenant_id) as conn:
-        most, names = await largest_amounts(conn, tenant_id)
-    found = await asyncio.to_thread(pool_warnings, prepared.program, most, names)
+async def limit_warnings(
+    it: Services, tenant_id: str, prepared: Prepared, bounds: Bounds | None = None
+) -> list[ProblemItem]:
+    """Return warnings about what the plan asks of pools in vain; ``bounds`` are the tenant's, if they are known."""
+    if bounds is None:
+        async with it.transaction(tenant_id) as conn:
+            bounds = await bounds_of(conn, tenant_id)
+    if prepared.nodes <= FEW_NODES:
+        found = pool_warnings(prepared.program, bounds.most, bounds.pools)
+    else:
+        found = await asyncio.to_thread(pool_warnings, prepared.program, bounds.most, bounds.pools)
     return [ProblemItem.model_validate(wire(one)) for one in found]

@@ -28,7 +28,7 @@ LIVE_SECONDS = 2.0
 
 async def live_attempts(run: RunSummary, it: Services) -> Mapping[str, LiveAttempt]:
     """Return what Temporal knows of the run's pending activities, by node id; nothing while it does not answer."""
-    if run.completed_at is not None or run.workflow_id is None:
+    if run.completed_at is not None or run.workflow_id is None or run.temporal_run_id is None:
         return {}
     try:
         async with asyncio.timeout(LIVE_SECONDS):

@@ -79,7 +79,7 @@ async def execute(
     if not begun.started:
         message = "Temporal refuses to start the run; GET it for the error."
         return ExecutePlanResponse(run_id=run.run_id, status=RunStatus.FAILED, message=message)
-    warnings = await limit_warnings(it, who.tenant_id, begun.prepared)
+    warnings = await limit_warnings(it, who.tenant_id, begun.prepared, begun.bounds)
     again = "" if begun.new else " before, with this Idempotency-Key"
     message = f"Execution started successfully{again}"
     return ExecutePlanResponse(run_id=run.run_id, status=RunStatus(run.status), message=message, warnings=warnings)
@@ -289,7 +289,7 @@ def node_counts(run: RunSummary) -> dict[str, int]:
 
 def temporal_link(run: RunSummary, it: Services) -> str | None:
     """Return the address of a run in Temporal's Web UI; None of one that Temporal does not know yet."""
-    if run.workflow_id is None:
+    if run.workflow_id is None or run.temporal_run_id is None:
         return None
     namespace = quote(run.temporal_namespace or it.settings.temporal_namespace, safe="")
     return f"{it.settings.temporal_ui_url}/namespaces/{namespace}/workflows/{quote(run.workflow_id, safe='')}"

@@ -93,6 +93,7 @@ class Services:
             asyncio.create_task(self.deliveries.deliver_for_ever(), name="deliveries"),
             asyncio.create_task(self.pusher.push_for_ever(), name="pusher"),
             asyncio.create_task(self.system.write_for_ever(), name="system events"),
+            asyncio.create_task(self.launcher.notes.write_for_ever(), name="starts"),
         ]
         try:
             yield

@@ -6,6 +6,7 @@ REST and the A2A agent both do it here, so that a run is the same whoever asks f
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
@@ -20,7 +21,8 @@ from dalang.formats import to_plan_document
 from dalang.launch import Prepared
 from dalang.nesting import names_stored_plans
 from dalang.plan import Plan
-from dalang.store.plans import get_plan
+from dalang.store.bounds import Bounds, bounds_of
+from dalang.store.plans import get_digest, get_document
 from dalang.store.runs import NewRun, Run
 from dalang.validation import inputs_problems, with_input_defaults
 
@@ -38,6 +40,7 @@ class Begun:
     prepared: Prepared
     new: bool
     started: bool | None
+    bounds: Bounds
 
 
 async def begin(
@@ -57,7 +60,7 @@ async def begin(
         NotFound: there is no such plan. InvalidDocument: the plan, or the inputs, are wrong.
         Conflict: the key was used for another request. Denied: a policy forbids it.
     """
-    inline, prepared = await _prepared(wanted, who, it)
+    inline, prepared, bounds = await _prepared(wanted, who, it)
     new = NewRun(
         tenant_id=who.tenant_id,
         plan_id=prepared.plan_id,
@@ -79,43 +82,59 @@ async def begin(
     is_new = run.run_id == new.run_id
     try:
         # Of a key that was used before: what was made then may have been left without a workflow.
-        started = await it.launcher.start(run, prepared if is_new else None)
+        started = await it.launcher.start(run, prepared if is_new else None, bounds=bounds)
     except Unavailable:
         # The row is committed, so the run will happen: a refusal now would make the caller ask for a second one.
-        return Begun(run, prepared, is_new, None)
-    return Begun(run, prepared, is_new, started)
+        return Begun(run, prepared, is_new, None, bounds)
+    return Begun(run, prepared, is_new, started, bounds)
 
 
-async def _prepared(wanted: ExecutePlanRequest, who: Principal, it: Services) -> tuple[Plan | None, Prepared]:
-    """Return the plan of the request where it is not stored as it is, and what is started."""
-    preparations = it.launcher.preparations
+async def _prepared(wanted: ExecutePlanRequest, who: Principal, it: Services) -> tuple[Plan | None, Prepared, Bounds]:
+    """Return the plan of the request where it is not stored as it is, what is started, and what binds the tenant."""
     if wanted.plan is not None:
-        try:
-            report = await preparations.check(to_plan_document(wanted.plan))
-            plan = report.require()
-            if names_stored_plans(plan):
-                return await with_stored_plans(it.engine, preparations, who.tenant_id, plan)
-        except InvalidDocument as error:
-            below = [one.model_copy(update={"pointer": "/plan" + one.pointer}) for one in error.problems]
-            raise InvalidDocument(below) from error
-        return plan, await preparations.of_plan(plan)
+        inline, prepared = await _inline(wanted.plan, who, it)
+        async with it.transaction(who.tenant_id) as conn:
+            return inline, prepared, await bounds_of(conn, who.tenant_id)
     assert wanted.plan_id is not None
+    preparations = it.launcher.preparations
+    document: Mapping[str, Any] | None = None
     async with it.transaction(who.tenant_id) as conn:
-        stored = await get_plan(conn, who.tenant_id, wanted.plan_id, wanted.plan_version)
-    if stored is None:
+        bounds = await bounds_of(conn, who.tenant_id)
+        digest = await get_digest(conn, who.tenant_id, wanted.plan_id, wanted.plan_version)
+        known = None if digest is None else preparations.known(digest)
+        if digest is not None and (known is None or known.is_open):
+            document = await get_document(conn, who.tenant_id, digest)
+    if digest is None:
         version = f" in version {wanted.plan_version!r}" if wanted.plan_version is not None else ""
         raise NotFound(f"There is no plan {wanted.plan_id}{version}.")
-    prepared = await preparations.of_document(stored.digest, stored.document)
+    if known is not None and not known.is_open:
+        return None, known, bounds
+    assert document is not None  # a version of a plan refers to it
+    prepared = await preparations.of_document(digest, document)
     if not prepared.is_open:
-        return None, prepared
+        return None, prepared, bounds
     try:
-        return await with_stored_plans(it.engine, preparations, who.tenant_id, stored.document)
+        return *await with_stored_plans(it.engine, preparations, who.tenant_id, document), bounds
     except InvalidDocument as error:
         places = [
             one.model_copy(update={"pointer": "/planId", "message": f"{one.message} (at {one.pointer} of the plan)"})
             for one in error.problems
         ]
         raise InvalidDocument(places) from error
+
+
+async def _inline(given: Any, who: Principal, it: Services) -> tuple[Plan, Prepared]:
+    """Return the plan of a request's body, checked, and what is started."""
+    preparations = it.launcher.preparations
+    try:
+        report = await preparations.check(to_plan_document(given))
+        plan = report.require()
+        if names_stored_plans(plan):
+            return await with_stored_plans(it.engine, preparations, who.tenant_id, plan)
+    except InvalidDocument as error:
+        below = [one.model_copy(update={"pointer": "/plan" + one.pointer}) for one in error.problems]
+        raise InvalidDocument(below) from error
+    return plan, await preparations.of_plan(plan)
 
 
 def _inputs(head: Plan, inputs: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -45,13 +45,13 @@ from dalang.program import Program
 from dalang.seeding import redrive_seed
 from dalang.settings import Settings, SettingsError
 from dalang.signing import Keyring
+from dalang.start_notes import StartNotes
 from dalang.statuses import RunStatus
 from dalang.store.blobs import PostgresBlobDriver
+from dalang.store.bounds import Bounds, bounds_of
 from dalang.store.engine import is_connection_error, system_transaction, transaction
 from dalang.store.plans import get_document, put_document
-from dalang.store.pools import limited_names
-from dalang.store.runs import NewRun, Run, create_run, list_not_started, mark_start_failed, mark_started
-from dalang.store.usage import spent_up
+from dalang.store.runs import NewRun, Run, Started, create_run, list_not_started, mark_all_started, mark_start_failed
 from dalang.undo_seeding import undo_seed
 from dalang.validation import Report, validate
 from dalang.workflows.dispatch import task_timeout, temporal_priority
@@ -181,15 +181,21 @@ class Preparations:
             prepared = await asyncio.to_thread(prepare, plan)
         return self._keep(prepared)
 
+    def known(self, digest: str) -> Prepared | None:
+        """Return a plan that was prepared before and is remembered."""
+        found = self._prepared.get(digest)
+        if found is not None:
+            self._prepared.move_to_end(digest)
+        return found
+
     async def of_document(self, digest: str, document: Mapping[str, Any], *, known_types: bool = True) -> Prepared:
         """Prepare a stored plan; ``known_types`` asks that this process knows its node types.
 
         Raises:
             InvalidDocument: this version of Dalang refuses it.
         """
-        found = self._prepared.get(digest)
+        found = self.known(digest)
         if found is not None:
-            self._prepared.move_to_end(digest)
             return found
         async with self._slots:
             report = await asyncio.to_thread(check_plan if known_types else validate, document)
@@ -214,6 +220,7 @@ class Launcher:
         self._link = link
         self.keys = Keyring.load(settings.audit_keys_path)
         self.preparations = Preparations()
+        self.notes = StartNotes(engine)
         self.enforcer = Enforcer(settings)
 
     async def accept(
@@ -231,6 +238,12 @@ class Launcher:
         """
         if self.enforcer.active:
             await self.enforcer.check_run(policy_subject(new, roles))
+        new = replace(
+            new,
+            workflow_id=new.workflow_id or f"{wire.WORKFLOW_ID_PREFIX}{new.run_id}",
+            temporal_namespace=self._settings.temporal_namespace,
+            temporal_cluster_id=self._link.cluster_id,
+        )
         async with transaction(self._engine, new.tenant_id) as conn:
             if inline is not None:
                 await put_document(conn, new.tenant_id, inline)
@@ -239,10 +252,16 @@ class Launcher:
             run, _ = await create_run(conn, new)
         return run
 
-    async def start(self, run: Run, prepared: Prepared | None = None, state: dict[str, Any] | None = None) -> bool:
+    async def start(
+        self,
+        run: Run,
+        prepared: Prepared | None = None,
+        state: dict[str, Any] | None = None,
+        bounds: Bounds | None = None,
+    ) -> bool:
         """Start the run's workflow unless it has been; False when Temporal refuses it, and the run is FAILED then.
 
-        ``state`` is what :meth:`state_of` gave for it, if that is known.
+        ``state`` is what :meth:`state_of` gave for it, ``bounds`` are those of its tenant now, as far as is known.
 
         Raises:
             Unavailable: Temporal, or Postgres, is away; the run stays PENDING and is started later.
@@ -253,7 +272,7 @@ class Launcher:
         if prepared is None:
             prepared = await self.prepared_of(run.tenant_id, run.plan_digest)
         client = await self._link.client()
-        state = await self.state_of(run, prepared) if state is None else state
+        state = await self.state_of(run, prepared, bounds) if state is None else state
         try:
             async with asyncio.timeout(START_SECONDS):
                 execution = await self._start_workflow(client, run, prepared, state)
@@ -274,23 +293,23 @@ class Launcher:
         await self._mark_started(client, run, execution)
         return True
 
-    async def state_of(self, run: Run | NewRun, prepared: Prepared) -> dict[str, Any]:
+    async def state_of(self, run: Run | NewRun, prepared: Prepared, bounds: Bounds | None = None) -> dict[str, Any]:
         """Return what ``run`` begins with.
 
         Raises:
             Conflict, InvalidDocument: it cannot begin with what it takes over from another run.
         """
         state = initial_state(run, self._settings)
-        async with transaction(self._engine, run.tenant_id) as conn:
-            limits = await limited_names(conn, run.tenant_id)
-            over = await spent_up(conn, run.tenant_id)
+        if bounds is None:
+            async with transaction(self._engine, run.tenant_id) as conn:
+                bounds = await bounds_of(conn, run.tenant_id)
         authority = run_authority(self.keys, self._settings.authenticated_only)
         if authority is not None:
             state["authority"] = authority
-        if limits:
-            state["limits"] = limits
-        if over is not None:
-            state["over"] = over
+        if bounds.limits:
+            state["limits"] = list(bounds.limits)
+        if bounds.over is not None:
+            state["over"] = dict(bounds.over)
         if run.redrive_of is None and run.undo_of is None:
             return state
         if run.origin is None or run.inputs is None:
@@ -326,17 +345,13 @@ class Launcher:
         return handle.first_execution_run_id or handle.result_run_id or ""
 
     async def _mark_started(self, client: Client, run: Run, execution: str) -> None:
+        started = Started(run.run_id, run.workflow, execution, client.namespace, self._link.cluster_id)
+        if self.notes.kept:
+            self.notes.add(started)
+            return
         try:
             async with transaction(self._engine, run.tenant_id) as conn:
-                await mark_started(
-                    conn,
-                    run.tenant_id,
-                    run.run_id,
-                    workflow_id=run.workflow,
-                    temporal_run_id=execution,
-                    temporal_namespace=client.namespace,
-                    temporal_cluster_id=self._link.cluster_id,
-                )
+                await mark_all_started(conn, [started])
         except Exception as error:
             # The run is under way; its own flush, or the reconciler, notes the execution.
             if not is_connection_error(error):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 import asyncpg
-from sqlalchemy import URL, exc, func, make_url, select, text
+from sqlalchemy import URL, bindparam, event, exc, func, make_url, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from dalang.canonical import MAX_INTEGER
 
@@ -24,6 +25,7 @@ _AS_SYSTEM = text(
     " AND pg_has_role(oid, 'MEMBER')"
 )
 """Nothing where one role owns everything: it is bound by no policy."""
+_AS_TENANT = select(func.set_config(TENANT_SETTING, bindparam("tenant"), True))
 _AS_BEFORE = text("SELECT current_setting('role')")
 
 _AWAY = frozenset({"08", "57", "53"})
@@ -33,6 +35,8 @@ _NOT_AWAY = frozenset({"57014"})
 """query_canceled: the statement ran into its own time limit."""
 _READ_ONLY = "25006"
 """A standby after a failover: the primary is elsewhere, or soon will be."""
+ASKED_AFTER_SECONDS = 5.0
+"""A connection that was idle for so long is asked whether it still answers, before it is used."""
 _REFUSED = frozenset({"22", "23", "54"})
 """Data exception, integrity violation, program limit: this value will be refused again."""
 
@@ -70,9 +74,8 @@ def create_engine(
         url, pool_size = database_url(source.require_database_url()), source.database_pool_size
     pool: dict[str, Any] = {"poolclass": NullPool}
     if pooled:
-        # A connection that died in the pool costs one ping, not a failed request.
-        pool = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": 30, "pool_pre_ping": True}
-    return create_async_engine(
+        pool = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": 30}
+    engine = create_async_engine(
         url,
         json_serializer=dump_json,
         json_deserializer=load_json,
@@ -87,6 +90,32 @@ def create_engine(
         },
         **pool,
     )
+    if pooled:
+        _look_after_idle(engine)
+    return engine
+
+
+def _look_after_idle(engine: AsyncEngine) -> None:
+    """Give out no connection that died in the pool: it costs a new one, not a failed request.
+
+    A socket that was closed is known to be; only what was idle for a while, and may hang, is asked, since asking costs
+    every transaction one of its few round trips.
+    """
+
+    @event.listens_for(engine.sync_engine, "checkin")
+    def given_back(connection: Any, record: ConnectionPoolEntry) -> None:
+        record.info["idle since"] = time.monotonic()
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def taken(connection: Any, record: ConnectionPoolEntry, proxy: Any) -> None:
+        if connection.driver_connection.is_closed():
+            raise exc.DisconnectionError("closed while it was idle")
+        if time.monotonic() - record.info.get("idle since", time.monotonic()) < ASKED_AFTER_SECONDS:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except Exception as error:
+            raise exc.DisconnectionError("died while it was idle") from error
 
 
 @asynccontextmanager
@@ -97,7 +126,7 @@ async def transaction(engine: AsyncEngine, tenant_id: str) -> AsyncIterator[Asyn
     transaction only, so the pool cannot hand it to the next one.
     """
     async with engine.begin() as conn:
-        await conn.execute(select(func.set_config(TENANT_SETTING, tenant_id, True)))
+        await conn.execute(_AS_TENANT, {"tenant": tenant_id})
         yield conn
 
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Integer, Select, Text, case, cast, func, literal, select
+from sqlalchemy import Integer, Select, Text, bindparam, case, cast, func, literal, select
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -99,6 +99,14 @@ async def get_plan(
     """Which plan is this? Without a version: its highest."""
     query = _versions(StoredPlan, tenant_id).where(_plans.plan_id == plan_id)
     return await _one(conn, query, version)
+
+
+async def get_digest(conn: AsyncConnection, tenant_id: str, plan_id: UUID, version: str | None = None) -> str | None:
+    """Which document is this plan? Without a version: its highest."""
+    query = _HIGHEST if version is None else _OF_VERSION
+    found = await conn.execute(query, {"tenant": tenant_id, "plan": plan_id, "version": version})
+    digest: str | None = found.scalar_one_or_none()
+    return digest
 
 
 async def find_plan(conn: AsyncConnection, tenant_id: str, name: str, version: str | None = None) -> StoredPlan | None:
@@ -200,3 +208,8 @@ async def _one(conn: AsyncConnection, query: Select[Any], version: str | None) -
         query = query.where(_plans.version == version)
     row = (await conn.execute(_highest_first(query).limit(1))).first()
     return None if row is None else StoredPlan(*row)
+
+
+_OF_PLAN = select(_plans.digest).where(_plans.tenant_id == bindparam("tenant"), _plans.plan_id == bindparam("plan"))
+_HIGHEST = _highest_first(_OF_PLAN).limit(1)
+_OF_VERSION = _OF_PLAN.where(_plans.version == bindparam("version"))

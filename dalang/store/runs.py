@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, Select, func, or_, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ColumnElement, Select, bindparam, cast, func, or_, select, update
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.canonical import safe_text
@@ -52,6 +52,8 @@ class NewRun:
     undo_of: UUID | None = None
     origin: Mapping[str, Any] | None = None
     workflow_id: str | None = None
+    temporal_namespace: str | None = None
+    temporal_cluster_id: str | None = None
     run_id: UUID = field(default_factory=uuid4)
 
 
@@ -136,6 +138,7 @@ class RunFilter:
 
 _SUMMARY = [_runs[one.name] for one in fields(RunSummary)]
 _ALL = [_runs[one.name] for one in fields(Run)]
+_CREATE = insert(execution_runs).on_conflict_do_nothing().returning(*_ALL)
 
 
 async def create_run(conn: AsyncConnection, new: NewRun) -> tuple[Run, bool]:
@@ -146,7 +149,7 @@ async def create_run(conn: AsyncConnection, new: NewRun) -> tuple[Run, bool]:
     """
     values = {one.name: getattr(new, one.name) for one in fields(new)}
     values |= {"inputs": dict(new.inputs), "metadata": dict(new.metadata)}
-    made = await conn.execute(insert(execution_runs).values(values).on_conflict_do_nothing().returning(*_ALL))
+    made = await conn.execute(_CREATE, values)
     row = made.first()
     if row is not None:
         return Run(*row), True
@@ -245,22 +248,29 @@ async def count_active(conn: AsyncConnection, tenant_id: str) -> int:
     return int((await conn.execute(select(func.count()).select_from(roots.subquery()))).scalar_one())
 
 
-async def mark_started(
-    conn: AsyncConnection,
-    tenant_id: str,
-    run_id: UUID,
-    *,
-    workflow_id: str,
-    temporal_run_id: str,
-    temporal_namespace: str,
-    temporal_cluster_id: str | None = None,
-) -> bool:
-    """Note which workflow runs it; the status follows with its first events. False when there is no such run."""
-    identity = {"temporal_namespace": temporal_namespace, "temporal_cluster_id": temporal_cluster_id}
-    # The run's own flush may have come first, from a later execution (continue-as-new): it knows better.
-    first = {"temporal_run_id": func.coalesce(_runs.temporal_run_id, temporal_run_id), "workflow_id": workflow_id}
-    done = await conn.execute(update(execution_runs).where(_is(tenant_id, run_id)).values(**identity, **first))
-    return bool(done.rowcount)
+@dataclass(frozen=True)
+class Started:
+    """Which execution, of which Temporal, runs a run."""
+
+    run_id: UUID
+    workflow_id: str
+    temporal_run_id: str
+    temporal_namespace: str
+    temporal_cluster_id: str | None
+
+
+async def mark_all_started(conn: AsyncConnection, starts: Sequence[Started]) -> None:
+    """Note who runs these runs, of all tenants, where nobody has noted it yet."""
+    names = [one.name for one in fields(Started)]
+    columns = [cast(bindparam(name, [getattr(one, name) for one in starts]), ARRAY(_runs[name].type)) for name in names]
+    given = func.unnest(*columns).table_valued(*names, name="given").render_derived()
+    changes: dict[str, Any] = {name: given.c[name] for name in names[1:]}
+    # A run's own flush may have come first, from a later execution (continue-as-new): it knows better.
+    changes["temporal_run_id"] = func.coalesce(_runs.temporal_run_id, given.c.temporal_run_id)
+    unknown = (_runs.run_id == given.c.run_id) & or_(
+        _runs.temporal_run_id.is_(None), _runs.temporal_namespace.is_(None)
+    )
+    await conn.execute(update(execution_runs).where(unknown).values(changes))
 
 
 async def mark_start_failed(

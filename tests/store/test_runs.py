@@ -127,10 +127,9 @@ async def test_what_a_crash_left_pending_is_found_until_it_is_started(world: Wor
         assert len(await runs.list_not_started(conn, 30)) == 3
         assert len(await runs.list_not_started(conn, 30, tenant_id="other")) == 1
     async with transaction(world.engine, "other") as conn:
-        workflow = {"workflow_id": "w", "temporal_run_id": "t", "temporal_namespace": "n", "temporal_cluster_id": "c"}
-        assert await runs.mark_started(conn, "other", started.run_id, **workflow)
+        noted = [runs.Started(one.run_id, f"w-{one.run_id}", "t", "n", "c") for one in (started, old)]
+        await runs.mark_all_started(conn, noted)  # the other one is another tenant's
         assert not await runs.mark_start_failed(conn, "other", started.run_id, {"message": "too late"})
-        assert not await runs.mark_started(conn, "other", old.run_id, **workflow)
     async with transaction(world.engine, TENANT) as conn:
         assert await runs.mark_start_failed(conn, TENANT, failed.run_id, {"message": "no"})
         assert [run.run_id for run in await runs.list_not_started(conn, 30)] == [old.run_id]
@@ -144,9 +143,7 @@ async def test_a_late_note_of_the_start_does_not_overwrite_the_current_execution
     run = await world.run()
     await world.flush(run, begun(), execution="continued")
     async with transaction(world.engine, TENANT) as conn:
-        await runs.mark_started(
-            conn, TENANT, run.run_id, workflow_id="w", temporal_run_id="first", temporal_namespace="default"
-        )
+        await runs.mark_all_started(conn, [runs.Started(run.run_id, "w", "first", "default", None)])
     assert (await world.get(run)).temporal_run_id == "continued"
 
 
