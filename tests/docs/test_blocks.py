@@ -74,12 +74,7 @@ NOT_RUN = {
     ("docs/tenancy.md", "dalang tenant erase acme --cancel --to certificate.json", "erases everything"),
     ("docs/tenancy.md", "dalang retention run --dry-run", "deletes"),
     ("docs/egress.md", "DALANG_EGRESS_ALLOW=127.0.0.1 dalang up", "runs until Ctrl-C; the suite allows the same"),
-    ("docs/benchmarks.md", "python benchmarks/interpreter.py --rounds 5", "measures for minutes"),
-    ("docs/benchmarks.md", "python benchmarks/state_machine.py", "measures for half a minute"),
-    ("docs/benchmarks.md", "python benchmarks/fairness.py --svg docs/fairness.svg", "measures for minutes"),
-    ("docs/benchmarks.md", "python benchmarks/leases.py", "measures for half a minute"),
-    ("docs/benchmarks.md", "python benchmarks/row_security.py", "measures for minutes"),
-    ("docs/benchmarks.md", "python benchmarks/startup.py", "measures for a minute"),
+    ("docs/performance.md", "python benchmarks/startup.py --save", "measures for an hour"),
     ("docs/operations.md", "dalang up --node-modules my_nodes", "runs until Ctrl-C"),
     ("docs/operations.md", "cp .env.example .env", "needs docker"),
     (
@@ -141,8 +136,6 @@ NOT_RUN = {
         "export DALANG_TEMPORAL_PROFILE=cloud DALANG_TEMPORAL_CONFIG_FILE=$PWD/temporal.toml",
         "needs Temporal Cloud",
     ),
-    ("docs/benchmarks.md", "python benchmarks/pictures.py --browser", "measures for half a minute"),
-    ("docs/benchmarks.md", "python benchmarks/watching.py", "measures for minutes"),
     ("docs/peers.md", "python benchmarks/peers/run.py --install", "installs packages, measures for minutes"),
 }
 """Blocks that no test runs: file, first line, reason."""
