@@ -6,6 +6,7 @@ so many nodes does that a hundred times; every run that a worker held had its ow
 
 from __future__ import annotations
 
+import gc
 import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -20,6 +21,13 @@ with workflow.unsafe.imports_passed_through():
 
 _kept = ProgramCache()
 _PLAIN = b"json/plain"
+LARGE = 10_000
+"""Programs of so many nodes are set aside from the garbage collector, and it is called when another execution begins.
+
+An execution that has ended is a circle of objects, which only the collector frees, with its payload. It looks at
+everything only when a quarter as many new objects are there as there were before, and a program of 100,000 nodes has a
+million: the memory of a worker grew by 50 MB with each continue-as-new. Without them it is done in milliseconds.
+"""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -44,6 +52,8 @@ def program_of(document: Any, told: Any = None) -> Program:
     """
     known = _kept.find(told) if isinstance(told, str) else None
     if known is not None:
+        if len(known.nodes) >= LARGE:
+            gc.collect()
         return known
     if not isinstance(document, RawValue):
         digest = body_reference(compact_json(document))["$ref"]
@@ -56,6 +66,9 @@ def program_of(document: Any, told: Any = None) -> Program:
     def made() -> Program:
         program = Program(_read(payload), digest)
         program.let_go()  # the payload is there, and handed on
+        if len(program.nodes) >= LARGE:
+            gc.collect()
+            gc.freeze()
         return program
 
     return _kept.get(digest, made)

@@ -51,3 +51,19 @@ def test_other_payloads_are_no_programs(monkeypatch: pytest.MonkeyPatch) -> None
     payload = PydanticPayloadConverter().to_payloads([b"{}"])[0]
     with pytest.raises(TypeError):
         programs.program_of(RawValue(payload))
+
+
+def test_what_an_execution_left_is_freed_when_the_next_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory of a worker does not grow with each continue-as-new of a large program."""
+    collected: list[str] = []
+    monkeypatch.setattr(programs.gc, "collect", lambda: collected.append("collect"))
+    monkeypatch.setattr(programs.gc, "freeze", lambda: collected.append("freeze"))
+    monkeypatch.setattr(programs, "LARGE", 3)
+    converter = PydanticPayloadConverter()
+    monkeypatch.setattr(workflow, "payload_converter", lambda: converter)
+    for name, count in (("small", 2), ("large", 3)):
+        nodes = [{"nodeId": f"n{at}", "type": "noop"} for at in range(count)]
+        plan = with_derived_ids(Plan.model_validate({"name": name, "nodes": nodes}))
+        program = programs.program_of(RawValue(converter.to_payloads([compile_plan(plan)])[0]))
+        programs.program_of(None, program.digest)
+    assert collected == ["collect", "freeze", "collect"]
