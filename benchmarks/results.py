@@ -120,6 +120,10 @@ def save(
         r"\[[-\d.e+,\s]+\]", lambda found: " ".join(found[0].split()).replace("[ ", "[").replace(" ]", "]"), text
     )
     file.write_text(text + "\n", encoding="utf-8")
+    if folder == RESULTS:
+        from benchmarks import report  # which reads what this writes
+
+        report.main()
     return file
 
 

@@ -55,9 +55,12 @@ def away(url: str) -> Iterator[None]:
     from sqlalchemy.exc import SQLAlchemyError
 
     from dalang.store.engine import is_connection_error, sql_state
+    from dalang.store.row_security import NoSystemRole
 
     try:
         yield
+    except NoSystemRole as error:
+        raise CommandFailure("NO_SYSTEM_ROLE", str(error), hint="Then run `dalang db upgrade` again.") from None
     except (SQLAlchemyError, OSError) as error:
         place = _place(url)
         if is_connection_error(error):

@@ -9,8 +9,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from dalang.commands.failures import CommandFailure
+from dalang.commands.owner import away
 from dalang.store.engine import across_tenants, create_engine, sql_state, system_transaction, transaction
-from dalang.store.row_security import SHARED, WITHOUT_TENANT, NoSystemRole, enforce, relax
+from dalang.store.row_security import SHARED, WITHOUT_TENANT, enforce, relax
 from tests.harness import Database
 
 MINE, THEIRS = "mine", "theirs"
@@ -146,8 +148,13 @@ async def test_a_role_that_is_missing_is_asked_for(database: Database, intruder:
     async with intruder.connect() as conn, owner.connect() as mine:
         await conn.execute(text("REVOKE dalang_system FROM dalang_app"))
         await conn.execute(text("SET LOCAL ROLE dalang_owner"))
-        with pytest.raises(NoSystemRole, match="GRANT dalang_system TO dalang_app WITH INHERIT FALSE"):
+        with (
+            pytest.raises(CommandFailure, match="GRANT dalang_system TO dalang_app WITH INHERIT FALSE") as told,
+            away(database.owner_url),  # as `dalang db upgrade` tells it
+        ):
             await conn.run_sync(enforce)
+        assert isinstance(told.value, CommandFailure)
+        assert "db upgrade" in str(told.value.hint)
         await conn.rollback()
         await mine.run_sync(enforce)  # changes nothing where all is right
         await mine.rollback()
