@@ -63,6 +63,7 @@ from dalang.store.assignments import CHANGED
 from dalang.store.blobs import PostgresBlobDriver
 from dalang.store.engine import create_engine
 from dalang.store.listening import Listener
+from dalang.tallying import Tallying
 from dalang.temporal import connect, ensure_search_attributes
 from dalang.vitals import SdkMetrics, Vitals, serving
 from dalang.worker_versions import deployment_config
@@ -161,6 +162,7 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
         memories.look_after_for_ever(),
         *([] if mirror is None else [mirror.tell_for_ever()]),
         publisher.publish_for_ever(),
+        Tallying(engine).fold_for_ever(),
         Anchoring(engine, keys, settings.audit_anchor_seconds).anchor_for_ever(),
         Retention(
             engine,

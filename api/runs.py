@@ -40,15 +40,13 @@ from dalang.interrupting import PauseMode
 from dalang.statuses import RUN_ENDS, NodeStatus, RunStatus
 from dalang.store.nodes import list_nodes
 from dalang.store.plans import get_document
+from dalang.store.run_lists import RunFilter, list_runs
 from dalang.store.runs import (
     Run,
-    RunFilter,
     RunSummary,
-    count_active,
     count_by_status,
     get_run,
     linked_runs,
-    list_runs,
 )
 from dalang.store.schedules import creator
 
@@ -139,10 +137,10 @@ def label_of(text: str) -> tuple[str, str]:
 @router.get("/runs/counts")
 async def get_counts(who: Reader, it: Service) -> RunCounts:
     """Count runs by status."""
-    async with it.transaction(who.tenant_id, snapshot=True) as conn:
+    async with it.transaction(who.tenant_id) as conn:
         counts = await count_by_status(conn, who.tenant_id)
-        active = await count_active(conn, who.tenant_id)
     by_status = {RunStatus(status): count for status, count in counts.items()}
+    active = sum(count for status, count in by_status.items() if status not in RUN_ENDS)
     return RunCounts(counts=by_status, active=active, total=sum(counts.values()))
 
 

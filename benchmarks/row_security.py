@@ -28,7 +28,8 @@ from dalang.store import row_security
 from dalang.store.engine import create_engine, system_transaction, transaction
 from dalang.store.leases import Ask, Asker
 from dalang.store.recording import record
-from dalang.store.runs import NewRun, create_run, list_runs
+from dalang.store.run_lists import list_runs
+from dalang.store.runs import NewRun, create_run
 from dalang.wire import Fact, Head, RecordInput
 
 TENANTS, RUNS = 20, 40_000

@@ -12,7 +12,7 @@ from dalang.api.ui.charts import bars
 from dalang.api.ui.pages import Looks, PageRoute
 from dalang.store.human_tasks import TaskFilter, list_tasks
 from dalang.store.measures import Gauge, gauges
-from dalang.store.runs import RunFilter, list_runs
+from dalang.store.run_lists import RunFilter, list_runs
 from dalang.store.throughput import ended_runs
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)

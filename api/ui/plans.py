@@ -27,7 +27,7 @@ from dalang.errors import DalangError, InvalidDocument, NotFound
 from dalang.formats import load_document
 from dalang.store.agents import capabilities_of_all
 from dalang.store.plans import StoredPlan, get_plan, list_plans, list_versions
-from dalang.store.runs import RunFilter, list_runs
+from dalang.store.run_lists import RunFilter, list_runs
 from dalang.validation import validate
 from dalang.yaml_core import dump_yaml
 

@@ -14,7 +14,8 @@ from dalang.api.runs import label_of
 from dalang.api.ui.marks import RUN_MARKS, words
 from dalang.api.ui.pages import Looks, PageRoute
 from dalang.statuses import RUN_ENDS, RunStatus
-from dalang.store.runs import RunFilter, get_run, list_runs
+from dalang.store.run_lists import RunFilter, list_runs
+from dalang.store.runs import get_run
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.statuses import RunStatus
-from dalang.store.tables import execution_runs, node_executions
-
-_runs, _nodes = execution_runs.c, node_executions.c
+from dalang.store.tallies import ended_in_all
 
 
 @dataclass(frozen=True)
@@ -26,25 +25,38 @@ class ExecutorMetrics:
     """Milliseconds from the start to the end of them, together."""
     avg_workflow_duration_ms: float
     tasks_executed: int
-    """Nodes that were started."""
+    """Nodes that did something: not those that were skipped or cancelled."""
     tasks_retried: int
     """Attempts of nodes after their first."""
 
 
 async def executor_metrics(conn: AsyncConnection, tenant_id: str) -> ExecutorMetrics:
     """How many runs of a tenant ended, how, after how long, and how many nodes did they start and try again?"""
-    lasted = func.extract("epoch", _runs.completed_at - _runs.started_at) * 1000
-    runs = select(
-        func.count(),
-        func.count().filter(_runs.status == RunStatus.COMPLETED),
-        func.count().filter(_runs.status == RunStatus.FAILED),
-        func.coalesce(func.sum(func.greatest(lasted, 0)), 0),
-    ).where(_runs.tenant_id == tenant_id, _runs.completed_at.is_not(None), _runs.parent_run_id.is_(None))
-    nodes = select(
-        func.count().filter(_nodes.started_at.is_not(None)),
-        func.coalesce(func.sum(func.greatest(_nodes.attempt - 1, 0)), 0),
-    ).where(_nodes.tenant_id == tenant_id)
-    executed, succeeded, failed, total = (await conn.execute(runs)).one()
-    started, retried = (await conn.execute(nodes)).one()
-    average = float(total) / executed if executed else 0.0
-    return ExecutorMetrics(executed, succeeded, failed, round(total), average, started, int(retried))
+    ended = await ended_in_all(conn, tenant_id)
+    nodes, retries = (await conn.execute(_GOING_ON, {"tenant": tenant_id})).one()
+    runs = Counter[str]()
+    total = 0
+    for one in ended:
+        if one.what == "run":
+            runs[one.status] += one.count
+            total += one.milliseconds
+    return ExecutorMetrics(
+        workflows_executed=runs.total(),
+        workflows_succeeded=runs[RunStatus.COMPLETED],
+        workflows_failed=runs[RunStatus.FAILED],
+        total_execution_time=total,
+        avg_workflow_duration_ms=total / runs.total() if runs.total() else 0.0,
+        tasks_executed=nodes + sum(one.nodes for one in ended),
+        tasks_retried=retries + sum(one.retries for one in ended),
+    )
+
+
+_GOING_ON = text(  # the same nodes that the triggers of tallies count of those that ended
+    """
+    SELECT coalesce(sum((
+      SELECT sum(value::bigint) FROM jsonb_each_text(node_status_counts)
+      WHERE key NOT IN ('PENDING', 'QUEUED', 'SKIPPED', 'CANCELLED')
+    )), 0)::bigint, coalesce(sum(retry_count), 0)::bigint
+    FROM execution_runs WHERE tenant_id = :tenant AND completed_at IS NULL
+    """
+)

@@ -22,6 +22,7 @@ FATES: dict[str, Fate] = {
     **dict.fromkeys(
         (
             "execution_runs",
+            "run_labels",
             "run_events",
             "event_bodies",
             "body_references",
@@ -62,6 +63,7 @@ FATES: dict[str, Fate] = {
             "tenant_quotas",
             "tenant_budgets",
             "tenant_usage",
+            "tallies",
             "circuit_breakers",
             "episode_cursors",
             "api_tokens",  # but the one that asked, which gets the certificate

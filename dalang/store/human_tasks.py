@@ -21,6 +21,7 @@ from dalang.store.paging import Page, after, read_cursor, write_cursor
 from dalang.store.people_tables import human_tasks
 from dalang.store.references import resolve
 from dalang.store.tables import execution_runs
+from dalang.store.tallies import count_by_status
 
 _tasks, _runs = human_tasks.c, execution_runs.c
 
@@ -169,7 +170,6 @@ async def list_tasks(
 async def count_tasks(conn: AsyncConnection, tenant_id: str, person: Person) -> TaskCounts:
     """How many tasks of the tenant have each status, how many open ones each group, how many wait for this person?"""
     of_tenant = _tasks.tenant_id == tenant_id
-    statuses = select(_tasks.status, func.count()).where(of_tenant).group_by(_tasks.status)
     group = func.coalesce(_tasks.candidate_group, "")
     groups = select(group, func.count()).where(of_tenant, _IS_OPEN).group_by(group)
     now = select(
@@ -177,7 +177,7 @@ async def count_tasks(conn: AsyncConnection, tenant_id: str, person: Person) -> 
         func.count().filter(_tasks.assigned_to.is_(None)),
         func.count().filter(_could_decide(person)),
     ).where(of_tenant, _IS_OPEN)
-    by_status = {status: count for status, count in await conn.execute(statuses)}
+    by_status = {status: count for _, status, count in await count_by_status(conn, "task", tenant_id)}
     by_group = {name: count for name, count in await conn.execute(groups)}
     overdue, unassigned, mine = (await conn.execute(now)).one()
     return TaskCounts(by_status, by_group, overdue, unassigned, mine)

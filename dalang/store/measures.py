@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from dalang.breaker import BreakerState
 from dalang.statuses import RunStatus
 from dalang.store.engine import across_tenants
+from dalang.store.tallies import count_by_status
 from dalang.store.usage import COLUMNS
 
 EVERYBODY = "*"
@@ -68,11 +69,8 @@ def _columns(rows: Rows, labels: tuple[str, ...], told: Mapping[str, str]) -> It
 
 
 async def _runs(conn: AsyncConnection, tenant_id: str | None) -> Iterator[Gauge]:
-    query = """
-        SELECT tenant_id, status, count(*) FROM execution_runs
-        WHERE parent_run_id IS NULL AND {of_tenant} GROUP BY 1, 2
-    """
-    found = _by_state(await _rows(conn, query, tenant_id), [str(one) for one in RunStatus], tenant_id)
+    rows = await count_by_status(conn, "run", tenant_id)
+    found = _by_state(rows, [str(one) for one in RunStatus], tenant_id)
     return iter([Gauge("dalang_runs", "Runs, without those below nodes of others.", ("tenant", "status"), found)])
 
 

@@ -49,6 +49,8 @@ PRIVILEGES = {
     "browser_sessions": "SELECT, INSERT, UPDATE, DELETE",
     "sign_in_tickets": "SELECT, INSERT, DELETE",
     "retired_runs": "SELECT",
+    "run_labels": "SELECT, INSERT, DELETE",
+    "tallies": "SELECT, INSERT, UPDATE, DELETE",
     "schedules": "SELECT, INSERT, UPDATE, DELETE",
     "resource_pools": "SELECT, INSERT, UPDATE, DELETE",
     "pool_buckets": "SELECT, INSERT, UPDATE, DELETE",

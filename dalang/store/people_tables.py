@@ -75,6 +75,7 @@ human_tasks = Table(
     Index(
         "ix_human_tasks_inbox", "tenant_id", text("priority DESC"), "created_at", "task_id", postgresql_where=OPEN_TASK
     ),
+    Index("ix_human_tasks_urgent", "tenant_id", text("priority DESC"), "created_at", "task_id"),
     Index("ix_human_tasks_due", "tenant_id", "due_at", postgresql_where=OPEN_TASK),
     Index(None, "tenant_id", "assigned_to", "created_at"),
     Index(None, "tenant_id", "status", "candidate_group"),

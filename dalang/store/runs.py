@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -16,15 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from dalang.canonical import safe_text
 from dalang.errors import Conflict
 from dalang.statuses import RunStatus
-from dalang.store.engine import load_json
-from dalang.store.paging import Page, after, read_cursor, write_cursor
+from dalang.store import tallies
 from dalang.store.references import resolve
 from dalang.store.tables import execution_runs
 from dalang.wire import WORKFLOW_ID_PREFIX
 
 _runs = execution_runs.c
-_PLAIN = re.compile(r"true|false|null|-?(0|[1-9]\d{0,14})(\.\d{1,9})?", re.ASCII)
-"""Labels that may be meant as JSON values, not as texts."""
 
 
 @dataclass(frozen=True)
@@ -115,28 +111,7 @@ class Run(RunSummary):
     head_hash: str
 
 
-@dataclass(frozen=True)
-class RunFilter:
-    """What a list is narrowed to; None and empty mean: any. ``text`` is a part of the plan's name, in any case.
-
-    ``labels`` are pairs that stand in the run's metadata, each as a text or as the JSON value that the text is.
-    Runs below nodes are listed with ``parent_run_id``, or where ``children`` asks for all runs.
-    """
-
-    statuses: Sequence[str] = ()
-    plan_id: UUID | None = None
-    plan_name: str | None = None
-    created_from: datetime | None = None
-    created_until: datetime | None = None
-    text: str | None = None
-    created_by: str | None = None
-    parent_run_id: UUID | None = None
-    parent_node_id: str | None = None
-    children: bool = True
-    labels: Sequence[tuple[str, str]] = ()
-
-
-_SUMMARY = [_runs[one.name] for one in fields(RunSummary)]
+SUMMARY = [_runs[one.name] for one in fields(RunSummary)]
 _ALL = [_runs[one.name] for one in fields(Run)]
 _CREATE = insert(execution_runs).on_conflict_do_nothing().returning(*_ALL)
 
@@ -203,25 +178,6 @@ async def get_run(conn: AsyncConnection, tenant_id: str, run_id: UUID, *, resolv
     return Run(**values)
 
 
-async def list_runs(
-    conn: AsyncConnection,
-    tenant_id: str,
-    wanted: RunFilter = RunFilter(),
-    *,
-    limit: int = 50,
-    cursor: str | None = None,
-) -> Page[RunSummary]:
-    """Which runs are there, the newest first? Raises :class:`paging.InvalidCursor`."""
-    query = select(*_SUMMARY).where(_runs.tenant_id == tenant_id, *_conditions(wanted))
-    if cursor is not None:
-        created_at, run_id = read_cursor(cursor, datetime, UUID)
-        query = query.where(after((_runs.created_at, created_at), (_runs.run_id, run_id), descending=True))
-    query = query.order_by(_runs.created_at.desc(), _runs.run_id.desc()).limit(limit + 1)
-    found = [RunSummary(*row) for row in await conn.execute(query)]
-    more = write_cursor(found[limit - 1].created_at, found[limit - 1].run_id) if len(found) > limit else None
-    return Page(found[:limit], more)
-
-
 async def list_active_runs(conn: AsyncConnection, tenant_id: str, *, limit: int = 1000) -> list[RunSummary]:
     """Which runs have not ended, the oldest first?"""
     return await _summaries(conn, _active(tenant_id).order_by(_runs.created_at).limit(limit))
@@ -237,15 +193,7 @@ async def list_long_running(
 
 async def count_by_status(conn: AsyncConnection, tenant_id: str) -> dict[str, int]:
     """How many runs have each status? Statuses without runs are left out, and so are runs below nodes of others."""
-    of_tenant = (_runs.tenant_id == tenant_id) & _runs.parent_run_id.is_(None)
-    query = select(_runs.status, func.count()).where(of_tenant).group_by(_runs.status)
-    return {status: count for status, count in await conn.execute(query)}
-
-
-async def count_active(conn: AsyncConnection, tenant_id: str) -> int:
-    """How many runs have not ended, without those below nodes of others?"""
-    roots = _active(tenant_id).where(_runs.parent_run_id.is_(None))
-    return int((await conn.execute(select(func.count()).select_from(roots.subquery()))).scalar_one())
+    return {status: count for _, status, count in await tallies.count_by_status(conn, "run", tenant_id)}
 
 
 @dataclass(frozen=True)
@@ -308,40 +256,9 @@ def _is(tenant_id: str, run_id: UUID) -> ColumnElement[bool]:
 
 
 def _active(tenant_id: str | None) -> Select[Any]:
-    query = select(*_SUMMARY).where(_runs.completed_at.is_(None))  # what the partial index says
+    query = select(*SUMMARY).where(_runs.completed_at.is_(None))  # what the partial index says
     return query if tenant_id is None else query.where(_runs.tenant_id == tenant_id)
 
 
 async def _summaries(conn: AsyncConnection, query: Select[Any]) -> list[RunSummary]:
     return [RunSummary(*row) for row in await conn.execute(query)]
-
-
-def _conditions(wanted: RunFilter) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = []
-    if wanted.statuses:
-        conditions.append(_runs.status.in_(wanted.statuses))
-    if wanted.plan_id is not None:
-        conditions.append(_runs.plan_id == wanted.plan_id)
-    if wanted.plan_name is not None:
-        conditions.append(_runs.plan_name == wanted.plan_name)
-    if wanted.created_from is not None:
-        conditions.append(_runs.created_at >= wanted.created_from)
-    if wanted.created_until is not None:
-        conditions.append(_runs.created_at < wanted.created_until)
-    if wanted.text:
-        conditions.append(_runs.plan_name.icontains(wanted.text, autoescape=True))
-    if wanted.created_by is not None:
-        conditions.append(_runs.created_by == wanted.created_by)
-    if wanted.parent_run_id is not None:
-        conditions.append(_runs.parent_run_id == wanted.parent_run_id)
-    elif not wanted.children:
-        conditions.append(_runs.parent_run_id.is_(None))
-    if wanted.parent_node_id is not None:
-        conditions.append(_runs.parent_node_id == wanted.parent_node_id)
-    conditions += [_has_label(name, value) for name, value in wanted.labels]
-    return conditions
-
-
-def _has_label(name: str, value: str) -> ColumnElement[bool]:
-    meant = [value, load_json(value)] if _PLAIN.fullmatch(value) else [value]
-    return or_(*(_runs.metadata.contains({name: one}) for one in meant))

@@ -14,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.errors import Conflict
 from dalang.store.paging import Page, after, read_cursor, write_cursor
-from dalang.store.runs import Run, RunFilter, RunSummary, list_runs
+from dalang.store.run_lists import RunFilter, list_runs
+from dalang.store.runs import Run, RunSummary
 from dalang.store.tables import execution_runs, schedules
 
 _schedules, _runs = schedules.c, execution_runs.c

@@ -18,6 +18,7 @@ from dalang.store import (
     session_tables,
     subscription_tables,
     tables,
+    tally_tables,
 )
 from dalang.store.columns import metadata
 
@@ -38,4 +39,5 @@ __all__ = [
     "session_tables",
     "subscription_tables",
     "tables",
+    "tally_tables",
 ]

@@ -127,8 +127,9 @@ execution_runs = Table(
         "(parent_run_id IS NULL) = (parent_node_id IS NULL) AND (parent_run_id IS NULL) = (top_run_id IS NULL)",
         "child_is_linked",
     ),
-    Index(None, "tenant_id", "status", "created_at"),
-    Index(None, "tenant_id", "plan_id", "created_at"),
+    Index("ix_execution_runs_status", "tenant_id", "status", "created_at", "run_id"),
+    Index("ix_execution_runs_plan", "tenant_id", "plan_id", "status", "created_at", "run_id"),
+    Index("ix_execution_runs_plan_name", "tenant_id", "plan_name", "status", "created_at", "run_id"),
     Index(None, "tenant_id", "created_at", "run_id"),
     Index(None, "tenant_id", "created_by", "created_at"),
     Index("ix_execution_runs_children", "tenant_id", "parent_run_id", "parent_node_id"),
@@ -141,8 +142,28 @@ execution_runs = Table(
         "created_at",
         postgresql_where=text("completed_at IS NULL AND temporal_run_id IS NULL"),
     ),
+    Index(
+        "ix_execution_runs_ended",
+        "tenant_id",
+        "completed_at",
+        postgresql_include=["status", "parent_run_id"],
+        postgresql_where=text("completed_at IS NOT NULL"),
+    ),
     Index("ix_execution_runs_finished", "completed_at", postgresql_where=text("completed_at IS NOT NULL")),
     comment="One row per run: what was asked for, the state after its last stored event, the head of its chain.",
+)
+
+run_labels = Table(
+    "run_labels",
+    metadata,
+    tenant(),
+    Column("name", Text, nullable=False),
+    Column("value", Text, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("run_id", Uuid, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "name", "value", "created_at", "run_id"),
+    comment="The metadata of runs that are texts, numbers, true, false or null, by their first 200 characters: for "
+    "lists. Made and deleted with the run, by triggers.",
 )
 
 node_executions = Table(
