@@ -23,6 +23,7 @@ from dalang.embedding import with_stored_plans
 from dalang.errors import InvalidDocument, NotFound, Problem
 from dalang.launch import Preparations, check_plan
 from dalang.nesting import embedded_plans, names_stored_plans
+from dalang.nodes import registry
 from dalang.plan_diff import counts, plan_diff, summary
 from dalang.program import Program
 from dalang.program_changes import changes
@@ -151,8 +152,8 @@ def _secrets_told(document: Mapping[str, Any], revision: Revision) -> list[Probl
 
 def _compiled(document: Mapping[str, Any], revision: Revision, priority: int) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return the new program, and the nodes whose outputs it reads and the old one did not."""
-    program = {**compile_plan(revision.plan), "priority": priority}
-    before = Program({**compile_plan(validate(document).require()), "priority": priority})
+    program = {**compile_plan(revision.plan, registry.light), "priority": priority}
+    before = Program({**compile_plan(validate(document).require(), registry.light), "priority": priority})
     return program, changes(before, Program(program)).needed()
 
 

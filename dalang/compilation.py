@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from dalang.errors import ErrorType
@@ -35,8 +35,12 @@ ALSO_RETRIED: Mapping[str, tuple[ErrorType, ...]] = {"llm": (ErrorType.LLM_ERROR
 """What is worth another attempt by default beside what is for all types: providers of models limit rates."""
 
 
-def compile_plan(plan: Plan) -> dict[str, Any]:
-    """Return the program document of a plan that ``validation.validate`` accepted: plain JSON, defaults resolved."""
+def compile_plan(plan: Plan, light: Collection[str] = ()) -> dict[str, Any]:
+    """Return the program document of a plan that ``validation.validate`` accepted: plain JSON, defaults resolved.
+
+    ``light`` are the functions that are registered as such: the document says which nodes they make light, so that a
+    run never depends on what a worker has registered.
+    """
     plan = with_derived_ids(plan)
     nodes = plan.all_nodes()
     index = {node.node_id: number for number, node in enumerate(nodes)}
@@ -48,7 +52,7 @@ def compile_plan(plan: Plan) -> dict[str, Any]:
         number = _number(node.retry_policy or once, node.type, plan, retries, retry_documents)
         node_document = _node_document(node, number)
         if node.type in CONTAINER_TYPES:
-            node_document["container"] = _container_document(plan, node)
+            node_document["container"] = _container_document(plan, node, light)
             if "estimate" not in node_document and (estimate := _estimate(node_document["container"].get("body"))):
                 node_document["estimate"] = estimate
         if node.compensation is not None:
@@ -56,7 +60,7 @@ def compile_plan(plan: Plan) -> dict[str, Any]:
             written = _inputs_of(node) if undo.inputs is None else undo.inputs
             number = _number(undo.retry_policy, undo.type, plan, retries, retry_documents)
             node_document["compensation"] = _compensation_document(undo, number, written)
-        if len(node_documents) < len(plan.nodes) and is_local(plan, node):
+        if len(node_documents) < len(plan.nodes) and is_local(plan, node, light):
             node_document["light"] = True
             if node.timeouts.start_to_close is None:
                 node_document["timeouts"][0] = LOCAL_START_TO_CLOSE_MS
@@ -196,12 +200,12 @@ def _planner_document(plan: Plan, planner: Planner) -> dict[str, Any]:
     return {**document, **{key: value for key, value in optional.items() if value is not None}}
 
 
-def _container_document(plan: Plan, node: Node) -> dict[str, Any]:
+def _container_document(plan: Plan, node: Node, light: Collection[str]) -> dict[str, Any]:
     """Return what a container needs to start what is in it; without ``body`` when a stored plan was not looked up."""
     document: dict[str, Any] = {}
     inner = body_plan(plan, node)
     if inner is not None:
-        body = compile_plan(inner)
+        body = compile_plan(inner, light)
         if node.loop is not None and is_node(node.loop.body):
             body["outputs"] = f"${{nodes[{json.dumps(inner.nodes[0].node_id)}].outputs}}"
         if node.map is not None and not is_node(node.map.body):

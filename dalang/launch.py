@@ -157,7 +157,7 @@ def check_plan(document: Mapping[str, Any], agents: Iterable[frozenset[str]] = (
 def prepare(plan: Plan) -> Prepared:
     """Compile a valid plan."""
     head = plan.model_copy(update={"nodes": (), "edges": (), "finally_": ()})
-    program = compile_plan(plan)
+    program = compile_plan(plan, registry.light)
     inner = tuple({one.digest(): one for one in embedded_plans(plan)}.values())
     return Prepared(plan.digest(), head, program, len(program["nodes"]), inner, names_stored_plans(plan))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dalang.implementations import carried_out_as
+from collections.abc import Collection
+
+from dalang.implementations import carried_out_as, implementation_of
 from dalang.nodes import BUILT_IN_TYPES
 from dalang.plan import Execution, Node, Plan
 
@@ -14,9 +16,23 @@ LOCAL_TYPES = frozenset({"noop", "python", "http", "wasm"})
 """Built-in types that can be; a function that was registered with @node can, too."""
 
 
-def is_local(plan: Plan, node: Node) -> bool:
-    """Tell whether a node is run together with others: it, or the plan, says so, and nothing is against it."""
-    return (node.execution or plan.execution) is Execution.LOCAL and why_not_local(node) is None
+def is_local(plan: Plan, node: Node, light: Collection[str] = ()) -> bool:
+    """Tell whether a node is run together with others: it, or the plan, says so, and nothing is against it.
+
+    Where neither says anything, a node is whose function is among the ``light`` ones.
+    """
+    said = node.execution or plan.execution
+    wanted = _function_of(node) in light if said is None else said is Execution.LOCAL
+    return wanted and why_not_local(node) is None
+
+
+def _function_of(node: Node) -> str | None:
+    """Return the name of the registered function that does the work, if one does."""
+    kind = carried_out_as(node)
+    if kind != "python":
+        return kind
+    implementation = implementation_of(node)
+    return node.handler or (None if implementation is None else implementation.coordinate)
 
 
 def why_not_local(node: Node) -> tuple[str, str] | None:

@@ -23,6 +23,7 @@ import inspect
 import threading
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypeVar, overload
 
 from dalang.canonical import compact_json, find_unsafe
@@ -299,6 +300,7 @@ class Registration:
     parameters: tuple[str, ...] = ()
     takes_any: bool = False
     endpoint: Endpoint = None
+    light: bool = False
 
     def call(self, ctx: NodeContext) -> Any:
         """Call the function with what it asks for.
@@ -313,7 +315,7 @@ class Registration:
         if self.takes_context:
             arguments["ctx"] = ctx
         try:
-            inspect.signature(self.function).bind(**arguments)
+            _signature(self.function).bind(**arguments)
         except TypeError as error:
             raise InvalidInput(f"the inputs do not fit {self.name}: {error}", no_effect=True) from None
         return self.function(**arguments)
@@ -363,6 +365,11 @@ class Registry:
         return tuple(self._nodes)
 
     @property
+    def light(self) -> frozenset[str]:
+        """The names of the node types whose functions are registered as light."""
+        return frozenset(name for name, registration in self._nodes.items() if registration.light)
+
+    @property
     def agents(self) -> tuple[Registration, ...]:
         """All local agents, in the order of registration."""
         return tuple(self._agents.values())
@@ -380,7 +387,12 @@ registry = Registry()
 """What :func:`node` and :func:`agent` fill and the worker reads."""
 
 
-def _register(function: F, name: str, kind: str, endpoint: Endpoint, capabilities: Iterable[str] = ()) -> F:
+_signature = lru_cache(maxsize=1000)(inspect.signature)
+
+
+def _register(
+    function: F, name: str, kind: str, endpoint: Endpoint, capabilities: Iterable[str] = (), *, light: bool = False
+) -> F:
     parameters = inspect.signature(function).parameters.values()
     named = tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "ctx")
     registry.add(
@@ -393,6 +405,7 @@ def _register(function: F, name: str, kind: str, endpoint: Endpoint, capabilitie
             parameters=named,
             takes_any=any(p.kind is p.VAR_KEYWORD for p in parameters),
             endpoint=endpoint,
+            light=light,
         )
     )
     return function
@@ -401,18 +414,19 @@ def _register(function: F, name: str, kind: str, endpoint: Endpoint, capabilitie
 @overload
 def node(name: F, /) -> F: ...
 @overload
-def node(name: str | None = None, /, *, endpoint: Endpoint = None) -> Callable[[F], F]: ...
-def node(name: Any = None, /, *, endpoint: Endpoint = None) -> Any:
+def node(name: str | None = None, /, *, endpoint: Endpoint = None, light: bool = False) -> Callable[[F], F]: ...
+def node(name: Any = None, /, *, endpoint: Endpoint = None, light: bool = False) -> Any:
     """Register a function as the node type ``name`` (default: its own name, with ``-`` for ``_``).
 
     A plan uses it as ``type: word-count``, or as ``type: python`` with ``handler: word-count``. ``endpoint`` says whom
-    it calls, for its circuit breaker: by default the type has one, with an empty text it has none.
+    it calls, for its circuit breaker: by default the type has one, with an empty text it has none. ``light`` says that
+    it is short and safe to run twice: several such nodes are run in one go, unless a plan says otherwise.
     """
     if callable(name):
         return node()(name)
 
     def decorate(function: F) -> F:
-        return _register(function, name or function.__name__.replace("_", "-"), "node", endpoint)
+        return _register(function, name or function.__name__.replace("_", "-"), "node", endpoint, light=light)
 
     return decorate
 

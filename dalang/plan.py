@@ -239,8 +239,10 @@ class PlanHead(Model):
     max_retries: int | None = Field(
         None, ge=1, le=1000, strict=True, description="maxAttempts of nodes without retryPolicy."
     )
-    execution: Execution = Field(
-        Execution.DURABLE, description="Of nodes that do not say: durable or local; local only where a node can be."
+    execution: Execution | None = Field(
+        None,
+        description="Of nodes that do not say: durable or local; local only where a node can be. Default: local where a"
+        " function is registered as light, else durable.",
     )
     max_in_flight: int | None = Field(
         None, ge=1, le=1000, strict=True, description="Nodes RUNNING at once; 1 is sequential."

@@ -16,6 +16,7 @@ from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from dalang import wire
 from dalang.compilation import compile_plan
 from dalang.nesting import embedded_plans
+from dalang.nodes import registry
 from dalang.plan import Plan, with_derived_ids
 from dalang.settings import Settings
 from dalang.store.blobs import PostgresBlobDriver
@@ -117,7 +118,7 @@ class Engine:
         }
         handle = await self.client.start_workflow(
             wire.PLAN_RUN,
-            args=[compile_plan(plan), given],
+            args=[compile_plan(plan, registry.light), given],
             id=f"{wire.WORKFLOW_ID_PREFIX}{run_id}",
             task_queue=self.settings.task_queue,
         )
