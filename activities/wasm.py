@@ -283,7 +283,8 @@ class _Run:
                 return _INVALID
             found.append((_due(one), one[:8], one[8]))
         first = min(due for due, _, _ in found)
-        self._stopped.wait(min(max(first, 0), self.bounds.seconds))
+        # As long as it asks for: the clock ends its time, and a wait that ended with it would race it.
+        self._stopped.wait(min(max(first, 0), threading.TIMEOUT_MAX))
         ready = [(user, tag) for due, user, tag in found if due <= first]
         written = b"".join(user + struct.pack("<HBxxxxxQHxxxxxx", 0, tag, 0, 0) for user, tag in ready)
         try:
