@@ -17,6 +17,7 @@ from dalang.settings import PREFIX, Settings
 from dalang.stack.postgres import drop_database
 from tests import harness
 from tests.harness import LOOPBACK_ALLOWED, Database, Servers
+from tests.statements import compiled_once
 
 THRESHOLDS = gc.get_threshold()
 
@@ -48,6 +49,12 @@ def _no_settings_of_the_machine() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(PREFIX)]:
             patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_once() -> Iterator[None]:
+    with compiled_once():
         yield
 
 
