@@ -12,10 +12,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import random
 import sys
 import tempfile
 import time
+from asyncio.subprocess import DEVNULL
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,6 +60,13 @@ AFTERWARDS = ("provenance",)
 """Read whole before anything of it is answered: it is asked for when the run has ended."""
 TIMES, SECONDS = 20, 5
 """How often each is asked for when the run has ended, and for how long at most."""
+
+TYPED = {
+    "dalang status": ("status", "{run}"),
+    "dalang nodes": ("nodes", "{run}", "--limit", "100"),
+    "dalang watch": ("watch", "{run}"),
+}
+"""What people type in a terminal, for a run that has ended."""
 
 Times = dict[str, list[float]]
 
@@ -111,6 +120,7 @@ class Case:
     during: Times = field(default_factory=lambda: defaultdict(list))
     after: Times = field(default_factory=lambda: defaultdict(list))
     cold: Times = field(default_factory=lambda: defaultdict(list))
+    typed: dict[str, float] = field(default_factory=dict)
 
     def rows(self) -> list[Row]:
         """Return it for ``results.save``."""
@@ -126,6 +136,7 @@ class Case:
             row(own, "executions", "continue-as-new and the first", self.executions),
             row(own, "longest workflow task", "s", self.longest_task),
         ]
+        rows += [row(own, words, "s", seconds) for words, seconds in self.typed.items()]
         for when, times in (("during", self.during), ("after", self.after), ("first", self.cold)):
             for route, found in times.items():
                 rows.append(row(own, f"{route} ({when})", "ms p50", percentile(found, 0.5)))
@@ -200,6 +211,20 @@ async def measured(running: Stack, client: Client, case: Case, plan: Mapping[str
             for _ in range(TIMES):
                 if time.monotonic() < until:
                     await asking.answer(route, case.after)
+        for name, words in TYPED.items():
+            case.typed[name] = await _typed(settings, [word.format(run=run) for word in words])
+
+
+async def _typed(settings: Settings, words: Sequence[str]) -> float:
+    """Return how long a command took."""
+    environment = {**os.environ, **settings.environment()}
+    began = time.monotonic()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "dalang.cli", *words), env=environment, stdout=DEVNULL, stderr=DEVNULL
+    )
+    await process.wait()
+    assert process.returncode == 0, words
+    return time.monotonic() - began
 
 
 async def _started(http: httpx.AsyncClient, plan: Mapping[str, Any]) -> str:
@@ -274,6 +299,7 @@ def show_answers(case: Case) -> None:
             if times.get(route):
                 parts.append(f"{when} {percentile(times[route], 0.5):.0f}/{percentile(times[route], 0.99):.0f}")
         print(f"    {route:<20} ms p50/p99: {', '.join(parts)}", flush=True)
+    print("    " + ", ".join(f"{words} {seconds:.1f} s" for words, seconds in case.typed.items()), flush=True)
 
 
 def plans(options: Any) -> list[tuple[Case, dict[str, Any]]]:

@@ -55,6 +55,10 @@ class Model(BaseModel):
         use_enum_values=False,
     )
 
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Return itself: nobody changes it, and pydantic copies the default of a field for every node of a plan."""
+        return self
+
     @model_validator(mode="wrap")
     @classmethod
     def _milliseconds(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
