@@ -20,7 +20,7 @@ from typing import Any
 
 from serving import LIMIT, Graph, serve, step
 
-SETTLE_SECONDS = 60
+SETTLE_SECONDS = 150
 
 
 class Prefect:
@@ -60,9 +60,10 @@ class Prefect:
 
     async def settle(self) -> None:
         """States travel to the server as events that the flow does not wait for."""
-        async with asyncio.timeout(SETTLE_SECONDS):
-            while await self.stored() < self.count:  # noqa: ASYNC110 - another process's doing
-                await asyncio.sleep(0.25)
+        for _ in range(SETTLE_SECONDS):
+            if await self.stored() == self.count:
+                return
+            await asyncio.sleep(1)
 
     async def stored(self) -> int:
         from prefect import get_client
