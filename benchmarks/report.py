@@ -49,6 +49,8 @@ class Wanted:
         return bool(re.search(self.case, row["case"]) and re.search(self.subject, row["subject"]))
 
 
+_WITH_DISK = "^(?!.*no disk)"
+
 WANTED: dict[str, tuple[Wanted, ...]] = {
     "startup": (
         Wanted("s", "dalang up", 5.0, "up", "first"),
@@ -60,8 +62,9 @@ WANTED: dict[str, tuple[Wanted, ...]] = {
     ),
     "small_runs": (Wanted("runs/s", "Completed runs of five nodes a second"),),
     "peers": (
-        Wanted("nodes/s", "Completed nodes a second"),
-        Wanted("CPU ms/node", "Processor time a node, of all processes"),
+        Wanted("nodes/s", "Completed nodes a second", case=_WITH_DISK),
+        Wanted("CPU ms/node", "Processor time a node, of all processes", case=_WITH_DISK),
+        Wanted("nodes/s", "Completed nodes a second, no store waiting for the disk", case="no disk"),
     ),
     "large_plans": (
         Wanted("ms/node", "Time a node, by size of the plan", subject="^time$"),

@@ -11,7 +11,7 @@ NOTES = [
     "may cost the last moments); rows with 'SQLite full' confirm every commit there too, rows 'no disk' nowhere.",
     "Dalang: the product's worker as set up; hashed, chained events and the read model are stored before the result is "
     "there. Durable nodes: each an activity, at least once. Light nodes "
-    "(execution: local): up to 256 short nodes in one activity; a crash repeats those, under the same keys.",
+    "(execution: local): up to 1,024 nodes, two seconds in one activity; a crash repeats those, under the same keys.",
     "Temporal by hand: the workflow of benchmarks/interpreter.py, one activity for each node, at least once; history "
     "only, no read model.",
     "Prefect: own server on PostgreSQL, one task for each node in the thread pool, persist_result (a flow tried again "

@@ -155,7 +155,7 @@ def show(rows: list[Row]) -> None:
     """Print what was measured, and how many times as many nodes Dalang completed in the same time."""
     found = {(one["case"], one["subject"], one["unit"]): one["values"] for one in rows}
     ours = [f"Dalang, {case}" for case in OURS]
-    for name in dict.fromkeys(one["case"] for one in rows):
+    for name in dict.fromkeys(one["case"] for one in rows if one["unit"] == "nodes/s"):
         print(f"\n{name:<28}{'nodes/s':>24}{'ms/node':>22}{'CPU ms/node':>22}{'durable by it':>22}{'light by it':>22}")
         for case, subject, unit in found:
             if case != name or unit != "nodes/s":
@@ -198,14 +198,15 @@ if __name__ == "__main__":
 
     def tell(samples: Samples, commit: float) -> None:
         """After each round, so that a long measurement may be ended at any time."""
-        measured = joined(list(rows_of(samples, ", no disk" if given.no_disk else "")), earlier)
+        without = ", no disk" if given.no_disk else ""
+        measured = joined([*rows_of(samples, without), row(f"a commit{without}", "PostgreSQL", "ms", commit)], earlier)
         show(measured)
         print(f"\na commit took {commit:.2f} ms", flush=True)
         if given.save:
             versions = ", ".join(
                 f"{name} {version}" for one in PEERS.values() for name, version in one.versions().items()
             )
-            notes = [f"Versions: {versions}.", f"A commit that the disk has to confirm took {commit:.1f} ms.", *NOTES]
+            notes = [f"Versions: {versions}.", *NOTES]
             print(save("peers", "Against peers", measured, notes, keep=given.keep))
 
     graphs = SMALL if given.small else CASES
