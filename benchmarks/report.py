@@ -3,7 +3,7 @@
 The words of the page are written by hand. Between ``<!-- results: NAME -->`` and ``<!-- end of results -->`` stands
 what is made of ``NAME.json``: pictures, notes, a table, when and where it was measured. What a note begins with "Tried"
 stands with those of all others between ``<!-- tried -->`` and ``<!-- end of tried -->``. A result that the page has no
-place for gets one at its end.
+place for gets one before what was tried.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ PAGE = ROOT / "docs" / "performance.md"
 PICTURES = ROOT / "docs" / "performance"
 DRAWN_BY_HAND = {"places.svg"}  # by fairness.py, of spans that are too many to keep
 MOST_ROWS, MOST_PICTURES = 40, 3
+LAST = "## What was tried and did not help\n"
 _REGION = re.compile(r"<!-- results: (\w+) -->\n.*?<!-- end of results -->\n", re.DOTALL)
 _TRIED = re.compile(r"<!-- tried -->\n.*?<!-- end of tried -->\n", re.DOTALL)
 
@@ -143,7 +144,8 @@ def filled(page: str, results: Mapping[str, Mapping[str, Any]]) -> str:
     known = {found[1] for found in _REGION.finditer(page)}
     for name, result in results.items():
         if name not in known:
-            page += f"\n## {result['title']}\n\n<!-- results: {name} -->\n<!-- end of results -->\n"
+            place = f"## {result['title']}\n\n<!-- results: {name} -->\n<!-- end of results -->\n\n"
+            page = page.replace(LAST, place + LAST)
 
     def region(found: re.Match[str]) -> str:
         said = section(results[found[1]]) if found[1] in results else "Not measured yet.\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from benchmarks.report import DRAWN_BY_HAND, PAGE, PICTURES, charts, filled, load, pictures
+from benchmarks.report import DRAWN_BY_HAND, LAST, PAGE, PICTURES, charts, filled, load, pictures
 from benchmarks.results import row
 
 
@@ -29,7 +29,7 @@ def test_a_result_that_nobody_knows_has_its_picture_and_place() -> None:
     told = " ".join(root.itertext())
     assert "fan <500>, PlanRun: 2.50 (2.00-900)" in told
     assert "logarithmic" in told
-    page = filled("# P\n\n<!-- tried -->\n<!-- end of tried -->\n", {"new": result})
+    page = filled(f"# P\n\n{LAST}\n<!-- tried -->\n<!-- end of tried -->\n", {"new": result})
     assert "- New: Tried sleeping; it did not help.\n<!-- end of tried -->" in page
     assert "## New\n\n<!-- results: new -->\n![New: s](performance/new-1.svg)\n\n- Quiet.\n\n" in page
     assert filled(page, {"new": result}) == page
