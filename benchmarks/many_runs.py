@@ -1,8 +1,9 @@
 """Many runs: 1,000,000 that ended stand in the database, and 10,000 wait for people; how long do answers take?
 
 ``python benchmarks/many_runs.py finished`` fills a Postgres of its own and asks a real API process, over HTTP, with a
-token, row level security on. ``waiting`` starts runs that wait for a person and looks at what they cost at rest.
-``--home`` keeps the data, and uses it again; ``--only`` asks what has such a name.
+token, row level security on. ``waiting`` starts runs that wait for a person, for ``--seconds`` at most, and looks at
+what they cost at rest, with ``--cached`` of them in the memory of the worker. ``--home`` keeps the data and uses it, or
+starts as many runs as are missing; ``--only`` asks what has such a name.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import filled
+from benchmarks import filled, waiting
 from benchmarks.results import Row, arguments, computed, percentile, pids, row, save
 from dalang.retention import Policy, Retention
 from dalang.settings import Settings
@@ -155,7 +156,6 @@ def questions(it: Site, detailed: int) -> dict[str, tuple[str, Ask]]:
         "audit, anchors": listed(address="/orchestrator/audit/anchors"),
         "audit, system events": listed(address="/orchestrator/system-events"),
         "provenance of a run": proven("/provenance"),
-        "episodes": listed(address="/orchestrator/episodes"),
         "artifacts": listed(address="/orchestrator/artifacts"),
         "queue": listed(address="/orchestrator/queue"),
         "limits": listed(address="/orchestrator/utilization"),
@@ -210,6 +210,12 @@ async def finished(options: Any) -> list[Row]:
         for client in it.clients.values():
             await client.aclose()
     return rows
+
+
+async def waited(options: Any) -> list[Row]:
+    """Start runs that wait, as far as there are not enough, and look at them."""
+    async with _running(options) as (running, _):
+        return await waiting.waiting(running, options)
 
 
 async def _filled(running: Stack, home: Path, options: Any) -> Site:
@@ -328,12 +334,12 @@ NOTES = [
 
 def main() -> None:
     """Run a part."""
-    parser = arguments(
-        __doc__, home="", runs=1_000_000, detailed=0.1, requests=100, only="", rest=20.0, retention=0.1, cached=500
-    )
+    filling = {"runs": 1_000_000, "detailed": 0.1, "waiting": 10_000, "seconds": 240.0, "cached": 500}
+    asking = {"requests": 100, "only": "", "rest": 20.0, "retention": 0.1}
+    parser = arguments(__doc__, home="", **filling, **asking)
     parser.add_argument("part", choices=["finished", "waiting"])
     options = parser.parse_args()
-    rows = asyncio.run(finished(options))
+    rows = asyncio.run(finished(options) if options.part == "finished" else waited(options))
     if options.save:
         print(save("many_runs", "Many runs", rows, NOTES, keep=True))
 

@@ -22,7 +22,7 @@ from dalang.store.blobs import delete_unused_blobs
 from dalang.store.engine import is_connection_error, system_transaction
 from dalang.store.references import delete_unreferenced_bodies
 from dalang.store.retention import Old, delete_finished_runs, old_runs
-from dalang.store.tables import execution_runs
+from dalang.store.runs import tenants_with_runs
 
 AT_ONCE = 100
 """Runs, bodies or payloads deleted in one transaction."""
@@ -83,7 +83,7 @@ class Retention:
         least = await self._forgotten_after()
         found = []
         async with system_transaction(self._engine) as conn:
-            for tenant_id in await _tenants(conn):
+            for tenant_id in await tenants_with_runs(conn):
                 days = self._policy.of(tenant_id)
                 if days > 0:
                     before = (now or datetime.now(UTC)) - max(timedelta(days=days), least)
@@ -132,8 +132,3 @@ async def _is_ours(conn: AsyncConnection) -> bool:
     """Tell whether nobody else deletes; if so, nobody will until this transaction ends."""
     lock = func.pg_try_advisory_xact_lock(func.hashtextextended(_LOCK, 0))
     return bool((await conn.execute(select(lock))).scalar_one())
-
-
-async def _tenants(conn: AsyncConnection) -> list[str]:
-    ended = execution_runs.c.completed_at.is_not(None)
-    return sorted((await conn.execute(select(execution_runs.c.tenant_id).distinct().where(ended))).scalars())

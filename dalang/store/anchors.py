@@ -26,6 +26,7 @@ from dalang.store import chain
 from dalang.store.audit_tables import audit_anchor_heads, audit_anchors, system_events, system_heads
 from dalang.store.bulk import insert_rows
 from dalang.store.paging import Page, read_cursor, write_cursor
+from dalang.store.runs import tenants_with_runs
 from dalang.store.tables import execution_runs, retired_runs, run_events
 from dalang.wire import Head
 
@@ -128,11 +129,9 @@ async def make_anchor(conn: AsyncConnection, tenant_id: str, keys: Keyring) -> A
 
 async def due_tenants(conn: AsyncConnection, seconds: float) -> list[str]:
     """Tenants whose last anchor is older than this, or who have none."""
-    recent = select(_anchors.tenant_id).where(
-        _anchors.tenant_id == _runs.tenant_id, _anchors.at > func.now() - timedelta(seconds=seconds)
-    )
-    query = select(_runs.tenant_id).distinct().where(~recent.exists())
-    return sorted((await conn.execute(query)).scalars())
+    recent = select(_anchors.tenant_id).where(_anchors.at > func.now() - timedelta(seconds=seconds)).distinct()
+    done = set((await conn.execute(recent)).scalars())
+    return [tenant_id for tenant_id in await tenants_with_runs(conn) if tenant_id not in done]
 
 
 def _new_system_head(tenant_id: str) -> Select[Any]:

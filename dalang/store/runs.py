@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, Select, bindparam, cast, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, bindparam, cast, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -205,6 +205,24 @@ class Started:
     temporal_run_id: str
     temporal_namespace: str
     temporal_cluster_id: str | None
+
+
+async def tenants_with_runs(conn: AsyncConnection) -> list[str]:
+    """Whose runs are there? In order; for jobs of the whole system."""
+    return list((await conn.execute(_TENANTS)).scalars())
+
+
+_TENANTS = text(  # from tenant to tenant through the index, however many runs they have
+    """
+    WITH RECURSIVE tenants (tenant_id) AS (
+      (SELECT tenant_id FROM execution_runs ORDER BY tenant_id LIMIT 1)
+      UNION ALL
+      SELECT (SELECT r.tenant_id FROM execution_runs r WHERE r.tenant_id > t.tenant_id ORDER BY r.tenant_id LIMIT 1)
+      FROM tenants t WHERE t.tenant_id IS NOT NULL
+    )
+    SELECT tenant_id FROM tenants WHERE tenant_id IS NOT NULL
+    """
+)
 
 
 async def mark_all_started(conn: AsyncConnection, starts: Sequence[Started]) -> None:

@@ -131,7 +131,11 @@ execution_runs = Table(
     Index("ix_execution_runs_plan", "tenant_id", "plan_id", "status", "created_at", "run_id"),
     Index("ix_execution_runs_plan_name", "tenant_id", "plan_name", "status", "created_at", "run_id"),
     Index(None, "tenant_id", "created_at", "run_id"),
-    Index(None, "tenant_id", "created_by", "created_at"),
+    Index(
+        "ix_execution_runs_creator",
+        *("tenant_id", "created_by", "created_at", "run_id"),
+        postgresql_where=text("parent_run_id IS NULL"),
+    ),
     Index("ix_execution_runs_children", "tenant_id", "parent_run_id", "parent_node_id"),
     Index(
         "ix_execution_runs_roots", "tenant_id", "created_at", "run_id", postgresql_where=text("parent_run_id IS NULL")
