@@ -19,7 +19,7 @@ from benchmarks.results import Row, Spread, figure
 WIDTH, LEFT, RIGHT, TOP = 860, 300, 150, 64
 BAR, STEP, GROUP = 13, 21, 26
 OWN = re.compile(r"dalang|planrun|local|light|segment|stored", re.IGNORECASE)
-"""Subjects of ours, which are drawn darker than what they are compared with."""
+"""Subjects of ours, which are drawn darker than what they are compared with, if they are."""
 STYLE = (
     "text{font:13px system-ui,sans-serif;fill:#24292f}.title{font-size:15px;font-weight:600}"
     ".small{font-size:11.5px;fill:#57606a}.case{font-weight:600}.ground{fill:#fff}.own{fill:#0969da}.other{fill:#a7b4c2}"
@@ -76,7 +76,8 @@ class Chart:
     def _bar(self, name: str, row: Row, y: float, scale: _Scale) -> list[str]:
         spread = Spread.of(row["values"])
         middle, end = y + BAR / 2, scale.at(spread.median)
-        kind = "own" if OWN.search(row["subject"]) else "other"
+        compared = any(OWN.search(one["subject"]) for one in self.rows)
+        kind = "other" if compared and not OWN.search(row["subject"]) else "own"
         parts = [
             f'<text x="{LEFT - 8}" y="{y + 11}" text-anchor="end">{escape(_short(name))}</text>',
             f'<rect class="{kind}" x="{LEFT}" y="{y}" width="{max(end, 1):.1f}" height="{BAR}"/>',

@@ -54,7 +54,7 @@ _WITH_DISK = "^(?!.*no disk)"
 
 WANTED: dict[str, tuple[Wanted, ...]] = {
     "startup": (
-        Wanted("s", "dalang up", 5.0, "up", "first"),
+        Wanted("s", "From typing dalang up", 5.0, "up", "first"),
         Wanted("s", "Commands", 0.3, "^dalang (help|version|validate)"),
     ),
     "interpreter": (
@@ -148,7 +148,7 @@ def filled(page: str, results: Mapping[str, Mapping[str, Any]]) -> str:
             page = page.replace(LAST, place + LAST)
 
     def region(found: re.Match[str]) -> str:
-        said = section(results[found[1]]) if found[1] in results else "Not measured yet.\n"
+        said = section(results[found[1]]) if found[1] in results else "No figures are kept of it yet.\n"
         return f"<!-- results: {found[1]} -->\n{said}<!-- end of results -->\n"
 
     tried = [f"- {_line(result['title'])}: {_line(note)}" for result in results.values() for note in _tried(result)]
