@@ -55,6 +55,7 @@ _WITH_DISK = "^(?!.*no disk)"
 WANTED: dict[str, tuple[Wanted, ...]] = {
     "startup": (
         Wanted("s", "From typing dalang up", 5.0, "up", "first"),
+        Wanted("s", "Phases of the start: after how long what was done", None, "up", "made|Temporal|tables|answer"),
         Wanted("s", "Commands", 0.3, "^dalang (help|version|validate)"),
     ),
     "interpreter": (
