@@ -18,7 +18,7 @@ from benchmarks.results import Row, Spread, figure
 
 WIDTH, LEFT, RIGHT, TOP = 860, 300, 150, 64
 BAR, STEP, GROUP = 13, 21, 26
-OWN = re.compile(r"dalang|planrun|local|light|segment|stored", re.IGNORECASE)
+OWN = re.compile(r"dalang|planrun|local|light|segment|stored|\bplan\b", re.IGNORECASE)
 """Subjects of ours, which are drawn darker than what they are compared with, if they are."""
 STYLE = (
     "text{font:13px system-ui,sans-serif;fill:#24292f}.title{font-size:15px;font-weight:600}"

@@ -60,9 +60,23 @@ WANTED: dict[str, tuple[Wanted, ...]] = {
     ),
     "interpreter": (
         Wanted("times by hand", "Against a workflow written by hand: time", 1.05),
-        Wanted("CPU ms/node, worker", "Against a workflow written by hand: processor time of the worker"),
+        Wanted("times CPU by hand", "Against a workflow written by hand: processor time of worker and servers", 1.05),
+        Wanted("CPU ms/node: worker", "Processor time of the worker a node"),
     ),
-    "small_runs": (Wanted("runs/s", "Completed runs of five nodes a second"),),
+    "local_nodes": (
+        Wanted("nodes/s", "Completed nodes a second, light ones run together", 2000.0),
+        Wanted("CPU ms/node", "Processor time a node, of worker and servers", subject=": all$"),
+    ),
+    "small_runs": (
+        Wanted("runs/s", "Completed runs of five nodes a second"),
+        Wanted("p50 ms", "From starting a run to seeing it completed: half of them within"),
+        Wanted("p99 ms", "From starting a run to seeing it completed: 99 of 100 within"),
+    ),
+    "scale_out": (
+        Wanted("nodes/s", "Nodes that wait, by the number of workers", subject="^waiting"),
+        Wanted("CPU ms of workers a node", "Processor time of the workers a node, by their number"),
+        Wanted("runs/s", "Starts of runs a second, by the number of API processes"),
+    ),
     "peers": (
         Wanted("nodes/s", "Completed nodes a second", case=_WITH_DISK),
         Wanted("CPU ms/node", "Processor time a node, of all processes", case=_WITH_DISK),
@@ -74,7 +88,8 @@ WANTED: dict[str, tuple[Wanted, ...]] = {
         Wanted("% of the limit", "History, in % of Temporal's limits", 60.0),
     ),
     "many_runs": (
-        Wanted("ms", "Answers with 1,000,000 runs in the database: 99 of 100 within", 50.0, subject="^p99$"),
+        Wanted("ms", "Answers with 1,000,000 runs in the database: 99 of 100 within", 50.0, subject="p99$"),
+        Wanted("% of a core", "What it costs at rest"),
     ),
     "leases": (Wanted("pairs/s", "Leases asked for and given back a second", 500.0),),
     "fairness": (Wanted("s", "Until the last node ended", subject="small"),),
