@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -74,6 +75,9 @@ from dalang.workflows.scheduled_run import ScheduledRun
 ACTIVATION_SECONDS = 30
 PUBLISHER_CONNECTIONS = 4
 """Of its own, so that telling others never holds up what a run stores."""
+
+COLLECT_AFTER = 5_000
+"""Objects more than before until the next search for garbage; Python's default is 700."""
 
 logger = logging.getLogger("dalang.worker")
 
@@ -292,8 +296,20 @@ async def run(settings: Settings) -> None:
         logger.info("draining: what runs may take %s s to end", settings.graceful_shutdown_seconds)
 
 
+def spare_the_collector() -> None:
+    """Keep what is loaded by now out of Python's search for garbage, and search less often.
+
+    Workflow tasks and batches of events are many small objects that soon go; looking through all modules for each few
+    hundred of them took a fifth of a worker's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER)
+
+
 def main() -> int:
     """Run a worker with the settings of the environment."""
+    spare_the_collector()
     try:
         settings = Settings.load()
         mask_output()

@@ -49,6 +49,7 @@ with workflow.unsafe.imports_passed_through():
     from dalang.store.blobs import PostgresBlobDriver
     from dalang.store.engine import create_engine
     from dalang.temporal import connect
+    from dalang.worker import spare_the_collector
     from dalang.workflows.interceptor import GuardInterceptor
     from dalang.workflows.plan_run import PlanRun
     from tests.engine.kit import Engine
@@ -201,6 +202,7 @@ async def bench() -> AsyncIterator[Bench]:
                 max_cached_workflows=1000,
                 max_eager_activity_reservations_per_workflow_task=100,
             ):
+                spare_the_collector()  # as a worker does
                 yield Bench(running, client, Engine(running.settings, client, db))
             loop.close()
             await http.close()
