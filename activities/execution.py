@@ -406,6 +406,8 @@ class _Heartbeat:
 
 def _beat(ctx: NodeContext, checkpoints: Checkpoints) -> None:
     """Send progress and checkpoint. A heartbeat replaces the one before, so what an earlier attempt left goes along."""
+    if activity.info().is_local:
+        return  # within a workflow task nobody hears it
     progress, checkpoint = dict(ctx._progress), checkpoints.record
     if ctx._used:
         progress["usage"] = ctx._used

@@ -9,7 +9,7 @@ from typing import Any
 from dalang.errors import ErrorType
 from dalang.graph import critical_path
 from dalang.implementations import carried_out_as, implementation_document
-from dalang.local_execution import LOCAL_START_TO_CLOSE_MS, is_local
+from dalang.local_execution import is_local, start_to_close_ms
 from dalang.nesting import CONTAINER_TYPES, body_plan, is_node
 from dalang.plan import (
     Node,
@@ -63,7 +63,7 @@ def compile_plan(plan: Plan, light: Collection[str] = ()) -> dict[str, Any]:
         if len(node_documents) < len(plan.nodes) and is_local(plan, node, light):
             node_document["light"] = True
             if node.timeouts.start_to_close is None:
-                node_document["timeouts"][0] = LOCAL_START_TO_CLOSE_MS
+                node_document["timeouts"][0] = start_to_close_ms(node, light)
         node_documents.append(node_document)
     document: dict[str, Any] = {
         "v": PROGRAM_VERSION,

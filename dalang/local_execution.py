@@ -10,6 +10,8 @@ from dalang.plan import Execution, Node, Plan
 
 LOCAL_START_TO_CLOSE_MS = 10_000
 """How long an attempt may take where the plan does not say."""
+LIGHT_START_TO_CLOSE_MS = 2_000
+"""The same where its function is registered as light."""
 MAX_LOCAL_MS = 60_000
 """How long it may take at most: a run that is cancelled waits for it."""
 LOCAL_TYPES = frozenset({"noop", "python", "http", "wasm"})
@@ -24,6 +26,11 @@ def is_local(plan: Plan, node: Node, light: Collection[str] = ()) -> bool:
     said = node.execution or plan.execution
     wanted = _function_of(node) in light if said is None else said is Execution.LOCAL
     return wanted and why_not_local(node) is None
+
+
+def start_to_close_ms(node: Node, light: Collection[str]) -> int:
+    """Return how long an attempt of a node that is local may take where the plan does not say."""
+    return LIGHT_START_TO_CLOSE_MS if _function_of(node) in light else LOCAL_START_TO_CLOSE_MS
 
 
 def _function_of(node: Node) -> str | None:

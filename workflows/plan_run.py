@@ -133,7 +133,12 @@ class PlanRun(Planners, AnsweringPeople):
         self._children = Children(self._run, state)
         self._desk = LeaseDesk(self._run, self._run_id, self._tenant_id, self._inbox.append)
         self._segments = Segments(
-            self._run_id, self._tenant_id, self._run.key_root, self._program.priority, self._inbox.append
+            self._run_id,
+            self._tenant_id,
+            self._run.key_root,
+            self._program.priority,
+            self._inbox.append,
+            here=state["engine"] > 5,
         )
         self._wakes = dict(state.get("wakes", {}))
         self._rejections = state.get("rejections", 0)

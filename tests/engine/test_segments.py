@@ -28,10 +28,10 @@ async def _activities(started: Started) -> list[str]:
 
 async def test_a_chain_of_local_nodes_is_one_activity(shared_engine: Engine) -> None:
     """Values flow through it, and what is stored of each node is what is stored of any other."""
-    chain = noop_chain(30)
+    chain = noop_chain(40)
     chain["nodes"][0]["inputs"] = {"x": "${inputs.x + 1}"}
     started = await shared_engine.start(
-        {**chain, "execution": "local", "outputs": {"x": "${nodes.n29.outputs.x}"}}, {"x": 1}
+        {**chain, "execution": "local", "outputs": {"x": "${nodes.n39.outputs.x}"}}, {"x": 1}
     )
     end = await started.end()
     assert end["result"]["outputs"] == {"x": 2}
@@ -108,3 +108,23 @@ async def test_a_cancel_takes_what_was_done_and_stops_the_rest(shared_engine: En
         "h": "CANCELLED",
         "z": "CANCELLED",
     }
+
+
+async def test_a_small_segment_needs_no_activity_of_its_own(shared_engine: Engine) -> None:
+    """It is worked on within the workflow task, and so are the events stored; what is told is the same."""
+    plan = {
+        "execution": "local",
+        "nodes": [
+            {"nodeId": "a", "type": "noop", "inputs": {"x": 1}},
+            {"nodeId": "bad", "type": "t-fail", "timeouts": {"startToClose": "2s"}, "retryPolicy": {"maxAttempts": 1}},
+            {"nodeId": "z", "type": "noop"},
+        ],
+        "edges": [_edge("a", "z"), _edge("a", "bad"), _edge("bad", "z", sourcePort="error", mapping={"type": "kind"})],
+    }
+    started = await shared_engine.start(plan)
+    end = await started.end()
+    assert end["run"]["status"] == "COMPLETED"
+    assert body_of(end, "NODE_COMPLETED", "z")["outputs"] == {"x": 1, "kind": "TOOL_ERROR"}
+    assert [row["attempt"] for row in end["attempts"]] == [1]
+    assert await started.engine.chain_problem(started.run_id) is None
+    assert await _activities(started) == []

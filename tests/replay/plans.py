@@ -458,6 +458,14 @@ PLANS["segments"] = Recorded(
         ],
     }
 )
+PLANS["segments-folded"] = PLANS["segments"]  # what goes to and fro is folded, and so are batches of facts
+PLANS["segment-within-the-task"] = Recorded(
+    {
+        "execution": "local",
+        "nodes": [node("a"), node("b", "t-value", inputs={"value": 1}, timeouts={"startToClose": "2s"}), node("c")],
+        "edges": [edge("a", "b"), edge("b", "c")],
+    }
+)
 
 
 @dataclass(frozen=True)
