@@ -1,21 +1,24 @@
 """What the generic interpreter costs: one DAG, the same activities, by ``PlanRun`` and by a workflow written by hand.
 
 ``python benchmarks/interpreter.py [--rounds 5]`` starts a tuned Temporal server and PostgreSQL, runs both (and PlanRun
-without storing its events, and with its nodes ``execution: local``) in turns in one worker process, and prints the
-ratio of wall times, round by round.
+without storing its events, and with its nodes ``execution: local``) in turns in one worker process, and prints what
+each takes, as wall time and as CPU time of worker, PostgreSQL and Temporal, and the ratio to the hand-written one,
+round by round. ``--save`` keeps it in ``benchmarks/results``.
+
+What the workflow by hand does not do: store anything (no events, no read model, nothing to list or to watch), undo,
+pause, retry by an operator, continue as new, carry outputs from node to node. It has the same worker, the same
+activities with the same payload, and the same bound of activities in flight.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import random
-import statistics
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,8 @@ from temporalio import workflow
 from temporalio.client import Client
 from temporalio.common import RetryPolicy
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+
+from benchmarks.results import Row, Spread, arguments, computed, pids, ratio, row, save
 
 with workflow.unsafe.imports_passed_through():
     from dalang.activities.catalogue import node_activities
@@ -44,6 +49,15 @@ with workflow.unsafe.imports_passed_through():
     from tests.engine.kit import Engine
 
 LIMIT = 50
+BY_HAND = "by hand"
+WAYS = ("unstored", "PlanRun", "local")
+NOTES = [
+    "By hand: a workflow that starts what is ready, at most 50 activities at once, and nothing else - no events, no "
+    "read model, no undo, pause, operators, continue-as-new, and no outputs from node to node. It has the same "
+    "activities with the same payload, the same worker, options and servers, in turns within one process.",
+    "PlanRun includes making the run's row and its plan's document before the start, and the end waits until the last "
+    "event is stored in PostgreSQL; unstored is the same without storing events.",
+]
 Edges = list[tuple[int, int]]
 
 
@@ -166,42 +180,74 @@ async def _unrecorded(engine: Engine, plan: Plan) -> None:
         FactFlow._store = kept  # type: ignore[method-assign]
 
 
-async def _timed(work: Callable[[], Awaitable[None]]) -> float:
+Costs = dict[str, float]
+"""Seconds of one round: ``wall``, and computed by ``worker`` (this process, which is client too) and servers."""
+
+
+async def _measured(work: Callable[[], Awaitable[None]], processes: Mapping[str, int]) -> Costs:
     begin = time.perf_counter()
-    await work()
-    return time.perf_counter() - begin
+    with computed(processes) as spent:
+        await work()
+        wall = time.perf_counter() - begin
+    return {"wall": wall, "all CPU": spent.total, **spent}
 
 
-async def compare(client: Client, engine: Engine, queue: str, rounds: int) -> None:
-    """Run every graph in turns and print medians and ratios."""
-    print(f"{'':<14} {'seconds':>36} {'times by hand':>62} {'nodes/s':>18}")
-    print(
-        f"{'graph':<14} {'by hand':>8} {'PlanRun':>8} {'recorded':>9} {'local':>8}"
-        f" {'PlanRun':>20} {'recorded':>20} {'local':>20} {'recorded':>9} {'local':>8}"
-    )
+async def compare(
+    client: Client, engine: Engine, processes: Mapping[str, int], rounds: int, chosen: Sequence[str]
+) -> list[Row]:
+    """Run the graphs in turns, print medians and ratios, and return them as rows of a result."""
+    rows: list[Row] = []
+    print(f"{'graph':<14} {'way':<9} {'wall s':>7} {'times by hand':>18} {'nodes/s':>8}  CPU ms/node (times by hand)")
     for name, graph in GRAPHS.items():
         plan, light = plan_of(name, graph), plan_of(name, graph, "local")
-        runs: list[tuple[float, float, float, float]] = []
+        works: dict[str, Callable[[], Awaitable[None]]] = {
+            BY_HAND: lambda graph=graph: _by_hand(client, engine.settings.task_queue, graph),  # type: ignore[misc]
+            "unstored": lambda plan=plan: _unrecorded(engine, plan),  # type: ignore[misc]
+            "PlanRun": lambda plan=plan: _by_plan(engine, plan),  # type: ignore[misc]
+            "local": lambda plan=light: _by_plan(engine, plan),  # type: ignore[misc]
+        }
+        taken: dict[str, list[Costs]] = {way: [] for way in [BY_HAND, *chosen]}
         for number in range(rounds + 1):
-            hand = await _timed(lambda graph=graph: _by_hand(client, queue, graph))  # type: ignore[misc]
-            plain = await _timed(lambda plan=plan: _unrecorded(engine, plan))  # type: ignore[misc]
-            full = await _timed(lambda plan=plan: _by_plan(engine, plan))  # type: ignore[misc]
-            local = await _timed(lambda plan=light: _by_plan(engine, plan))  # type: ignore[misc]
-            if number:  # the first round warms up
-                runs.append((hand, plain, full, local))
-        hand, plain, full, local = (statistics.median(times) for times in zip(*runs, strict=True))
-        ratios = [_spread([run[way] / run[0] for run in runs]) for way in (1, 2, 3)]
-        print(
-            f"{name:<14} {hand:>8.2f} {plain:>8.2f} {full:>9.2f} {local:>8.2f} {ratios[0]:>20} {ratios[1]:>20}"
-            f" {ratios[2]:>20} {graph[0] / full:>9.0f} {graph[0] / local:>8.0f}"
-        )
+            for way, costs in taken.items():
+                cost = await _measured(works[way], processes)
+                if number:  # the first round warms up
+                    costs.append(cost)
+        for way, costs in taken.items():
+            print(_line(name, way, graph[0], costs, taken[BY_HAND]), flush=True)
+            rows += _rows(name, way, graph[0], costs, taken[BY_HAND])
+    return rows
 
 
-def _spread(ratios: list[float]) -> str:
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+def _line(name: str, way: str, nodes: int, costs: list[Costs], by_hand: list[Costs]) -> str:
+    parts = []
+    for what in costs[0]:
+        if what != "wall":
+            ms = Spread.of([cost[what] * 1000 / nodes for cost in costs]).median
+            by = f" ({_ratio(costs, by_hand, what).median:.2f})" if what != "postgres" else ""
+            parts.append(f"{what} {ms:.2f}{by}")
+    wall = Spread.of([cost["wall"] for cost in costs]).median
+    times = str(_ratio(costs, by_hand, "wall"))
+    return f"{name:<14} {way:<9} {wall:>7.2f} {times:>18} {nodes / wall:>8.0f}  {', '.join(parts)}"
 
 
-async def main(rounds: int) -> None:
+def _ratio(costs: list[Costs], by_hand: list[Costs], what: str) -> Spread:
+    return ratio([cost[what] for cost in costs], [max(cost[what], 1e-6) for cost in by_hand])
+
+
+def _rows(name: str, way: str, nodes: int, costs: list[Costs], by_hand: list[Costs]) -> list[Row]:
+    """Return wall time and CPU time by process, and both by that of the workflow by hand."""
+    rows = [row(name, way, "s", [cost["wall"] for cost in costs])]
+    for what in costs[0]:
+        if what != "wall":
+            rows.append(row(name, way, f"CPU ms/node: {what}", [cost[what] * 1000 / nodes for cost in costs]))
+    if way != BY_HAND:
+        for what, unit in (("wall", "times by hand"), ("all CPU", "times CPU by hand")):
+            both = zip(costs, by_hand, strict=True)
+            rows.append(row(name, way, unit, [cost[what] / other[what] for cost, other in both]))
+    return rows
+
+
+async def main(rounds: int, chosen: Sequence[str], keep: bool) -> None:
     """Start servers and a worker and compare."""
     with tempfile.TemporaryDirectory() as folder:
         settings = on_free_ports(Settings(home=Path(folder)))
@@ -221,13 +267,17 @@ async def main(rounds: int) -> None:
                 max_cached_workflows=1000,
                 max_eager_activity_reservations_per_workflow_task=100,
             ):
-                await compare(client, Engine(running.settings, client, db), running.settings.task_queue, rounds)
+                names = {"here": "worker"}
+                processes = {names.get(name, name): pid for name, pid in pids(running).items()}
+                rows = await compare(client, Engine(running.settings, client, db), processes, rounds, chosen)
             loop.close()
             await http.close()
             await db.dispose()
+    if keep:
+        save("interpreter", "Against the limit: PlanRun and a workflow written by hand", rows, NOTES)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=5)
-    asyncio.run(main(parser.parse_args().rounds))
+    parser = arguments(__doc__, rounds=5, ways=",".join(WAYS))
+    given = parser.parse_args()
+    asyncio.run(main(given.rounds, given.ways.split(","), given.save))
