@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import Counter as Counted
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
@@ -167,14 +169,22 @@ def storing(facts: Sequence[Fact], sent: Any = None) -> Iterator[None]:
     finally:
         del _storing.since[key]
     FLUSHES.labels("stored").inc()
-    FLUSH_BYTES.inc(len(compact_json(facts if sent is None else sent)))
+    FLUSH_BYTES.inc(_size(facts if sent is None else sent))
     FLUSH_LAG.observe(max(time.time() - oldest, 0.0))
+    for event, count in Counted(fact["type"] for fact in facts).items():
+        EVENTS.labels(event).inc(count)
     for fact in facts:
-        EVENTS.labels(fact["type"]).inc()
         if fact["type"] in _FAILURES:
             error = fact.get("body", {}).get("error")
             kind = error.get("type") if isinstance(error, dict) else None
             NODES_FAILED.labels(kind if kind in ErrorType.__members__ else "UNKNOWN_ERROR").inc()
+
+
+def _size(sent: Any) -> int:
+    try:
+        return len(orjson.dumps(sent))
+    except orjson.JSONEncodeError:  # what only the standard library writes: large integers, surrogates
+        return len(compact_json(sent))
 
 
 def exposition(measured: Iterable[Measured] = (), *registries: CollectorRegistry) -> bytes:

@@ -34,8 +34,13 @@ MIN_INTERVAL_SECONDS = 0.2
 """From the beginning of one batch to that of the next: storing is an activity too, so a busy run gathers more facts
 for each; what people see of a run is at most this old, where workers keep up."""
 MAX_INTERVAL_SECONDS = 1.0
+BUSY_FACTS = 30
+"""After a batch of so many the next one comes twice as late, up to :data:`MAX_INTERVAL_SECONDS`: a batch costs a run of
+short nodes as much as several of them. After a smaller one it is the first interval again."""
 DELAYS = 4
 """Where workers do not keep up, a batch waits for so many times what the run's first workflow task had to."""
+TIMER_SLACK = 1.25
+"""The timer for a batch rings so much later: a run that goes on sees by itself that it is time."""
 LAST_SECONDS = 2.0
 """So long the last batch may take within the workflow task; no one hears a heartbeat from there."""
 MAX_WAITING_FACTS = 5_000
@@ -102,12 +107,13 @@ class FactFlow:
         *,
         late: bool = False,
         packs: bool = False,
+        stretching: bool = False,
     ) -> None:
         self.head = head
         self._packs = packs
         self._most = MAX_PACKED_FACTS if packs else MAX_BATCH_FACTS
         self._kinds = set[str]()
-        self._late = late
+        self._late, self._stretching = late, stretching
         self.interval = MIN_INTERVAL_SECONDS
         self._over = over
         self._identity = identity
@@ -164,6 +170,7 @@ class FactFlow:
             delay = workflow.time() - workflow.info().start_time.timestamp()
             self.interval = min(max(DELAYS * delay, MIN_INTERVAL_SECONDS), MAX_INTERVAL_SECONDS)
             self._not_before = workflow.time() + self.interval
+        first, stretches = self.interval, self._stretching
         while True:
             await workflow.wait_condition(lambda: bool(self._waiting) or self._closed)
             if not self._waiting:
@@ -171,10 +178,13 @@ class FactFlow:
             pause = self._not_before - workflow.time()
             if pause > 0 and not self._urgent():
                 with contextlib.suppress(TimeoutError):
-                    await workflow.wait_condition(self._urgent, timeout=pause)
+                    await workflow.wait_condition(self._urgent, timeout=pause * TIMER_SLACK if stretches else pause)
+            batch = self._take()
+            if stretches:
+                self.interval = min(2 * self.interval, MAX_INTERVAL_SECONDS) if len(batch) >= BUSY_FACTS else first
             self._not_before = workflow.time() + self.interval
             self._busy = True
-            await self._store(self._take())
+            await self._store(batch)
             self._busy = False
 
     def _urgent(self) -> bool:

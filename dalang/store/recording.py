@@ -242,11 +242,11 @@ class _Flush:
         }
         if self.last_at is not None:
             changes["last_event_at"] = self.last_at
-        await self.conn.execute(update(execution_runs).where(_is_run(self.tenant_id, self.run_id)).values(changes))
-        await self.conn.execute(select(func.pg_notify(CHANNEL, str(self.run_id))))
+        written = update(execution_runs).where(_is_run(self.tenant_id, self.run_id)).values(changes)
+        await self.conn.execute(written.returning(func.pg_notify(CHANNEL, str(self.run_id))))
         if self.used:  # last, since other runs of the tenant wait for these rows
-            await usage.add_usage(self.conn, self.tenant_id, self.run_id, self.used)
-            self.over = await usage.spent_up(self.conn, self.tenant_id)
+            has_budget = await usage.add_usage(self.conn, self.tenant_id, self.run_id, self.used)
+            self.over = await usage.spent_up(self.conn, self.tenant_id) if has_budget else None
 
     async def _folded(self, events: Sequence[Transition]) -> tuple[Row, dict[str, Row], int, usage.Days]:
         wanted = {event.node_id for event in events if event.node_id is not None} - self.nodes.keys()

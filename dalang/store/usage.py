@@ -76,8 +76,8 @@ def count(days: Days, at: datetime, amounts: Mapping[str, Any]) -> None:
     days[day] = added(days.get(day, {}), amounts)
 
 
-async def add_usage(conn: AsyncConnection, tenant_id: str, run_id: UUID, days: Days) -> None:
-    """Count what a tenant has used."""
+async def add_usage(conn: AsyncConnection, tenant_id: str, run_id: UUID, days: Days) -> bool:
+    """Count what a tenant has used, and tell whether it has a budget."""
     rows = [
         {
             "tenant_id": tenant_id,
@@ -89,7 +89,9 @@ async def add_usage(conn: AsyncConnection, tenant_id: str, run_id: UUID, days: D
     ]
     statement = insert(tenant_usage).values(rows)
     sums = {column: tenant_usage.c[column] + statement.excluded[column] for column in COLUMNS.values()}
-    await conn.execute(statement.on_conflict_do_update(index_elements=["tenant_id", "day", "part"], set_=sums))
+    counted = statement.on_conflict_do_update(index_elements=["tenant_id", "day", "part"], set_=sums)
+    has_budget = select(_budget.tenant_id).where(_budget.tenant_id == tenant_id).exists()
+    return any((await conn.execute(counted.returning(has_budget))).scalars())
 
 
 async def used_on(conn: AsyncConnection, tenant_id: str, day: date) -> Use:
