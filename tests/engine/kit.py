@@ -86,12 +86,23 @@ class Engine:
 
     async def start_plan(self, plan: Plan, inputs: dict[str, Any], **state: Any) -> Started:
         """Store and start a validated plan."""
-        run_id = uuid.uuid4()
-        assert plan.plan_id is not None
+        return await self.start_prepared(plan, await self.prepare(plan), inputs, **state)
+
+    async def prepare(self, plan: Plan) -> tuple[str, dict[str, Any]]:
+        """Store and compile a validated plan, as the API does once for many runs; return its digest and program."""
         async with transaction(self.db, TENANT) as conn:
             digest = await put_document(conn, TENANT, plan)
             for inner in embedded_plans(plan):
                 await put_document(conn, TENANT, inner)
+        return digest, compile_plan(plan, registry.light)
+
+    async def start_prepared(
+        self, plan: Plan, prepared: tuple[str, dict[str, Any]], inputs: dict[str, Any], **state: Any
+    ) -> Started:
+        """Start a plan that was prepared."""
+        run_id, (digest, program) = uuid.uuid4(), prepared
+        assert plan.plan_id is not None
+        async with transaction(self.db, TENANT) as conn:
             new = NewRun(
                 run_id=run_id,
                 tenant_id=TENANT,
@@ -118,7 +129,7 @@ class Engine:
         }
         handle = await self.client.start_workflow(
             wire.PLAN_RUN,
-            args=[compile_plan(plan, registry.light), given],
+            args=[program, given],
             id=f"{wire.WORKFLOW_ID_PREFIX}{run_id}",
             task_queue=self.settings.task_queue,
         )
