@@ -80,6 +80,8 @@ class Rest:
             f"POST {path} HTTP/1.1\r\nHost: {self._authority}\r\nAuthorization: Bearer {self._token}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(sent)}\r\n\r\n"
         )
+        while self._idle and self._idle[-1][0].at_eof():  # the server closes what was idle for long
+            self._idle.pop()[1].close()
         reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection(self._host, self._port)
         writer.write(head.encode() + sent)
         told = (await reader.readuntil(b"\r\n\r\n")).decode()

@@ -115,7 +115,7 @@ def worker(settings: Settings, name: str = "worker") -> PythonProcess:
     return part
 
 
-def api(settings: Settings) -> PythonProcess:
+def api(settings: Settings, name: str = "api") -> PythonProcess:
     """The API; it is ready when ``/health/ready`` says so."""
 
     secure = bool(settings.tls_cert_file)
@@ -131,7 +131,7 @@ def api(settings: Settings) -> PythonProcess:
         except httpx.HTTPError:
             return False
 
-    return PythonProcess("api", "api", settings, answers, port=(settings.api_port, "DALANG_API_PORT"))
+    return PythonProcess(name, "api", settings, answers, port=(settings.api_port, "DALANG_API_PORT"))
 
 
 def _surroundings() -> dict[str, str]:

@@ -75,6 +75,7 @@ NOT_RUN = {
     ("docs/tenancy.md", "dalang retention run --dry-run", "deletes"),
     ("docs/egress.md", "DALANG_EGRESS_ALLOW=127.0.0.1 dalang up", "runs until Ctrl-C; the suite allows the same"),
     ("docs/performance.md", "python benchmarks/startup.py --save", "measures for an hour"),
+    ("docs/scale.md", "python benchmarks/costs.py --save", "measures for minutes"),
     ("docs/operations.md", "dalang up --node-modules my_nodes", "runs until Ctrl-C"),
     ("docs/operations.md", "cp .env.example .env", "needs docker"),
     (
