@@ -61,17 +61,22 @@ async def get_picture(
         scene = await scene_of(it.scenes, conn, run, digest, opened)
         nodes = await it.progresses.get(conn, run)
         number = revision or len(await list_revisions(conn, who.tenant_id, runId)) or 1
-    return JSONResponse(await picture_of(scene, run, nodes, status_without_row(run), number))
+    return JSONResponse(await picture_of(it, scene, run, nodes, number))
 
 
 async def picture_of(
-    scene: Scene, run: Run, nodes: Mapping[str, Progress], untouched: str, revision: int
+    it: Services, scene: Scene, run: Run, nodes: Mapping[str, Progress], revision: int
 ) -> dict[str, Any]:
     """Return a picture and what a script has to know of it: which node is in which box, and how all stand."""
-    statuses = {node: nodes[node].status if node in nodes else untouched for node in scene.ids}
-    svg = await asyncio.to_thread(scene.drawing.fragment, statuses)
+    untouched = status_without_row(run)
+
+    def drawn() -> bytes:
+        statuses = {node: nodes[node].status if node in nodes else untouched for node in scene.ids}
+        return scene.drawing.fragment(statuses).encode()
+
+    svg = await it.answers.get(run, f"picture {scene.key}", lambda: asyncio.to_thread(drawn))
     return {
-        "svg": svg,
+        "svg": svg.decode(),
         "ids": scene.ids,
         "boxes": scene.boxes,
         "groups": scene.groups(),

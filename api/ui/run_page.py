@@ -11,7 +11,6 @@ from fastapi import APIRouter, Query, Response
 from dalang.api.events import get_events
 from dalang.api.node_schemas import NodeQuery
 from dalang.api.nodes import get_nodes
-from dalang.api.runs import status_without_row
 from dalang.api.schemas import EventQuery
 from dalang.api.ui.marks import NODE_MARKS, RUN_MARKS, Mark, node_badge
 from dalang.api.ui.pages import Looks, PageRoute, Visitor, environment, html
@@ -45,7 +44,7 @@ async def run_page(page: Looks, runId: UUID, opened: Opened = ()) -> Response:
         head = await head_of(page, conn, runId)
         scene = await scene_of(page.it.scenes, conn, head.run, opened=opened)
         nodes = await page.it.progresses.get(conn, head.run)
-    picture = await picture_of(scene, head.run, nodes, status_without_row(head.run), head.revisions)
+    picture = await picture_of(page.it, scene, head.run, nodes, head.revisions)
     return await _shown(page, "run_graph.html", head, picture=picture, summary=scene.drawing.summary())
 
 

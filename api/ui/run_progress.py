@@ -74,7 +74,7 @@ class Progresses:
 
 @dataclass(frozen=True)
 class _Answer:
-    position: tuple[int, int]
+    position: tuple[int, int, str]
     body: bytes
     at: float
     took: float
@@ -89,7 +89,7 @@ class Answers:
 
     async def get(self, run: Run, what: str, make: Callable[[], Awaitable[bytes]]) -> bytes:
         """Return the answer to ``what``, or let it be made."""
-        key, position = (run.run_id, what), (run.head_epoch, run.head_seq)
+        key, position = (run.run_id, what), (run.head_epoch, run.head_seq, run.status)
         known = self._kept.get(key)
         if known is not None and known.position != position:
             late = time.monotonic() - known.at > known.took * PATIENCE

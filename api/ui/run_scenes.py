@@ -41,7 +41,7 @@ def coded(statuses: Iterable[str]) -> str:
 class Scene:
     """A plan and its layout. ``ids`` are its nodes in plan order, ``boxes`` where each is drawn.
 
-    ``alone`` are the places in the plan of nodes that have a box of their own.
+    ``alone`` are the places in the plan of nodes that have a box of their own; ``key`` names the layout.
     """
 
     plan: Sketch
@@ -50,9 +50,10 @@ class Scene:
     boxes: tuple[int, ...]
     edges: tuple[tuple[str, str], ...]
     alone: tuple[int, ...]
+    key: str
 
     @classmethod
-    def of(cls, plan: Sketch, drawing: LiveDrawing) -> Scene:
+    def of(cls, plan: Sketch, drawing: LiveDrawing, key: str = "") -> Scene:
         """Return the scene of a layout."""
         ids = tuple(node.node_id for node in plan.all_nodes())
         places = drawing.places()
@@ -60,7 +61,7 @@ class Scene:
         edges = tuple((one.source_node_id, one.target_node_id) for one in plan.edges)
         drawn = drawing.picture.boxes
         alone = tuple(at for at, box in enumerate(boxes) if len(drawn[box].nodes) == 1)
-        return cls(plan, drawing, ids, boxes, edges, alone)
+        return cls(plan, drawing, ids, boxes, edges, alone, key)
 
     def groups(self) -> list[dict[str, Any]]:
         """Return the boxes that stand for several nodes, with what opens them."""
@@ -111,7 +112,7 @@ async def scene_of(
 
     def laid_out(document: Mapping[str, Any]) -> Scene:
         plan = sketch(document, elements=run.elements)
-        return Scene.of(plan, LiveDrawing(live_picture(plan, groups)))
+        return Scene.of(plan, LiveDrawing(live_picture(plan, groups)), " ".join((wanted, *groups)))
 
     async def make() -> Scene:
         return await asyncio.to_thread(laid_out, await document_of(conn, run, wanted))
