@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import logging
 import os
@@ -73,6 +74,8 @@ from dalang.workflows.plan_run import PlanRun
 from dalang.workflows.scheduled_run import ScheduledRun
 
 ACTIVATION_SECONDS = 30
+_M_MMAP_THRESHOLD, _LARGE_BUFFER = -3, 1024 * 1024
+"""An option of GNU's mallopt(3), and its value in bytes."""
 PUBLISHER_CONNECTIONS = 4
 """Of its own, so that telling others never holds up what a run stores."""
 
@@ -307,9 +310,20 @@ def spare_the_collector() -> None:
     gc.set_threshold(COLLECT_AFTER)
 
 
+def give_buffers_back() -> None:
+    """Let the C library return large buffers to the system as soon as they are free, where it is that of GNU.
+
+    It learns from the first large one that is freed to keep the next ones, in each thread: with a program of 20 MB,
+    which is copied a few times at each continue-as-new, it kept 70 MB more.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BUFFER)
+
+
 def main() -> int:
     """Run a worker with the settings of the environment."""
     spare_the_collector()
+    give_buffers_back()
     try:
         settings = Settings.load()
         mask_output()

@@ -58,6 +58,7 @@ ASKED = {
 }
 AFTERWARDS = ("provenance",)
 """Read whole before anything of it is answered: it is asked for when the run has ended."""
+NOTE = "Layers of 500 nodes with two edges each; a new worker and a new API for every size."
 TIMES, SECONDS = 20, 5
 """How often each is asked for when the run has ended, and for how long at most."""
 
@@ -113,6 +114,7 @@ class Case:
     """From the run's beginning to its end."""
     spent: Computed = field(default_factory=Computed)
     peak_mb: float = 0
+    end_mb: float = 0
     executions: int = 0
     events: int = 0
     bytes: int = 0
@@ -131,6 +133,7 @@ class Case:
             row(own, "accepted after", "s", self.accepted),
             *(row(own, f"CPU: {who}", "ms/node", spent * 1000 / self.nodes) for who, spent in self.spent.items()),
             row(own, "worker's memory", "MB at most", self.peak_mb),
+            row(own, "worker's memory", "MB at the end", self.end_mb),
             row(own, "history events", "% of the limit", 100 * self.events / MAX_EVENTS),
             row(own, "history bytes", "% of the limit", 100 * self.bytes / MAX_BYTES),
             row(own, "executions", "continue-as-new and the first", self.executions),
@@ -175,7 +178,7 @@ class Asking:
             await asyncio.sleep(0.5)
 
 
-async def measured(running: Stack, client: Client, case: Case, plan: Mapping[str, Any], quiet: bool) -> None:
+async def measured(running: Stack, client: Client, case: Case, plan: Mapping[str, Any], options: Any) -> None:
     """Run a plan with a worker and an API of its own."""
     for name in ("worker", "api"):
         await running.stop(name)
@@ -192,7 +195,7 @@ async def measured(running: Stack, client: Client, case: Case, plan: Mapping[str
             run = await _started(http, plan)
             case.accepted = time.perf_counter() - began
             asking = Asking(http, run, first)
-            beside = [] if quiet else [asyncio.create_task(asking.now_and_then(case.during, 0.5))]
+            beside = [] if options.quiet else [asyncio.create_task(asking.now_and_then(case.during, 0.5))]
             ended = await asking.until_end(case.during)
             for task in beside:
                 task.cancel()
@@ -200,9 +203,10 @@ async def measured(running: Stack, client: Client, case: Case, plan: Mapping[str
         assert ended["status"] == "COMPLETED", ended
         times = [datetime.fromisoformat(ended[name]) for name in ("startedAt", "completedAt")]
         case.seconds = (times[1] - times[0]).total_seconds()
-        case.peak_mb = _peak_mb(running.parts["worker"].pid)
+        case.peak_mb, case.end_mb = (_memory(running.parts["worker"].pid, what) for what in ("VmHWM", "VmRSS"))
         await _look_at_histories(client, case, run)
         show(case)
+        _keep(case, options)  # what follows takes its time, too
         await running.stop("api")
         await running.start("api")  # what an API that has never seen the plan answers with
         for route in ASKED:
@@ -237,9 +241,9 @@ async def _run(http: httpx.AsyncClient, plan: Mapping[str, Any], times: Times) -
     await Asking(http, await _started(http, plan), "").until_end(times)
 
 
-def _peak_mb(pid: int | None) -> float:
+def _memory(pid: int | None, what: str) -> float:
     lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
 
 
 async def _look_at_histories(client: Client, case: Case, run: str) -> None:
@@ -281,10 +285,11 @@ async def _longest_task(client: Client, workflow_id: str, run: str) -> float:
 
 def show(case: Case) -> None:
     """Print what was measured."""
+    memory = f"at most {case.peak_mb:.0f}, at the end {case.end_mb:.0f} MB"
     cpu = ", ".join(f"{who} {spent * 1000 / case.nodes:.2f}" for who, spent in case.spent.items())
     print(
         f"{case.name}, {case.way}: {case.nodes / case.seconds:.0f} nodes/s ({case.seconds:.1f} s, accepted after"
-        f" {case.accepted:.1f} s); CPU ms/node: {cpu}; worker {case.peak_mb:.0f} MB; {case.executions} executions,"
+        f" {case.accepted:.1f} s); CPU ms/node: {cpu}; worker {memory}; {case.executions} executions,"
         f" longest {case.events} events ({case.events / MAX_EVENTS:.0%}), {case.bytes / 2**20:.1f} MB"
         f" ({case.bytes / MAX_BYTES:.0%}); longest workflow task {case.longest_task:.2f} s",
         flush=True,
@@ -316,6 +321,11 @@ def plans(options: Any) -> list[tuple[Case, dict[str, Any]]]:
     ]
 
 
+def _keep(case: Case, options: Any) -> None:
+    if options.save:
+        save("large_plans", "Large plans", case.rows(), [NOTE], keep=True)
+
+
 async def main(options: Any) -> None:
     """Measure every case that is asked for."""
     with tempfile.TemporaryDirectory(dir=options.folder or None) as folder:
@@ -323,11 +333,9 @@ async def main(options: Any) -> None:
         async with stack(settings, durable=False) as running:
             client = await connect(running.settings)
             for case, plan in plans(options):
-                await measured(running, client, case, plan, options.quiet)
+                await measured(running, client, case, plan, options)
                 show_answers(case)
-                if options.save:
-                    notes = ["Layers of 500 nodes with two edges each; a new worker and a new API for every size."]
-                    save("large_plans", "Large plans", case.rows(), notes, keep=True)
+                _keep(case, options)
 
 
 if __name__ == "__main__":
