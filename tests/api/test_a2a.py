@@ -18,6 +18,7 @@ from a2a.types import (
 )
 
 from tests.api.a2a_kit import DIALECTS, EXAMPLE, Served, message, request, sent, text_of
+from tests.harness import PATIENCE
 
 DONE, ASKS, WORKING = (
     TaskState.TASK_STATE_COMPLETED,
@@ -117,9 +118,9 @@ async def test_all_streams_of_a_task_tell_the_same(served: Served, binding: str)
 
         streams = [asyncio.create_task(listen(at, leave=at == 2)) for at in range(3)]
         for one in ready:
-            await asyncio.wait_for(one.wait(), 20)
+            await asyncio.wait_for(one.wait(), PATIENCE)
         await sent(sender, answer(task, "nothing"))
-        first, second, left = await asyncio.wait_for(asyncio.gather(*streams), 20)
+        first, second, left = await asyncio.wait_for(asyncio.gather(*streams), PATIENCE)
     assert first == second
     assert len(first) > 3
     assert left == first[:1]

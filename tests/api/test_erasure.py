@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from dalang.signing import Keyring, SignatureState, new_key
 from tests.api.world import Api, chain, problem
+from tests.harness import PATIENCE
 
 ADMIN = ("acme", "admin")
 ERASURE = "/orchestrator/erasure"
@@ -33,7 +34,7 @@ async def test_a_tenant_is_erased_on_request(api: Api, app: FastAPI) -> None:
     await api.reached(run_id, "n1", "RUNNING")
     assert "1 runs go on" in problem(await api("POST", ERASURE, as_=ADMIN, json=body), 409)["detail"]
     answer = await api("POST", ERASURE, as_=ADMIN, json={**body, "cancel": True})
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while answer.status_code == 202:
             assert answer.json()["state"] == "CANCELLING"
             await asyncio.sleep(0.05)

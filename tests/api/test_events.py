@@ -22,6 +22,7 @@ from dalang.stack.ports import free_port
 from dalang.store.engine import create_engine
 from tests.api import world
 from tests.api.world import TOKENS, Api, chain, problem
+from tests.harness import PATIENCE
 
 RUNS = "/orchestrator/runs"
 
@@ -59,8 +60,8 @@ async def _stream(
         headers["Last-Event-ID"] = last
     found: list[Sent] = []
     async with (
-        asyncio.timeout(40),
-        httpx.AsyncClient(timeout=40) as client,
+        asyncio.timeout(PATIENCE),
+        httpx.AsyncClient(timeout=PATIENCE) as client,
         client.stream("GET", f"{address}{RUNS}/{run_id}/events/stream{query}", headers=headers) as response,
     ):
         if response.status_code == 204:
@@ -122,7 +123,7 @@ async def test_a_stream_survives_the_loss_of_the_listening_connection(
         assert (await conn.exec_driver_sql(cut)).scalar_one() >= 1  # others of the process listen, too
     gate.set()
     assert "event: PLAN_COMPLETED" in (await watching).text
-    await asyncio.wait_for(app.state.services.listener.listening.wait(), 20)
+    await asyncio.wait_for(app.state.services.listener.listening.wait(), PATIENCE)
     await engine.dispose()
 
 

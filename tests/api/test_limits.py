@@ -189,7 +189,7 @@ async def test_retries_are_counted_with_their_delays(api: Api) -> None:
     node = {"type": "api-test-flaky", "inputs": {"name": "away"}, "retryPolicy": retry}
     leased = {**node, "nodeId": "leased", "requirements": {"pools": {"single": 1}}}
     run_id = await api.execute({"name": "flaky", "nodes": [{**node, "nodeId": "plain"}, leased]})
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(PATIENCE):
         while True:
             found = await api.get(f"{ROOT}/runs/{run_id}/retries")
             counts = {one["nodeId"]: one["totalRetries"] for one in found["nodes"]}

@@ -31,6 +31,7 @@ from dalang.stack.ports import free_port
 from dalang.validation import validate
 from tests.api import world
 from tests.api.world import TOKENS, Api, chain
+from tests.harness import PATIENCE
 
 ASK = {
     "name": "ask",
@@ -263,7 +264,7 @@ async def test_a_plan_starts_runs_on_another_dalang(app: FastAPI, settings: Sett
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(create_app(settings), host="127.0.0.1", port=port, log_config=None))
     serving = asyncio.create_task(server.serve())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not server.started:
             await asyncio.sleep(0.02)
     where = {

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from tests.api import world
 from tests.api.world import TOKENS, Api, problem
 from tests.engine.test_runtime_hub import serving
+from tests.harness import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("working")
 
@@ -178,7 +179,7 @@ async def test_the_node_type_talks_to_it(api: Api, app: FastAPI) -> None:
         assert far_run["createdBy"] == "operator@globex"
         response = await api("POST", f"/orchestrator/runs/{run_id}/cancel", json={})
         assert response.status_code == 200, response.text
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while far_run["status"] != "CANCELLED":
                 await asyncio.sleep(0.05)
                 far_run = await api.get(f"/orchestrator/runs/{far_run['runId']}", as_=("globex", "viewer"))

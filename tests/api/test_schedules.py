@@ -452,6 +452,6 @@ async def test_a_scheduled_workflow_with_other_input_ends(
     with contextlib.suppress(RPCError):  # it may have ended by then
         await handle.signal("nonsense", args=[1, 2])
     with pytest.raises(WorkflowFailureError) as failed:
-        await asyncio.wait_for(handle.result(), 10)
+        await asyncio.wait_for(handle.result(), PATIENCE)
     assert isinstance(failed.value.cause, ApplicationError)
     assert failed.value.cause.type == "INVALID_INPUT"

@@ -98,7 +98,7 @@ class Api:
 
     async def ended(self, run_id: str) -> dict[str, Any]:
         """Wait for the run's end by its event stream, which ends with it; return the run."""
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(PATIENCE):
             response = await self("GET", f"/orchestrator/runs/{run_id}/events/stream")
             assert response.status_code in (200, 204), response.text
         run: dict[str, Any] = await self.get(f"/orchestrator/runs/{run_id}")

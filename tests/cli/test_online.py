@@ -21,7 +21,7 @@ from mcp import Client, StdioServerParameters
 
 from dalang.stack.supervisor import Stack
 from tests.cli.conftest import Dalang
-from tests.harness import ROOT, Servers
+from tests.harness import PATIENCE, ROOT, Servers
 
 pytestmark = pytest.mark.usefixtures("here")
 Write = Callable[..., Path]
@@ -67,7 +67,7 @@ async def until(process: asyncio.subprocess.Process, text: str) -> None:
     """Read what it writes up to a line with ``text``."""
     assert process.stdout is not None
     while True:
-        line = (await asyncio.wait_for(process.stdout.readline(), 30)).decode()
+        line = (await asyncio.wait_for(process.stdout.readline(), PATIENCE)).decode()
         assert line, "it ended"
         if text in line:
             return
@@ -303,7 +303,7 @@ async def test_ctrl_c_ends_the_watching_and_not_the_run(dalang: Dalang, write: W
     process = await spawn("run", write(sleeping("1h")))
     await until(process, "NODE_STARTED")
     process.send_signal(signal.SIGINT)
-    _, err = await asyncio.wait_for(process.communicate(), 20)
+    _, err = await asyncio.wait_for(process.communicate(), PATIENCE)
     assert process.returncode == 130
     run = dalang("status", "latest", "--json").json
     assert run["status"] == "RUNNING"
@@ -318,7 +318,7 @@ async def test_watching_goes_on_after_a_restart_of_the_api(here: Stack, write: W
     await here.kill("api")
     await here.start("api")
     assert process.stdout is not None
-    out, err = await asyncio.wait_for(process.communicate(), 30)
+    out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
     assert process.returncode == 0, err
     types = [line.split()[2] for line in out.decode().splitlines() if line[2:3] == ":"]
     assert types == ["NODE_COMPLETED", "PLAN_COMPLETED"]

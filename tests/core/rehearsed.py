@@ -9,8 +9,9 @@ from hypothesis import settings
 from dalang.plan import Plan
 from dalang.rehearsal import Scenario, Trace, load_options, prepare, rehearse_once
 from dalang.validation import validate
+from tests.effort import tries
 
-ordinary = settings(max_examples=120, derandomize=True, database=None, deadline=None)
+ordinary = settings(max_examples=tries(60), derandomize=True, database=None, deadline=None)
 WILD: dict[str, Any] = {
     "crashes": 0.05,
     "types": {

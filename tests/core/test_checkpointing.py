@@ -18,6 +18,7 @@ from dalang.activities.checkpoints import INLINE_CHECKPOINT_BYTES
 from dalang.activities.execution import Recorder, attempt
 from dalang.nodes import InvalidInput, NetworkError, NodeContext
 from dalang.wire import Checkpoint, NodeTask, is_checkpoint
+from tests.harness import PATIENCE
 
 BEGUN = datetime(2026, 11, 22, tzinfo=UTC)
 RETRY = {"attempts": 3, "strategy": "FIXED", "delay": 1, "maxDelay": 1, "jitter": False, "retryOn": ["NETWORK_ERROR"]}
@@ -101,7 +102,7 @@ async def test_a_heartbeat_follows_a_checkpoint_at_once() -> None:
     async def body(ctx: NodeContext) -> None:
         ctx.progress("half")
         await ctx.checkpoint({"n": 1})
-        await asyncio.wait_for(world.beat.wait(), 5)
+        await asyncio.wait_for(world.beat.wait(), PATIENCE)
 
     await world.run(body)
     progress, checkpoint = world.beats[0]
@@ -163,7 +164,7 @@ async def test_a_cancelled_attempt_gives_its_checkpoint_back() -> None:
         await asyncio.sleep(3600)
 
     running = asyncio.create_task(world.run(body))
-    await asyncio.wait_for(world.beat.wait(), 5)
+    await asyncio.wait_for(world.beat.wait(), PATIENCE)
     world.stop()
     result = await running
     assert result["stopped"] is True
@@ -183,7 +184,7 @@ async def test_one_that_was_left_while_stopping_counts() -> None:
             ctx.checkpoint({"saved": LARGE})
 
     running = asyncio.create_task(world.run(body))
-    await asyncio.wait_for(began.wait(), 5)
+    await asyncio.wait_for(began.wait(), PATIENCE)
     world.stop()
     result = await running
     assert "state" not in result["checkpoint"]
@@ -209,7 +210,7 @@ async def test_a_worker_that_ends_does_not_stop_the_node() -> None:
         await asyncio.sleep(3600)
 
     running = asyncio.create_task(world.run(body))
-    await asyncio.wait_for(world.beat.wait(), 5)
+    await asyncio.wait_for(world.beat.wait(), PATIENCE)
     world.env.cancel(cancellation_details=ActivityCancellationDetails(worker_shutdown=True))
     with pytest.raises(asyncio.CancelledError):
         await running
@@ -228,8 +229,8 @@ async def test_large_states_go_to_the_store_and_heartbeats_refer_to_them() -> No
         assert not kept.done()
         assert not world.beats
         store.there.set()
-        await asyncio.wait_for(kept, 5)
-        await asyncio.wait_for(world.beat.wait(), 5)
+        await asyncio.wait_for(kept, PATIENCE)
+        await asyncio.wait_for(world.beat.wait(), PATIENCE)
 
     await world.run(body)
     assert "state" not in world.beats[-1][1]
@@ -271,7 +272,7 @@ async def test_a_cancelled_attempt_waits_for_the_store_only_so_long(monkeypatch:
         await asyncio.sleep(3600)
 
     running = asyncio.create_task(world.run(body))
-    await asyncio.wait_for(world.beat.wait(), 5)
+    await asyncio.wait_for(world.beat.wait(), PATIENCE)
     world.stop()
     assert (await running)["checkpoint"]["state"] == {"n": 1}
 

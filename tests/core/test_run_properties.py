@@ -34,16 +34,17 @@ from dalang.run import START, Run
 from dalang.statuses import IN_FLIGHT, NODE_ENDS, RUN_ENDS, ImpossibleMove, NodeStatus, RunStatus
 from tests.core.naive_model import NaiveRun
 from tests.core.random_runs import any_event, chance, random_event, random_plan
+from tests.effort import tries
 
 ordinary = settings(
-    max_examples=120,
+    max_examples=tries(60),
     derandomize=True,
     database=None,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
 )
 randoms = given(st.randoms(use_true_random=False))
-SEEDS = 250
+SEEDS = tries(100)
 """Games per plain seed: no shrinking, but many more of them in the same time than Hypothesis plays."""
 
 INPUTS = {"flag": True, "zero": 0}
@@ -323,21 +324,21 @@ def test_agrees_with_the_naive_model(rnd: Random) -> None:
     check_agrees(rnd)
 
 
-@settings(ordinary, max_examples=40)
+@settings(ordinary, max_examples=tries(40))
 @randoms
 def test_nothing_starts_before_its_join_is_decided(rnd: Random) -> None:
     """A node starts only on a join that is met, and never are more in flight than there are slots."""
     check_order(rnd)
 
 
-@settings(ordinary, max_examples=40)
+@settings(ordinary, max_examples=tries(40))
 @randoms
 def test_same_events_give_same_facts(rnd: Random) -> None:
     """Replaying the same events gives the same facts byte for byte."""
     check_replay(rnd)
 
 
-@settings(ordinary, max_examples=60)
+@settings(ordinary, max_examples=tries(60))
 @randoms
 def test_a_snapshot_can_be_taken_at_any_moment(rnd: Random) -> None:
     """A run that is restored from JSON goes on as the one that was never interrupted."""

@@ -291,7 +291,7 @@ class Game:
 ordinary = settings(
     max_examples=tries(120), deadline=None, derandomize=True, suppress_health_check=[HealthCheck.large_base_example]
 )
-SEEDS = 1500
+SEEDS = tries(400)
 
 
 @ordinary

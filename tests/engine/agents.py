@@ -58,7 +58,7 @@ class Client:
         self.at = f"/orchestrator/agents/{agent_id}"
 
     async def poll(self, seconds: float = 20) -> Any:
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 answer = await self._http.post(f"{self.at}/poll", json={"waitSeconds": seconds})
                 if answer.status_code != 204:
@@ -116,7 +116,7 @@ async def program(*arguments: object) -> AsyncIterator[asyncio.subprocess.Proces
     )
     assert child.stdout is not None
     try:
-        while b"ready" not in await asyncio.wait_for(child.stdout.readline(), 20):
+        while b"ready" not in await asyncio.wait_for(child.stdout.readline(), PATIENCE):
             assert child.returncode is None
         yield child
     finally:

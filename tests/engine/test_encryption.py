@@ -24,6 +24,7 @@ from dalang.store.engine import system_transaction
 from dalang.temporal import EncryptedPayload, data_converter
 from dalang.worker import worker
 from tests.engine.kit import Engine, Started, body_of, engine
+from tests.harness import PATIENCE
 
 MARKS = [f"mark-{kind}-7c9d" for kind in ("input", "literal", "output", "beat", "state", "error", "name", "reason")]
 INPUT, LITERAL, OUTPUT, BEAT, STATE, ERROR, NAME, REASON = MARKS
@@ -101,7 +102,7 @@ async def confided(running: Engine, go: Path) -> tuple[Started, dict[str, Any], 
     started = await running.start(PLAN, {"told": INPUT, "big": BIG, "path": str(go)})
     await started.handle.signal("nothing-known", {"operator": "kim", "reason": REASON})
     held = b""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while True:
             description = (await started.handle.describe()).raw_description
             if any(one.attempt == 2 and one.HasField("heartbeat_details") for one in description.pending_activities):

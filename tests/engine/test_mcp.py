@@ -28,6 +28,7 @@ from dalang.nodes import NodeContext, NodeFailure
 from dalang.stack.ports import free_port
 from tests.engine.kit import Engine, body_of
 from tests.engine.mcp_kit import EXAMPLE, PEER, alive, heard, servers_file
+from tests.harness import PATIENCE
 
 FAST = {"initialDelayMs": 10, "maxDelayMs": 10, "maxAttempts": 3}
 Configured = Callable[..., None]
@@ -51,7 +52,7 @@ def node(tmp_path: Path) -> Callable[..., Any]:
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0.02)
 
@@ -294,7 +295,7 @@ async def test_what_a_tool_asks_a_person_becomes_a_human_task(
     inputs = {"server": "peer", "tool": "ask", "questions": "ask"}
     started = await shared_engine.start({"nodes": [{"nodeId": "call", "type": "mcp", "inputs": inputs}]})
     for question, values in (("Which region?", {"region": "eu"}), ("Which size?", {"size": "xl"})):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while not (tasks := (await started.handle.query("tasks"))["tasks"]) or tasks[0]["title"] != question:
                 await asyncio.sleep(0.05)
         answer = {"taskId": tasks[0]["taskId"], "action": "answer", "operator": "kim", "values": values}

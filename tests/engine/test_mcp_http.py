@@ -16,6 +16,7 @@ from dalang.activities.mcp import session
 from dalang.activities.mcp.node import Mcp
 from dalang.activities.mcp.servers import NamedServers
 from dalang.nodes import NodeContext, NodeFailure
+from tests.harness import PATIENCE
 
 TOOLS = (
     "fine",
@@ -193,7 +194,7 @@ async def test_what_goes_wrong_has_its_type(
 async def test_a_cancel_reaches_the_service(service: Any, tmp_path: Path) -> None:
     """It is told which request nobody wants any more, and the session is ended."""
     work = asyncio.create_task(call(service, tmp_path, "hang"))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not heard(service, "tools/call"):
             await asyncio.sleep(0.02)
     work.cancel()

@@ -20,7 +20,7 @@ from dalang.store.retention import erase_bodies
 from tests.engine.agents import Client, api, outputs, register, start, wants
 from tests.engine.kit import TENANT, Engine, Started
 from tests.engine.repositories import branches, change, content, git, repository
-from tests.harness import ROOT
+from tests.harness import PATIENCE, ROOT
 
 ONCE = {"maxAttempts": 1}
 
@@ -95,7 +95,7 @@ async def test_nothing_is_merged_of_a_node_that_fails(shared_engine: Engine, sit
 
 async def test_a_cancelled_node_leaves_nothing(shared_engine: Engine, site: Path, sessions: Sessions) -> None:
     started = await shared_engine.start({"nodes": [writes(site, {"b.txt": "b"}, go="/nowhere/at/all")]})
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while not [path for path in await left(started) if (path / "b.txt").exists()]:
             await asyncio.sleep(0.02)
     await started.handle.execute_update("cancel", {})
@@ -111,7 +111,7 @@ async def test_a_conflict_fails_the_node_with_both_sides(shared_engine: Engine, 
         go = tmp_path / action
         node = writes(site, {"src/a.txt": f"mine {action}\n", "z.txt": ""}, go=str(go), onConflict=action)
         started = await shared_engine.start({"nodes": [node]})
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while not [path for path in await left(started) if (path / "z.txt").exists()]:
                 await asyncio.sleep(0.02)
         change(site, "src/a.txt", f"theirs {action}\n")

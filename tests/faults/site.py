@@ -87,7 +87,7 @@ class Site:
         part = self.stack.parts[name]
         assert part.pid is not None
         os.kill(part.pid, signal.SIGTERM)
-        return await asyncio.wait_for(part._child.wait(), 60)  # type: ignore[attr-defined]
+        return await asyncio.wait_for(part._child.wait(), PATIENCE)  # type: ignore[attr-defined]
 
     async def node_error(self, started: Started, node_id: str) -> Any:
         """Return a node's error as the read model has it."""
@@ -101,7 +101,9 @@ class Site:
         pids = Counter(pid for attempts in asked.values() for _, pid in attempts)
         return max(self.stack.parts, key=lambda name: pids[self.stack.parts[name].pid or 0])
 
-    async def until_effects(self, started: Started, count: int, pid: int | None = None, within: float = 60) -> None:
+    async def until_effects(
+        self, started: Started, count: int, pid: int | None = None, within: float = PATIENCE
+    ) -> None:
         """Wait until so many nodes had their effect and others are under way (in the process ``pid``)."""
         effects, run = self.effects, started.run_id
         await until(lambda: len(effects.done(run)) >= count and effects.under_way(run, pid), within)
@@ -116,7 +118,7 @@ class Site:
             last = at
         return found
 
-    async def check(self, started: Started, plan: Mapping[str, Any], within: float = 60) -> dict[str, Any]:
+    async def check(self, started: Started, plan: Mapping[str, Any], within: float = PATIENCE) -> dict[str, Any]:
         """Wait for the run's end and check what must hold whatever happened; return what is stored."""
         end = await started.end(within)
         assert end["run"]["status"] == "COMPLETED", end["result"]
@@ -130,7 +132,7 @@ class Site:
         return end
 
 
-async def until(holds: Callable[[], Any], within: float = 60) -> None:
+async def until(holds: Callable[[], Any], within: float = PATIENCE) -> None:
     """Wait until ``holds()``: for what other processes do to files and processes."""
     async with asyncio.timeout(within):
         while not holds():

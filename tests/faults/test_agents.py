@@ -18,7 +18,7 @@ from dalang.store.tokens import create_token
 from tests.engine.agents import Client, agents_of, api, outputs, program, register, said, served, start, wants
 from tests.engine.kit import TENANT
 from tests.faults.site import Site, site, until
-from tests.harness import ROOT
+from tests.harness import PATIENCE, ROOT
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ async def test_a_worker_that_is_killed_finds_the_agent_still_at_work(workers: Si
             assert await ida.tell(one, "complete", outputs={"once": True}) == 200
         await workers.stack.start("worker")
         if not ended_meanwhile:
-            async with asyncio.timeout(40):
+            async with asyncio.timeout(PATIENCE):
                 while len(agents_of(await started.stored(), "n")) < 2:
                     await asyncio.sleep(0.1)
             assert (await http.post(f"{ida.at}/poll", json={"waitSeconds": 1})).status_code == 204

@@ -49,7 +49,7 @@ async def test_the_attempt_after_a_kill_goes_on(workers: Site, folder: Path, kil
     await workers.stack.kill("worker")
     path.with_suffix(".gate").touch()
     await workers.stack.start("worker")
-    end = await started.end(60)
+    end = await started.end()
     done = steps_done(path)
     assert [step for step, _ in done] == list(range(8))
     assert [pid == old for _, pid in done] == [True] * 4 + [False] * 4
@@ -70,7 +70,7 @@ async def test_a_run_is_interrupted_while_the_worker_of_its_node_is_dead(workers
     await started.until("NODE_INTERRUPTED", "a")
     path.with_suffix(".gate").touch()
     await started.handle.execute_update("resume", {})
-    end = await started.end(60)
+    end = await started.end()
     done = steps_done(path)
     assert [step for step, _ in done] == list(range(8))
     assert [pid == old for _, pid in done] == [True] * 4 + [False] * 4
@@ -89,7 +89,7 @@ async def test_a_worker_that_ends_hands_its_work_on(settings: Settings, folder: 
         await made.stack.add_worker()
         assert await made.sigterm() == 0
         path.with_suffix(".gate").touch()
-        end = await started.end(60)
+        end = await started.end()
         done = steps_done(path)
         assert [step for step, _ in done] == list(range(8))
         assert [pid == old for _, pid in done] == [True] * 4 + [False] * 4

@@ -125,7 +125,7 @@ async def test_every_answer_counts_whatever_is_killed(site_with_api: Stack, stud
     }
     async with client(site_with_api.settings) as api:
         run_id = (await api.post("/execute", json={"plan": plan})).raise_for_status().json()["runId"]
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while not running.asked:
                 await asyncio.sleep(0.02)
         for name in ("worker", "api", "worker", "api"):
@@ -133,7 +133,7 @@ async def test_every_answer_counts_whatever_is_killed(site_with_api: Stack, stud
             await site_with_api.kill(name)
             await asyncio.sleep(0.3)
             await site_with_api.start(name)
-        run = await ended(api, run_id, within=90)
+        run = await ended(api, run_id, within=2 * PATIENCE)
     assert run["status"] == "COMPLETED", run["error"]
     assert run["outputs"] == {node["nodeId"]: f"{run_id}:{node['nodeId']}:0:0" for node in nodes}
     # An answer counts once; where its 202 was lost with the API, the repetition is told that the node has ended.

@@ -51,7 +51,7 @@ async def test_another_worker_goes_on_with_the_conversation(settings: Settings, 
             await workers.stack.kill("worker")
             gate.touch()
             await workers.stack.start("worker")
-            end = await started.end(60)
+            end = await started.end()
             attempts = workers.effects.asked(started.run_id)["ask"]
             outputs = body_of(end, "NODE_COMPLETED", "ask")["outputs"]
     assert [attempt for attempt, _ in attempts] == [1, 2]

@@ -13,6 +13,7 @@ from dalang.store.engine import transaction
 from dalang.store.plans import put_document
 from tests.engine.kit import TENANT, node_events
 from tests.faults.site import Site, Watch, chain, effect, storing_process
+from tests.harness import PATIENCE
 
 PREPARING = "prepare_revision"
 
@@ -40,7 +41,7 @@ async def test_a_revision_survives_the_worker_that_prepared_it(workers: Site, fo
             raise _Enough
     except _Enough:
         pass
-    answer = await asyncio.wait_for(asked, 60)
+    answer = await asyncio.wait_for(asked, PATIENCE)
     print(f"\nrevised {watch.seconds():.1f} s after the worker was killed")
     assert answer["revision"] == 2
     (folder / "gate").touch()

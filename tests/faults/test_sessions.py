@@ -29,7 +29,7 @@ async def test_nothing_is_left_of_a_worker_that_was_killed_in_its_worktree(setti
     }
     async with site(settings, folder, supervised=True) as made:
         started = await made.start({"nodes": [node]})
-        end = await started.end(90)
+        end = await started.end()
         assert end["run"]["status"] == "COMPLETED", end["run"]["error"]
         assert end["nodes"]["n"]["attempt"] == 2
         assert "b.txt" not in outputs(end, "n")["seen"]

@@ -43,10 +43,12 @@ OF_UP = "default"
 def client(settings: Settings) -> httpx.AsyncClient:
     """A client of the stack's API, with its token."""
     headers = {"Authorization": f"Bearer {settings.read_token()}"}
-    return httpx.AsyncClient(base_url=f"{settings.api_url}/orchestrator", headers=headers, trust_env=False, timeout=30)
+    return httpx.AsyncClient(
+        base_url=f"{settings.api_url}/orchestrator", headers=headers, trust_env=False, timeout=PATIENCE
+    )
 
 
-async def ended(api: httpx.AsyncClient, run_id: str, within: float = 60) -> dict[str, Any]:
+async def ended(api: httpx.AsyncClient, run_id: str, within: float = PATIENCE) -> dict[str, Any]:
     """Wait for a run's end and return it."""
     async with asyncio.timeout(within):
         while True:

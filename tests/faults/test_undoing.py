@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.engine.kit import Started, body_of
 from tests.faults.site import Effects, Site, chain, effect, until
+from tests.harness import PATIENCE
 
 
 def undoable(folder: Path, node_id: str, **undo: Any) -> dict[str, Any]:
@@ -35,7 +36,7 @@ async def test_a_worker_that_is_killed_during_the_undo_loses_nothing(workers: Si
     victim = next(attempts[-1][1] for node, attempts in undos.asked(run).items() if node in undos.under_way(run))
     await workers.stack.kill(pids[victim])
     await started.handle.signal("cancel", {"reason": "hurry"})
-    end = await started.end(90)
+    end = await started.end()
     assert end["run"]["status"] == "FAILED"
     done = undos.done(run)
     assert done.keys() == {f"n{at}" for at in range(count)}
@@ -70,13 +71,13 @@ async def test_the_undo_waits_for_a_worker_that_was_cut_off(workers: Site, folde
     os.kill(old, signal.SIGSTOP)
     try:
         await workers.stack.add_worker()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while not await _given_up(started):
                 await asyncio.sleep(0.1)
         assert not (folder / "effect").exists()
     finally:
         os.kill(old, signal.SIGCONT)
-    end = await started.end(60)
+    end = await started.end()
     undos = Effects(folder / "undo")
     assert body_of(end, "NODE_FAILED", "a")["error"]["details"] == {"timeout": "HEARTBEAT"}
     assert undos.done(started.run_id)["a"] > (folder / "effect").stat().st_mtime

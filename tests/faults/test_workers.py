@@ -91,7 +91,7 @@ async def test_a_handler_that_kills_its_worker_fails_as_its_policy_says(
     async with site(settings, folder, supervised=True) as made:
         first = made.stack.parts["worker"].pid
         started = await made.start(plan)
-        end = await started.end(90)
+        end = await started.end()
         run, node = end["run"], end["nodes"]["poison"]
         error = body_of(end, "NODE_FAILED", "poison")["error"]
         assert (run["status"], node["status"]) == ("FAILED", "FAILED")

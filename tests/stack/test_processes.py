@@ -19,6 +19,7 @@ from dalang import start
 from dalang.stack import ports
 from dalang.stack.errors import StackError
 from dalang.stack.processes import Child, end_leftover, marked_process, write_mark
+from tests.harness import PATIENCE
 
 SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
 
@@ -83,7 +84,7 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    gone, _ = psutil.wait_procs([child], timeout=10)
+    gone, _ = psutil.wait_procs([child], timeout=PATIENCE)
     assert gone or child.status() == psutil.STATUS_ZOMBIE
 
 

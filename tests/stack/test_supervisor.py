@@ -19,7 +19,7 @@ from dalang.stack.python_process import PythonProcess
 from dalang.stack.supervisor import SERVERS, stack
 from dalang.stack.up import own_parts
 from dalang.temporal import connect
-from tests.harness import ROOT
+from tests.harness import PATIENCE, ROOT
 
 SUPERVISOR = """
 import asyncio, sys
@@ -124,7 +124,7 @@ async def test_a_part_that_dies_starts_again_and_a_stopped_one_does_not(free: Se
 
     async with stack(free, ("postgres",), migrate=False, durable=False, supervised=True, say=say) as running:
         await running.kill("postgres")
-        await asyncio.wait_for(again.wait(), 20)
+        await asyncio.wait_for(again.wait(), PATIENCE)
         assert "PostgreSQL ended with exit code -9" in said[0]
         await running.stop("postgres")
         assert not running.parts["postgres"].running

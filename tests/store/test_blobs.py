@@ -22,7 +22,7 @@ from temporalio.converter import (
 from dalang.errors import NotFound
 from dalang.store.blobs import PostgresBlobDriver, delete_unused_blobs, make_blob
 from dalang.store.engine import create_engine, is_connection_error, system_transaction
-from tests.harness import Database
+from tests.harness import PATIENCE, Database
 from tests.store.outage import Relay
 from tests.store.world import World, begun, tamper
 
@@ -81,9 +81,9 @@ async def test_an_outage_is_waited_out(database: Database) -> None:
     await relay.cut()
     other = PostgresBlobDriver(through, on_wait=waiting.set)
     both = asyncio.gather(store(driver, payload(b"new")), retrieve(other, claims))
-    await asyncio.wait_for(waiting.wait(), 20)
+    await asyncio.wait_for(waiting.wait(), PATIENCE)
     await relay.restore()
-    stored, found = await asyncio.wait_for(both, 20)
+    stored, found = await asyncio.wait_for(both, PATIENCE)
     assert found == [payload(b"known")]
     assert await retrieve(other, stored) == [payload(b"new")]
     await through.dispose()

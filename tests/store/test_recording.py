@@ -12,6 +12,7 @@ from dalang.errors import NotFound
 from dalang.store import chain
 from dalang.store.recording import UNKNOWN_PLAN, MalformedBatch, NotCurrentExecution
 from dalang.wire import Head
+from tests.harness import PATIENCE
 from tests.store.world import START, World, begun, ended, fact, other_run, tamper
 
 
@@ -230,5 +231,5 @@ async def test_the_flush_notifies_who_listens(world: World, intruder: object) ->
         assert raw is not None
         await raw.add_listener("dalang_run", lambda *arguments: heard.put_nowait(arguments[3]))
         await world.flush(run, begun())
-        assert UUID(await asyncio.wait_for(heard.get(), 10)) == run.run_id
+        assert UUID(await asyncio.wait_for(heard.get(), PATIENCE)) == run.run_id
         await conn.invalidate()
