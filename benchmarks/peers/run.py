@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import signal
 import statistics
 import sys
 import tempfile
@@ -111,6 +112,9 @@ async def main(
 ) -> None:
     """Start PostgreSQL with a database for each peer, and go round; what was measured so far is told each time."""
     samples: Samples = defaultdict(list)
+    this = asyncio.current_task()
+    assert this is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     with tempfile.TemporaryDirectory(prefix="peers-") as home:
         server = EmbeddedPostgres(Path(home), free_port(), durable=durable)
         await server.start()

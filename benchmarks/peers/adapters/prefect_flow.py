@@ -20,7 +20,7 @@ from typing import Any
 
 from serving import LIMIT, Graph, serve, step
 
-SETTLE_SECONDS = 90
+SETTLE_SECONDS = 45
 
 
 class Prefect:
