@@ -21,18 +21,12 @@ AT_ONCE = 16
 PLAN = {
     "name": "waits-for-a-person",
     "nodes": [
-        {"nodeId": "draft", "type": "noop", "inputs": {"text": "${inputs.text}"}},
         {
             "nodeId": "review",
             "type": "human",
-            "inputs": {"text": "${nodes.draft.outputs.text}"},
+            "inputs": {"text": "${inputs.text}"},
             "task": {"title": "Publish ${inputs.text}"},
         },
-        {"nodeId": "publish", "type": "noop"},
-    ],
-    "edges": [
-        {"sourceNodeId": "draft", "targetNodeId": "review", "mapping": {"text": "text"}},
-        {"sourceNodeId": "review", "targetNodeId": "publish"},
     ],
     "inputs": {"type": "object", "properties": {"text": {"type": "string"}}},
 }
