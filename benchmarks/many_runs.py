@@ -39,6 +39,7 @@ RUNS = "/orchestrator/runs"
 TASKS = "/orchestrator/human-tasks"
 SMALL = "tenant-7"
 """A tenant with a fiftieth of the runs."""
+_PARTS = {"api": "API", "postgres": "PostgreSQL"}
 LIMIT = 50.0
 """Milliseconds that the 99th of 100 answers may take."""
 Ask = Callable[[], tuple[str, Mapping[str, Any]]]
@@ -188,7 +189,9 @@ async def finished(options: Any) -> list[Row]:
             begun = time.monotonic()
             await asyncio.sleep(options.rest)
         rest = {name: 100 * seconds / (time.monotonic() - begun) for name, seconds in spent.items()}
-        rows += [row("at rest, full database", name, "% of a core", value) for name, value in rest.items()]
+        rows += [
+            row(f"{options.runs:,} finished runs, at rest", name, "% of a core", value) for name, value in rest.items()
+        ]
         print("at rest:", {name: f"{value:.1f} %" for name, value in rest.items()})
         slow = []
         for name, (tenant, ask) in questions(it, detailed).items():
@@ -200,7 +203,7 @@ async def finished(options: Any) -> list[Row]:
             p50, p99 = percentile(took, 0.5), percentile(took, 0.99)
             each = {name: 1000 * spent[name] / len(took) for name in ("api", "postgres")}
             rows += [row(name, "p50", "ms", p50), row(name, "p99", "ms", p99)]
-            rows += [row(name, f"computed by {part}", "ms", value) for part, value in each.items()]
+            rows += [row(name, _PARTS[part], "CPU ms", value) for part, value in each.items()]
             slow += [name] if p99 > LIMIT else []
             told = f"api {each['api']:6.1f} postgres {each['postgres']:7.1f} ms{'  SLOW' if p99 > LIMIT else ''}"
             print(f"{name:42} p50 {p50:7.1f}  p99 {p99:7.1f} ms   computed: {told}", flush=True)
@@ -255,8 +258,7 @@ async def _sizes(it: Site) -> list[Row]:
         count = max(table["reltuples"], 1)
         told = {part: table[part] / count for part in ("data", "indexes")}
         print(f"{table['relname']:20} {count:12,.0f} rows {told['data']:8.0f} + {told['indexes']:.0f} bytes each")
-        rows += [row(f"size of {table['relname']}", part, "bytes a row", value) for part, value in told.items()]
-        rows += [row(f"size of {table['relname']}", "rows", "rows", count)]
+        rows += [row(f"a row of {table['relname']}", part, "bytes", value) for part, value in told.items()]
     await superuser.close()
     return rows
 
@@ -289,11 +291,11 @@ async def _retention(it: Site, options: Any) -> list[Row]:
     await superuser.close()
     await engine.dispose()
     return [
-        row("retention", "deleted", "runs/s", gone / seconds),
-        row("retention, asked meanwhile", "p50", "ms", percentile(took, 0.5)),
-        row("retention, asked meanwhile", "p99", "ms", percentile(took, 0.99)),
-        row("retention", "waits for locks", "seen", waited),
-        row("vacuum, asked meanwhile", "p99", "ms", percentile(later, 0.99)),
+        row("retention job", "runs deleted", "runs/s", gone / seconds),
+        row("retention job, meanwhile", "p50", "ms", percentile(took, 0.5)),
+        row("retention job, meanwhile", "p99", "ms", percentile(took, 0.99)),
+        row("retention job", "waits for locks", "seen", waited),
+        row("vacuum, meanwhile", "p99", "ms", percentile(later, 0.99)),
     ]
 
 

@@ -85,8 +85,7 @@ async def _started(running: Stack, client: httpx.AsyncClient, options: Any) -> l
     seconds = time.monotonic() - begun
     print(f"{started} runs were started and wait, {started / seconds:.0f} a second")
     cost = [
-        row("a run started until it waits", f"computed by {name}", "ms", 1000 * value / started)
-        for name, value in spent.items()
+        row("a run started until it waits", name, "CPU ms", 1000 * value / started) for name, value in spent.items()
     ]
     return [row("runs started until they wait", "runs", "runs/s", started / seconds), *cost]
 
@@ -127,6 +126,6 @@ async def _decided(running: Stack, client: httpx.AsyncClient, case: str) -> list
     return [
         row(case, "one, p50", "ms", percentile(took, 0.5)),
         row(case, "one, p99", "ms", percentile(took, 0.99)),
-        *(row(case, f"one, computed by {name}", "ms", 1000 * spent[name] / len(single)) for name in spent),
+        *(row(case, f"one, {name}", "CPU ms", 1000 * spent[name] / len(single)) for name in spent),
         row(case, f"{len(bulk)} in bulk, each", "ms", 1000 * seconds / len(bulk)),
     ]
