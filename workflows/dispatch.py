@@ -142,7 +142,8 @@ class Dispatcher:
             # With a lease it is one attempt: between attempts others have it, so the state machine repeats.
             retry_policy=self._retry_policy(step, node["retry"]),
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-            summary=summary,
+            # It is one more payload, half as dear as the task's; without a name it would tell the activity's id again.
+            summary=summary if "name" in node else None,
             priority=priority,
         )
 

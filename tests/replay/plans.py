@@ -138,6 +138,12 @@ PLANS: dict[str, Recorded] = {
     "planner-fails": Recorded({**JUDGED, "planner": {"handler": "t-planner", "inputs": {"way": "fail"}}}),
     "auto-fix": Recorded({"planner": {"handler": "t-planner"}, "nodes": [node("a", "t-fixable", inputs={"x": 1})]}),
     "chain": Recorded(noop_chain(5)),
+    "stored-further-apart": Recorded(
+        {
+            "nodes": [node(f"n{i}", "noop") for i in range(100)],
+            "edges": [edge(f"n{i}", f"n{i + 8}") for i in range(92)],
+        }
+    ),
     "data": Recorded(
         {
             "nodes": [node("a", "t-value", inputs={"x": "${inputs.n + 1}"}), node("b", "t-value")],
