@@ -2,7 +2,8 @@
 
 The words of the page are written by hand. Between ``<!-- results: NAME -->`` and ``<!-- end of results -->`` stands
 what is made of ``NAME.json``: pictures, notes, a table, when and where it was measured. What a note begins with "Tried"
-stands with those of all others between ``<!-- tried -->`` and ``<!-- end of tried -->``. A result that the page has no
+stands with those of all others between ``<!-- tried -->`` and ``<!-- end of tried -->``. Where branches made it of other
+results, take either page and run this again. A result that the page has no
 place for gets one before what was tried.
 """
 
@@ -71,6 +72,10 @@ WANTED: dict[str, tuple[Wanted, ...]] = {
         Wanted("runs/s", "Completed runs of five nodes a second"),
         Wanted("p50 ms", "From starting a run to seeing it completed: half of them within"),
         Wanted("p99 ms", "From starting a run to seeing it completed: 99 of 100 within"),
+    ),
+    "costs": (
+        Wanted("CPU ms of worker", "Processor time of workers, for a node and for the run itself"),
+        Wanted("bytes stored", "Bytes stored in PostgreSQL, for a node and for the run itself"),
     ),
     "scale_out": (
         Wanted("nodes/s", "Nodes that wait, by the number of workers", subject="^waiting"),
