@@ -2,9 +2,8 @@
 
 The words of the page are written by hand. Between ``<!-- results: NAME -->`` and ``<!-- end of results -->`` stands
 what is made of ``NAME.json``: pictures, notes, a table, when and where it was measured. What a note begins with "Tried"
-stands with those of all others between ``<!-- tried -->`` and ``<!-- end of tried -->``. Where branches made it of other
-results, take either page and run this again. A result that the page has no
-place for gets one before what was tried.
+stands with those of all others between ``<!-- tried -->`` and ``<!-- end of tried -->``. A result that the page has no
+place for gets one before that. Where branches made the page of other results, take either and run this again.
 """
 
 from __future__ import annotations
