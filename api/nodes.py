@@ -28,7 +28,7 @@ from dalang.statuses import NodeStatus
 from dalang.store.checkpoints import CheckpointInfo, last_checkpoint
 from dalang.store.children import children_of_node
 from dalang.store.node_pages import nodes_among
-from dalang.store.nodes import NodeState, get_node, list_attempts, list_nodes
+from dalang.store.nodes import Attempt, NodeState, get_node, list_attempts, list_nodes
 from dalang.store.paging import read_cursor, write_cursor
 from dalang.store.plan_index import PlanIndex, PlannedNode
 from dalang.store.retry_statistics import retries_of
@@ -84,7 +84,8 @@ async def get_one_node(who: Reader, runId: UUID, nodeId: str, it: Service) -> No
         children = await children_of_node(conn, who.tenant_id, runId, nodeId)
         is_queued = state is not None and state.status == NodeStatus.QUEUED
         waits = await queued(conn, who, runId, [nodeId] if is_queued else [])
-        retries = await retries_of(conn, who.tenant_id, runId, nodeId)
+        # To find them all events of the run are looked through.
+        retries = {} if _went_through(state, attempts) else await retries_of(conn, who.tenant_id, runId, nodeId)
     planned = planned or PlannedNode(nodeId, nodeId, "unknown")
     live = None
     if state is not None and state.status == NodeStatus.RUNNING:
@@ -102,6 +103,14 @@ async def get_one_node(who: Reader, runId: UUID, nodeId: str, it: Service) -> No
         queue=waits.get(nodeId),
         child_run_ids=children,
     )
+
+
+def _went_through(state: NodeState | None, attempts: Sequence[Attempt]) -> bool:
+    """Tell whether a node is, or came, where it is without a second attempt of anything, as nearly all do."""
+    if state is None:
+        return True
+    plain = state.status in (NodeStatus.RUNNING, NodeStatus.SUCCESS, NodeStatus.PENDING)
+    return plain and state.attempt <= 1 and not state.generation and not attempts
 
 
 def _newest(live: LiveAttempt | None, stored: CheckpointInfo | None) -> CheckpointItem | None:
