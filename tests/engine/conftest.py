@@ -43,6 +43,9 @@ async def shared_engine(
         container_engine=f"unix://{home}/docker.sock",
         repositories_dir=str(home / "repositories"),
     )
-    async with engine(settings) as running:
-        yield running
+    with pytest.MonkeyPatch.context() as patch:
+        # Tests sweep themselves; to a worker that does, what they hold open for a run that is over is left behind.
+        patch.setattr("dalang.activities.sessions.SWEEP_SECONDS", 3600.0)
+        async with engine(settings) as running:
+            yield running
     await drop_database(superuser, database.name)
