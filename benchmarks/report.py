@@ -99,7 +99,7 @@ WANTED: dict[str, tuple[Wanted, ...]] = {
     "fairness": (Wanted("s", "Until the last node ended", subject="small"),),
     "row_security": (Wanted("CPU s", "Processor time with the policies and without"),),
     "watching": (Wanted("CPU ms/node", "Processor time of a worker a node"),),
-    "state_machine": (Wanted("µs", "An event in the state machine alone"),),
+    "state_machine": (Wanted("CPU µs", "An event in the state machine alone"),),
     "pictures": (Wanted("CPU s", "The picture of a run"),),
 }
 """Of other results, the units that have more than one row."""
