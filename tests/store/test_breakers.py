@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from dalang import breakers
 from dalang.breaker import BreakerState, Outcome, Thresholds
 from dalang.breakers import Breakers, Passage
 from dalang.store import breakers as store
@@ -65,6 +66,12 @@ class Worker:
         self._listening.cancel()
         await asyncio.gather(self._listening, return_exceptions=True)
         await self.engine.dispose()
+
+
+@pytest.fixture(autouse=True)
+def _answers_may_be_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attempt that waits too long for the database passes unasked: never because the machine is busy."""
+    monkeypatch.setattr(breakers, "ANSWER_SECONDS", PATIENCE)
 
 
 @pytest.fixture
