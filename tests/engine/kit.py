@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import text
+from sqlalchemy.exc import NoResultFound
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 
@@ -65,9 +66,12 @@ class Started:
         """Wait until an event of this type (and node) is stored."""
         async with asyncio.timeout(within):
             while True:
-                for row in (await self.stored())["events"]:
-                    if row["type"] == event and node in (None, row["node_id"]):
-                        return
+                with contextlib.suppress(
+                    NoResultFound
+                ):  # a run below a node has no row before its first batch
+                    for row in (await self.stored())["events"]:
+                        if row["type"] == event and node in (None, row["node_id"]):
+                            return
                 await asyncio.sleep(0.05)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from temporalio.exceptions import ApplicationError
 
+from dalang.fact_packing import with_facts
 from tests.engine.kit import Engine, body_of, node_events, noop_chain
 
 FAST = {"initialDelayMs": 10, "maxDelayMs": 20}
@@ -421,6 +422,8 @@ async def test_a_short_run_is_stored_at_once_as_it_ends(shared_engine: Engine) -
     async for event in started.handle.fetch_history_events():
         if event.HasField("marker_recorded_event_attributes"):
             markers.append(event.marker_recorded_event_attributes.details["result"].payloads)
-    (answer,) = await shared_engine.client.data_converter.decode(markers[0])
+    segment, stored = [(await shared_engine.client.data_converter.decode(marker))[0] for marker in markers]
+    assert [node[0] for node in segment["nodes"]] == ["n0", "n1"]
+    answer = {**stored, "batch": with_facts(stored["batch"])}
     assert [fact["seq"] for fact in answer["batch"]["facts"]][-1] == end["events"][-1]["seq"]
     assert answer["hash"] == end["result"]["head"]["hash"]
