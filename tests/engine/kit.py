@@ -66,9 +66,7 @@ class Started:
         """Wait until an event of this type (and node) is stored."""
         async with asyncio.timeout(within):
             while True:
-                with contextlib.suppress(
-                    NoResultFound
-                ):  # a run below a node has no row before its first batch
+                with contextlib.suppress(NoResultFound):  # a run below a node has no row before its first batch
                     for row in (await self.stored())["events"]:
                         if row["type"] == event and node in (None, row["node_id"]):
                             return
