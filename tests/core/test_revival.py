@@ -18,6 +18,7 @@ from dalang.run import Run
 from dalang.statuses import NODE_ENDS, RUN_ENDS, NodeStatus, RunStatus
 from tests.core.random_runs import chance, random_error, random_outputs, random_plan
 from tests.core.test_run_properties import INPUTS
+from tests.effort import tries
 
 ABOUT = {"id": "r1"}
 SAFE_CONDITIONS = (
@@ -155,7 +156,7 @@ def random_answers(rnd: Random, plan: Plan, failing: int) -> dict[str, Any]:
     }
 
 
-SEEDS = 150
+SEEDS = tries(60)
 """Games per test: plain seeds, which are quicker than Hypothesis and as random."""
 
 
