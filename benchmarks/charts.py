@@ -12,7 +12,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import groupby
 
 from benchmarks.results import Row, Spread, figure
 
@@ -43,14 +42,16 @@ class Chart:
         """Draw it."""
         scale = _Scale.of([*(value for row in self.rows for value in row["values"]), *([self.aim] if self.aim else [])])
         parts, y, first = list[str](), TOP, TOP - 6
-        groups = [(case, list(rows)) for case, rows in groupby(self.rows, key=lambda row: row["case"])]
+        cases = dict.fromkeys(row["case"] for row in self.rows)
+        groups = [(case, [row for row in self.rows if row["case"] == case]) for case in cases]
+        alike = len({row["subject"] for row in self.rows}) == 1
         single = all(len(rows) == 1 for _, rows in groups)
         for case, rows in groups:
             if not single:
                 parts.append(f'<text class="case" x="16" y="{y + 11}">{escape(_short(case, 100))}</text>')
                 y += GROUP - 4
             for row in rows:
-                name = _name(row) if single else row["subject"]
+                name = row["subject"] if not single else case if alike else _name(row)
                 parts += self._bar(name, row, y, scale)
                 y += STEP
             y += 0 if single else 8
@@ -124,5 +125,5 @@ def _name(row: Row) -> str:
     return f"{row['case']}, {row['subject']}"
 
 
-def _short(name: str, most: int = 44) -> str:
+def _short(name: str, most: int = 42) -> str:
     return name if len(name) <= most else name[: most - 1] + "…"

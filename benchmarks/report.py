@@ -88,6 +88,7 @@ WANTED: dict[str, tuple[Wanted, ...]] = {
     ),
     "large_plans": (
         Wanted("ms/node", "Time a node, by size of the plan", subject="^time$"),
+        Wanted("ms/node", "Processor time of the worker a node, by size of the plan", subject="^CPU: worker$"),
         Wanted("MB at most", "Memory of the worker, by size of the plan"),
         Wanted("% of the limit", "History, in % of Temporal's limits", 60.0),
     ),
