@@ -76,6 +76,7 @@ NOT_RUN = {
     ("docs/egress.md", "DALANG_EGRESS_ALLOW=127.0.0.1 dalang up", "runs until Ctrl-C; the suite allows the same"),
     ("docs/performance.md", "python benchmarks/startup.py --save", "measures for an hour"),
     ("docs/scale.md", "python benchmarks/costs.py --save", "measures for minutes"),
+    ("docs/local-nodes.md", '@node("price", light=True)', "only a sketch"),
     ("docs/operations.md", "dalang up --node-modules my_nodes", "runs until Ctrl-C"),
     ("docs/operations.md", "cp .env.example .env", "needs docker"),
     (
