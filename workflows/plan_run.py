@@ -248,6 +248,7 @@ class PlanRun(Planners, AnsweringPeople):
                 self._plan(step)
             elif isinstance(step, RunSegment):
                 self._segments.begin(step)
+                self._flow.lasting = not self._segments.within_task
             elif isinstance(step, StopSegment):
                 self._segments.stop(step.number)
             elif step.type == "sleep":

@@ -1,9 +1,11 @@
 """The flow of facts from a run to the store: coalesced batches, one ``record`` activity at a time, beside the nodes.
 
-A run that is over soon stores everything at once, at its end: nothing before :attr:`FactFlow.interval`, and the last
-batch by a local activity, in the very workflow task that ends the run, which spares the server an activity and a task.
-Its marker in the history carries the batch, as an activity's input does. Where Postgres does not answer at once, the
-ordinary activity waits for it. Runs that began before there was this (``late`` is false) keep to what they did.
+A run that is over soon stores everything at once, at its end: nothing before :attr:`FactFlow.interval`, and then all of
+it by a local activity, in the very workflow task that ends the run, which spares the server an activity and a task.
+Its marker in the history carries the batch, as an activity's input does. A worker that dies after it, and before the
+server has the task, leaves a task that is done again, and events that a second epoch supersedes; so nobody may have been
+told of the run before, and what its nodes returned has to be in the history already. Where Postgres does not answer at
+once, the ordinary activity waits for it. Runs that began before there was this (``late`` is false) keep to what they did.
 
 Postgres may be away for long: the activity waits and is repeated, facts gather here, nodes go on until
 :attr:`FactFlow.full`. A batch stays below the threshold at which payloads go to external storage, since that is
@@ -94,6 +96,7 @@ class FactFlow:
 
     ``over`` is told when the store finds that the tenant's budget of the day is spent.
     ``hurry`` is set while somebody waits for what is stored: an answer to an operator, a continue-as-new.
+    ``lasting`` is cleared when what a node returned may not be in the history yet.
     """
 
     def __init__(
@@ -118,6 +121,7 @@ class FactFlow:
         self._over = over
         self._identity = identity
         self.hurry = False
+        self.lasting = True
         self._run_id = run_id
         self._tenant_id = tenant_id
         self._summary = summary
@@ -226,7 +230,7 @@ class FactFlow:
         if self._identity is not None and self.head["seq"] == 0:
             request["identity"] = self._identity
         head: dict[str, Any] | None = None
-        if self._late and request["final"]:
+        if self._late and self.lasting and request["final"] and self.head["seq"] == 0:
             head = await _stored_here(request)
         if head is None:
             head = await workflow.execute_activity(

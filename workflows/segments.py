@@ -24,7 +24,8 @@ _SECONDS = timedelta(seconds=5)
 MAX_NODES_HERE = 32
 MAX_MS_HERE = 2_000
 """A segment of so many nodes, each of which ends so soon, is worked on within the workflow task, which spares a run of
-five nodes a quarter of its work, and one of a hundred hardly any. Meanwhile the run answers nobody."""
+five nodes a quarter of its work, and one of a hundred hardly any. Meanwhile the run answers nobody; and a crash repeats
+all that was done within the task, so it is one segment of an execution, its first."""
 
 
 class Segments:
@@ -41,10 +42,16 @@ class Segments:
         here: bool,
     ) -> None:
         self._here = here
+        self._worked_here = False
         self._run_id, self._tenant_id, self._key_root = run_id, tenant_id, key_root
         self._priority: Priority = temporal_priority(priority, tenant_id)
         self._answer = answer
         self._tasks: dict[int, asyncio.Task[Any]] = {}
+
+    @property
+    def within_task(self) -> bool:
+        """Whether one was worked on within a workflow task, which a crash may have to do again."""
+        return self._worked_here
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -59,6 +66,7 @@ class Segments:
             "part": dict(step.part),
         }
         if self._here and is_short(step):
+            self._here, self._worked_here = False, True
             task = workflow.start_local_activity(
                 SEGMENT,
                 request,
