@@ -3,9 +3,10 @@
 A run that is over soon stores everything at once, at its end: nothing before :attr:`FactFlow.interval`, and then all of
 it by a local activity, in the very workflow task that ends the run, which spares the server an activity and a task.
 Its marker in the history carries the batch, as an activity's input does. A worker that dies after it, and before the
-server has the task, leaves a task that is done again, and events that a second epoch supersedes; so nobody may have been
-told of the run before, and what its nodes returned has to be in the history already. Where Postgres does not answer at
-once, the ordinary activity waits for it. Runs that began before there was this (``late`` is false) keep to what they did.
+server has the task, leaves a task that is done again, and events that a second epoch supersedes; so nobody may have
+been told of the run before, and what its nodes returned has to be in the history already. Where Postgres does not
+answer at once, the ordinary activity waits for it. Runs that began before there was this (``late`` is false) keep to
+what they did.
 
 Postgres may be away for long: the activity waits and is repeated, facts gather here, nodes go on until
 :attr:`FactFlow.full`. A batch stays below the threshold at which payloads go to external storage, since that is
