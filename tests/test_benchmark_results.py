@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -37,19 +36,30 @@ def test_what_is_measured_in_parts_is_kept_together(tmp_path: Path) -> None:
 
 
 def test_processor_time_counts_where_it_was_spent() -> None:
-    """Also what a child computed that has ended; a child with a name of its own counts there alone."""
-    busy = "import time\nwhile time.process_time() < 0.3: pass\n"
-    parent = f"import subprocess, sys\ninput()\nsubprocess.run([sys.executable, '-c', {busy!r}])\nprint()\ninput()"
-    with subprocess.Popen(
-        [sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as child:
-        assert child.stdin is not None
-        assert child.stdout is not None
-        with computed({"here": os.getpid(), "child": child.pid}) as spent:
-            child.stdin.write("\n")
-            child.stdin.flush()
-            child.stdout.readline()
-        child.communicate("\n")
-    assert spent["child"] >= 0.29
-    assert spent["here"] < spent["child"]
-    assert spent.total == spent["here"] + spent["child"]
+    """A child with a name of its own counts there alone; what a child computed that has ended is its parent's."""
+    compute = "until = time.process_time() + 0.3\nwhile time.process_time() < until: pass\n"
+    busy = f"import time\ninput()\n{compute}print(flush=True)\ninput()\n{compute}"
+    idle = (
+        "import subprocess, sys\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {busy!r}])\n"
+        "print(child.pid, flush=True)\nchild.wait()\nprint(flush=True)\ninput()"
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", idle], stdin=pipe, stdout=pipe, text=True) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+
+        def go_on() -> None:
+            parent.stdin.write("\n")
+            parent.stdin.flush()
+            parent.stdout.readline()
+
+        with computed({"parent": parent.pid, "child": child}) as spent:
+            go_on()
+        assert spent["child"] >= 0.29 > spent["parent"]
+        assert spent.total == spent["parent"] + spent["child"]
+        with computed({"parent": parent.pid}) as spent:
+            go_on()
+        assert spent["parent"] >= 0.29
+        parent.communicate("\n")
