@@ -48,7 +48,6 @@ with workflow.unsafe.imports_passed_through():
     from dalang.workflows.children import Children
     from dalang.workflows.details import current_details
     from dalang.workflows.dispatch import Dispatcher, stopped, success, undone
-    from dalang.workflows.gathering import wait_for_more
     from dalang.workflows.lease_desk import LeaseDesk
     from dalang.workflows.planners import Planners
     from dalang.workflows.programs import program_of, taking_raw
@@ -181,14 +180,12 @@ class PlanRun(Planners, AnsweringPeople):
         storing = asyncio.create_task(self._flow.flow())
         self._begin_or_go_on()
         while True:
-            came = len(self._inbox)
             self._pass()
             if self._run.status in RUN_ENDS:
                 self._flow.close()
                 break
             if self._may_continue_as_new():
                 self._continue_as_new()
-            wait_for_more(came, len(self._in_flight))
             await self._wait()
         for timer in (self._deadline[1] if self._deadline else None, self._alarm):
             if timer is not None:
