@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import BigInteger, Float, cast, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.dml import ReturningInsert
 
 from dalang.store.budget_tables import tenant_budgets, tenant_usage
+from dalang.store.bulk import arguments, insert_all
 from dalang.store.chain import Transition
 from dalang.store.tables import run_events
 from dalang.usage import COST, NODES, TOKENS, WALL_TIME, added, usage_of
@@ -22,6 +25,7 @@ PARTS = 16
 _budget, _usage = tenant_budgets.c, tenant_usage.c
 COLUMNS = {TOKENS: "tokens", COST: "cost", NODES: "nodes", WALL_TIME: "work_ms"}
 """The columns of the measures."""
+_NAMES = ("tenant_id", "day", "part", *COLUMNS.values())
 
 
 @dataclass(frozen=True)
@@ -87,11 +91,17 @@ async def add_usage(conn: AsyncConnection, tenant_id: str, run_id: UUID, days: D
         }
         for day, amounts in sorted(days.items())
     ]
-    statement = insert(tenant_usage).values(rows)
+    return any((await conn.execute(_counting(), arguments(tenant_usage, _NAMES, rows))).scalars())
+
+
+@cache
+def _counting() -> ReturningInsert[Any]:
+    """Return the statement that adds to what is there: made once, since every batch of events asks for it."""
+    statement = insert_all(tenant_usage, _NAMES)
     sums = {column: tenant_usage.c[column] + statement.excluded[column] for column in COLUMNS.values()}
     counted = statement.on_conflict_do_update(index_elements=["tenant_id", "day", "part"], set_=sums)
-    has_budget = select(_budget.tenant_id).where(_budget.tenant_id == tenant_id).exists()
-    return any((await conn.execute(counted.returning(has_budget))).scalars())
+    own = select(_budget.tenant_id).where(_budget.tenant_id == _usage.tenant_id).correlate(tenant_usage)
+    return counted.returning(own.exists())
 
 
 async def used_on(conn: AsyncConnection, tenant_id: str, day: date) -> Use:
