@@ -1,7 +1,8 @@
 # Everything here works in a fresh clone with only make and Python 3.11 or later.
 PYTHON ?= python3
 VENV ?= .venv
-# More than cores: tests wait for servers as often as they compute.
+# More than cores: tests wait for servers as often as they compute. Each process takes files as they stand side by side
+# (what a file sets up is set up once), and who has nothing left takes from who has most.
 JOBS ?= 3
 PYTEST_ARGS ?=
 
@@ -56,7 +57,7 @@ test: venv
 	@$(MAKE) --no-print-directory -j2 check pytest
 
 pytest: venv
-	$(BIN)/python -m pytest -n $(JOBS) --maxschedchunk 8 -m "not soak" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not soak" $(PYTEST_ARGS)
 
 # Beside the tests, which need no network: a weakness that became known today is no defect of today's change.
 audit: venv
