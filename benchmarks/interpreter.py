@@ -60,12 +60,13 @@ NOTES = [
     "same without storing events. The plan was stored and compiled before, as the API does once for many runs.",
     "Replaying the history of the layered plan takes the worker 0.27 ms of CPU a node by hand and 0.33 ms by PlanRun: "
     "deciding costs 0.07 ms a node, all else is the storing of events and what the server does for it.",
-    "Before (quiet, 22 Nov 2026): wall times 1.12 (chain 100), 1.34 (fan 500), 1.52 (layered 1,000) by hand's; CPU of "
-    "all processes 1.14, 1.36, 1.47.",
-    "Tried and kept: a workflow task that brings few of many ends waits 5 ms (92 to 105 tasks for 1,000 layered nodes "
-    "became 60 to 75), intervals between batches that double while they are full, JSON of events written once (a flush "
+    "Before (22 Nov 2026): wall times 1.12 (chain 100), 1.34 (fan 500), 1.52 (layered 1,000) by hand's; CPU of all "
+    "processes 1.14, 1.36, 1.47; making and compiling the plan counted then.",
+    "Tried and kept: intervals between batches that double while they are full, JSON of events written once (a flush "
     "took 0.29 ms of the worker's CPU a node, then 0.13), no summary for nodes without a name (25 us of encoding).",
-    "Tried, of little use: waits of 10 ms within the workflow task and not 4 (68 tasks and not 60, on a busy machine); "
+    "Tried, and taken out: a workflow task that brings few of many ends waits 5 ms, so that fewer tasks follow. Layered: "
+    "1.11 and 1.46 without, 1.19 and 1.29 with it (four rounds each, in turns); fan: 1.18 and 1.23, 1.27 and 1.19.",
+    "Tried, of little use: "
     "orjson alone in place of the standard library's encoder, once every part of an event is written only once (within "
     "the noise); two statements less in each flush (within the noise).",
 ]
