@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Float, cast, delete, func, select
+from sqlalchemy import BigInteger, Float, bindparam, cast, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningInsert
@@ -91,7 +91,8 @@ async def add_usage(conn: AsyncConnection, tenant_id: str, run_id: UUID, days: D
         }
         for day, amounts in sorted(days.items())
     ]
-    return any((await conn.execute(_counting(), arguments(tenant_usage, _NAMES, rows))).scalars())
+    given = {**arguments(tenant_usage, _NAMES, rows), "whose": tenant_id}
+    return any((await conn.execute(_counting(), given)).scalars())
 
 
 @cache
@@ -100,8 +101,7 @@ def _counting() -> ReturningInsert[Any]:
     statement = insert_all(tenant_usage, _NAMES)
     sums = {column: tenant_usage.c[column] + statement.excluded[column] for column in COLUMNS.values()}
     counted = statement.on_conflict_do_update(index_elements=["tenant_id", "day", "part"], set_=sums)
-    own = select(_budget.tenant_id).where(_budget.tenant_id == _usage.tenant_id).correlate(tenant_usage)
-    return counted.returning(own.exists())
+    return counted.returning(select(_budget.tenant_id).where(_budget.tenant_id == bindparam("whose")).exists())
 
 
 async def used_on(conn: AsyncConnection, tenant_id: str, day: date) -> Use:
