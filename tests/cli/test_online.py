@@ -355,7 +355,7 @@ def on_a_terminal(*arguments: object, **environment: str) -> str:
 
 async def test_a_model_starts_a_run_and_watches_it(here: Stack) -> None:
     """By `dalang mcp`, with the token of the stack's folder; while the tool waits it tells how far the run is."""
-    plan = {"name": "from-a-model", "nodes": [{"nodeId": "a", "type": "sleep", "inputs": {"duration": "700ms"}}]}
+    plan = {"name": "from-a-model", "nodes": [{"nodeId": "a", "type": "sleep", "inputs": {"duration": "3s"}}]}
     told: list[str] = []
 
     async def progress(done: float, total: float | None, message: str | None) -> None:
