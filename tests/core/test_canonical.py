@@ -10,7 +10,7 @@ import rfc8785
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dalang.canonical import MAX_DEPTH, canonical_bytes, find_unsafe, plain_json, pointer, safe_text
+from dalang.canonical import MAX_DEPTH, canonical_bytes, compact_json, find_unsafe, plain_json, pointer, safe_text
 
 TEXT = st.text(st.characters(codec="utf-8"))
 SAFE = st.recursive(
@@ -50,6 +50,12 @@ def test_what_is_written_once_is_canonical_and_may_cross(value: Any) -> None:
 def test_escapes_and_key_order_are_those_of_rfc_8785(value: Any) -> None:
     """Control characters, line separators and keys beyond ASCII come out as the RFC wants."""
     assert canonical_bytes(value) == rfc8785.dumps(value)
+
+
+def test_what_histories_depend_on_is_written_as_ever() -> None:
+    """Encoders differ in how they write numbers; the digests and sizes of large bodies may not."""
+    value = {"é": [1e-07, 1e16, 2**70], "a": {"x": 0.1, "s": "ü\n\x7f"}}
+    assert compact_json(value) == '{"a":{"s":"ü\\n\x7f","x":0.1},"é":[1e-07,1e+16,1180591620717411303424]}'.encode()
 
 
 @pytest.mark.parametrize(
