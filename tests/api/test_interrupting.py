@@ -43,7 +43,9 @@ async def test_interrupt_and_resume(api: Api, gate: str) -> None:
     run_id = await api.execute(plan)
     address = f"{RUNS}/{run_id}"
     async with asyncio.timeout(PATIENCE):
-        while (live := (await api.get(f"{address}/nodes/n1"))["live"]) is None or live["checkpoint"] is None:
+        while (live := (await api.get(f"{address}/nodes/n1"))["live"]) is None or not (
+            live["checkpoint"] and live["progress"]  # one heartbeat may bring the one, and the next the other
+        ):
             await asyncio.sleep(0.05)
     assert (live["checkpoint"]["size"], live["checkpoint"]["attempt"], live["progress"]["message"]) == (7, 1, "left")
     for bad in ("freeze", 1, None):
