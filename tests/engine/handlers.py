@@ -315,8 +315,10 @@ async def late(ctx: NodeContext, folder: str, seconds: float) -> None:
 
 @node("t-late-thread")
 def late_thread(ctx: NodeContext, folder: str, seconds: float) -> None:
-    """The same in a thread."""
-    (Path(folder) / "begun").touch()
+    """The same in a thread; it says in which process."""
+    begun = Path(folder) / "begun"
+    begun.with_suffix(".new").write_text(str(os.getpid()))
+    begun.with_suffix(".new").rename(begun)
     time.sleep(seconds)
     (Path(folder) / "effect").touch()
 

@@ -150,7 +150,7 @@ class Engine:
             )
             nodes = await conn.execute(text("select * from node_executions where run_id = :r"), {"r": run_id})
             attempts = await conn.execute(
-                text("select * from node_attempts where run_id = :r order by node_id, attempt"), {"r": run_id}
+                text("select * from node_attempts where run_id = :r order by node_id, starts, attempt"), {"r": run_id}
             )
             return {
                 "run": dict(run.one()),

@@ -9,6 +9,7 @@ from sqlalchemy import text
 from dalang.store.engine import transaction
 from tests.engine.handlers import calls
 from tests.engine.kit import TENANT, Engine, Started, body_of, node_events
+from tests.replay.agent_acts import register_asking
 from tests.replay.plans import PLANS
 
 
@@ -60,6 +61,7 @@ async def test_a_form_that_is_no_schema_fails_the_node(shared_engine: Engine) ->
 async def test_a_worker_of_others_asks_with_an_error(shared_engine: Engine) -> None:
     """On its own task queue, in any language; it is given the answer, and what is no question is a failure."""
     recorded = PLANS["questions-elsewhere"]
+    await register_asking(shared_engine)
     started = await shared_engine.start(recorded.plan, **recorded.state)
     await recorded.act(started)
     end = await started.end()

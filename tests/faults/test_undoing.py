@@ -58,25 +58,23 @@ async def test_the_undo_waits_for_a_worker_that_was_cut_off(workers: Site, folde
     node: dict[str, Any] = {
         "nodeId": "a",
         "type": "t-late-thread",
-        "inputs": {"folder": str(folder), "seconds": 4},
-        "timeouts": {"startToClose": "8s", "heartbeat": "2s"},
+        "inputs": {"folder": str(folder), "seconds": 10},
+        "timeouts": {"startToClose": "20s", "heartbeat": "2s"},
         "retryPolicy": {"maxAttempts": 1},
         "compensation": {"type": "f-effect", "inputs": {"folder": str(folder / "undo")}},
     }
+    await workers.stack.add_worker()
     started = await workers.start({"nodes": [node, {"nodeId": "b", "type": "noop"}]})
-    await started.until("NODE_STARTED", "a")
     await until(lambda: (folder / "begun").exists())
-    old = workers.stack.parts["worker"].pid
-    assert old is not None
-    os.kill(old, signal.SIGSTOP)
+    silent = int((folder / "begun").read_text())
+    os.kill(silent, signal.SIGSTOP)
     try:
-        await workers.stack.add_worker()
         async with asyncio.timeout(PATIENCE):
             while not await _given_up(started):
                 await asyncio.sleep(0.1)
         assert not (folder / "effect").exists()
     finally:
-        os.kill(old, signal.SIGCONT)
+        os.kill(silent, signal.SIGCONT)
     end = await started.end()
     undos = Effects(folder / "undo")
     assert body_of(end, "NODE_FAILED", "a")["error"]["details"] == {"timeout": "HEARTBEAT"}

@@ -13,7 +13,7 @@ from temporalio.worker import Worker
 from dalang.store.assignments import end_assignment, take_assignment
 from dalang.store.engine import transaction
 from tests.engine.agents import register
-from tests.engine.kit import TENANT, Started
+from tests.engine.kit import TENANT, Engine, Started
 
 QUEUE = "replay-agents"
 
@@ -87,10 +87,15 @@ async def inquire(task: dict[str, Any]) -> dict[str, Any]:
     return {"outputs": {"said": task["answer"]["values"], "key": task["key"]}}
 
 
+async def register_asking(running: Engine) -> None:
+    """Register the agent of :func:`agent_that_asks`: what nobody in the registry offers is no limit of a node."""
+    endpoint = {"taskQueue": f"{QUEUE}-asking", "activity": "inquire", "heartbeatMs": 2000}
+    await register(running, "h-inquires", "taskQueue", endpoint=endpoint, capabilities={"h-inquires": 1})
+
+
 async def agent_that_asks(started: Started) -> None:
     """Answer what the agent of the first node asks; what that of the second asks is no question."""
-    endpoint = {"taskQueue": f"{QUEUE}-asking", "activity": "inquire", "heartbeatMs": 2000}
-    await register(started.engine, "h-inquires", "taskQueue", endpoint=endpoint, capabilities={"h-inquires": 1})
+    await register_asking(started.engine)
     client = await Client.connect(started.engine.settings.temporal_address)
     async with Worker(client, task_queue=f"{QUEUE}-asking", activities=[inquire]):
         await started.until("HITL_TASK_CREATED", "asks")
