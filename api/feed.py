@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dalang.errors import Unavailable
+from dalang.store.flush_statements import CHANNEL
 from dalang.store.listening import Listener
-from dalang.store.recording import CHANNEL
 
 MAX_STREAMS = 2_000
 

@@ -33,9 +33,9 @@ from dalang.signing import Keyring
 from dalang.store.admission_tables import SHARED
 from dalang.store.assignments import ASSIGNED
 from dalang.store.engine import create_engine, system_transaction, transaction
+from dalang.store.flush_statements import CHANNEL
 from dalang.store.listening import Listener
 from dalang.store.plan_index import PlanIndexes
-from dalang.store.recording import CHANNEL
 from dalang.system_log import SystemLog
 
 DATABASE_SECONDS = 10.0

@@ -28,9 +28,9 @@ from dalang.statuses import NodeStatus, RunStatus
 from dalang.store import cortex_tasks as store
 from dalang.store.cortex_tasks import RUN, ToldNode, ToldRun
 from dalang.store.engine import is_connection_error, system_transaction
+from dalang.store.flush_statements import CHANNEL
 from dalang.store.listening import listen_for_ever
 from dalang.store.plans import get_document
-from dalang.store.recording import CHANNEL
 
 MAX_NODE_TASKS = 200
 """A run with more nodes has no tasks for its nodes, only its own: a Cortex takes about a hundred writes a minute."""

@@ -30,9 +30,9 @@ from dalang.publishing.target import MAX_SEND_SECONDS, Failure, MissingTarget, S
 from dalang.store import publications
 from dalang.store.dead_letters import MAX_DEAD_LETTERS, bury, settle_dead_letter, wanted_back
 from dalang.store.engine import is_connection_error, system_transaction
+from dalang.store.flush_statements import CHANNEL as RUN_CHANNEL
 from dalang.store.listening import listen_for_ever, woken
 from dalang.store.publications import Claim, Work
-from dalang.store.recording import CHANNEL as RUN_CHANNEL
 from dalang.store.subscriptions import CHANNEL, Subscription, notify, pause_subscription
 
 LOOK_SECONDS = 5.0

@@ -18,27 +18,39 @@ from dalang.store.engine import dump_json
 
 
 @cache
-def insert_all(table: Table, names: tuple[str, ...]) -> Insert:
-    """Return the statement that inserts rows of these columns; ``arguments`` makes its parameters."""
-    return insert(table).from_select(list(names), _rows(table, names))
+def insert_all(table: Table, names: tuple[str, ...], same: tuple[str, ...] = (), prefix: str = "") -> Insert:
+    """Return the statement that inserts rows of these columns; ``arguments`` makes its parameters.
+
+    Columns that are the ``same`` in all rows are one parameter each. Parameters are called as the columns, with the
+    ``prefix``; those of the same, which statements that go together share, ``of_`` and the column.
+    """
+    return insert(table).from_select([*same, *names], _rows(table, names, same, prefix))
 
 
-def _rows(table: Table, names: tuple[str, ...]) -> Select[Any]:
-    arrays = [bindparam(name, type_=ARRAY(Text() if _is_json(table, name) else table.c[name].type)) for name in names]
+def _rows(table: Table, names: tuple[str, ...], same: tuple[str, ...], prefix: str) -> Select[Any]:
+    types = [Text() if _is_json(table, name) else table.c[name].type for name in names]
+    arrays = [bindparam(prefix + name, type_=ARRAY(type_)) for name, type_ in zip(names, types, strict=True)]
     given = func.unnest(*arrays).table_valued(*names, name="given").render_derived()
-    return select(*(cast(given.c[name], JSONB) if _is_json(table, name) else given.c[name] for name in names))
+    return select(
+        *(bindparam(f"of_{name}", type_=table.c[name].type).label(name) for name in same),
+        *(cast(given.c[name], JSONB) if _is_json(table, name) else given.c[name] for name in names),
+    )
 
 
 def _is_json(table: Table, name: str) -> bool:
     return isinstance(table.c[name].type, JSONB)
 
 
-def arguments(table: Table, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+def arguments(
+    table: Table, names: Sequence[str], rows: Sequence[Mapping[str, Any]], prefix: str = ""
+) -> dict[str, list[Any]]:
     """Return the parameters for ``rows``; JSON travels as text. None in a JSON column is SQL NULL."""
     columns: dict[str, list[Any]] = {}
     for name in names:
         values = [row[name] for row in rows]
-        columns[name] = [None if v is None else dump_json(v) for v in values] if _is_json(table, name) else values
+        columns[prefix + name] = (
+            [None if v is None else dump_json(v) for v in values] if _is_json(table, name) else values
+        )
     return columns
 
 
@@ -46,8 +58,3 @@ async def insert_rows(conn: AsyncConnection, table: Table, rows: Sequence[Mappin
     """Insert ``rows``, which all have the same columns."""
     names = tuple(rows[0])
     await conn.execute(insert_all(table, names), arguments(table, names, rows))
-
-
-async def insert_columns(conn: AsyncConnection, table: Table, columns: Mapping[str, list[Any]]) -> None:
-    """Insert rows that are given column by column; what is JSON is written already."""
-    await conn.execute(insert_all(table, tuple(columns)), columns)

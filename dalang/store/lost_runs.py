@@ -14,7 +14,7 @@ from sqlalchemy.types import Text
 
 from dalang.canonical import safe_text
 from dalang.statuses import NODE_ENDS, NodeStatus, RunStatus
-from dalang.store.recording import CHANNEL
+from dalang.store.flush_statements import CHANNEL
 from dalang.store.runs import RunSummary
 from dalang.store.tables import execution_runs, node_executions, run_events
 from dalang.store.task_rows import cancel_open_tasks

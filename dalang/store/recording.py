@@ -15,12 +15,12 @@ A fact that Postgres or canonical JSON refuses is stored with its digest and the
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import RowMapping, and_, any_, bindparam, delete, false, func, or_, select, update
+from sqlalchemy import any_, bindparam, delete, false, func, or_, select, update
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.types import Text
@@ -30,25 +30,21 @@ from dalang.event_actors import audit_of
 from dalang.redaction import Redaction
 from dalang.signing import Keyring, head_document
 from dalang.store import chain, projection, references, stored_chain, usage
-from dalang.store.bulk import arguments, insert_all, insert_columns
 from dalang.store.chain import Transition
 from dalang.store.children import row_of_child
-from dalang.store.engine import dump_json, is_connection_error, is_refused_value, transaction
+from dalang.store.engine import is_connection_error, is_refused_value, transaction
 from dalang.store.external_events import note_waits
+from dalang.store.flush_statements import locked_run, node_rows, save_nodes, write
 from dalang.store.projection import Row
 from dalang.store.revisions import drop_superseded_revisions, note_revisions
-from dalang.store.tables import event_bodies, execution_runs, node_executions, retired_runs, run_events
+from dalang.store.tables import execution_runs, node_executions, retired_runs, run_events
 from dalang.store.task_rows import Tasks, fold_tasks_again, folded_tasks, save_tasks
 from dalang.usage import WALL_TIME
 from dalang.wire import Head, Recorded, RecordInput, RunIdentity
 
-CHANNEL = "dalang_run"
-"""What a flush notifies (LISTEN/NOTIFY), with the runId as payload."""
 UNKNOWN_PLAN = "(unknown)"
 """Name of the plan of a run whose row was lost with a restored backup, or that was started past the API."""
 
-_RUN_COLUMNS = tuple(projection.run_before_events(None))
-_EVENT_COLUMNS = ("seq", "type", "node_id", "at", "body_digest", "fact_digest")
 _NO_PLAN = UUID(int=0)
 _NO_KEYS = Keyring()
 
@@ -107,9 +103,8 @@ async def _flush(
 
     async with transaction(engine, tenant_id) as conn:
         row = await _locked_run(conn, tenant_id, run_id, identity, request.get("identity"))
-        stored: Head = {"epoch": row["head_epoch"], "seq": row["head_seq"], "hash": row["head_hash"]}
-        flush = _Flush(conn, tenant_id, run_id, stored, {column: row[column] for column in _RUN_COLUMNS})
-        flush.created_by = row["created_by"]
+        stored: Head = {"epoch": row.pop("head_epoch"), "seq": row.pop("head_seq"), "hash": row.pop("head_hash")}
+        flush = _Flush(conn, request, identity, stored, row, signed)
         if stored != claimed:
             known = await stored_chain.head_after(conn, run_id, request)
             if known is not None:
@@ -122,21 +117,19 @@ async def _flush(
                     f"its head {claimed['epoch']}.{claimed['seq']} is not the stored {stored['epoch']}.{stored['seq']}."
                 )
             await flush.begin_epoch(claimed, stored, request)
-        for_retry = [(fact, chain.prepare(fact, redaction=redaction)) for fact in request["facts"]]
-        if one_by_one:
-            for fact, event in for_retry:
-                try:
-                    async with conn.begin_nested():
-                        await flush.append([event])
-                except Exception as error:
-                    if is_connection_error(error) or not is_refused_value(error):
-                        raise
-                    await flush.append([chain.prepare(fact, f"the database refused it: {_short(error)}", redaction)])
-        else:
-            await flush.append([event for _, event in for_retry])
-        signature = signed(flush.head)
-        await flush.finish(request, identity, signature)
-    return _answered(flush.head, signature, flush.over)
+        events = [chain.prepare(fact, redaction=redaction) for fact in request["facts"]]
+        if not one_by_one:
+            await flush.store(events)
+        for fact, event in zip(request["facts"], events, strict=True) if one_by_one else ():
+            try:
+                async with conn.begin_nested():
+                    await flush.store([event])
+            except Exception as error:
+                if is_connection_error(error) or not is_refused_value(error):
+                    raise
+                await flush.store([chain.prepare(fact, f"the database refused it: {_short(error)}", redaction)])
+        await flush.finish()
+    return _answered(flush.head, flush.signature, flush.over)
 
 
 def _answered(head: Head, signature: str | None, over: dict[str, Any] | None = None) -> Recorded:
@@ -151,22 +144,31 @@ def _answered(head: Head, signature: str | None, over: dict[str, Any] | None = N
 class _Flush:
     """One flush under way: the head, the run's columns and the rows of nodes and tasks as they will be when it ends."""
 
-    def __init__(self, conn: AsyncConnection, tenant_id: str, run_id: UUID, head: Head, run: Row) -> None:
-        self.conn, self.tenant_id, self.run_id = conn, tenant_id, run_id
+    def __init__(
+        self,
+        conn: AsyncConnection,
+        request: RecordInput,
+        identity: Mapping[str, str],
+        head: Head,
+        run: Row,
+        signed: Callable[[Head], str | None],
+    ) -> None:
+        self.conn, self.tenant_id, self.run_id = conn, request["tenantId"], UUID(request["runId"])
+        self.created_by: str = run.pop("created_by")
         self.head, self.run = head, run
-        self.nodes: dict[str, Row] = {}
-        self.tasks: Tasks = {}
-        self.used: usage.Days = {}
-        self.retries = 0
-        self.recount = False
-        self.last_at: datetime | None = None
+        self.signature: str | None = None
         self.over: dict[str, Any] | None = None
-        self.created_by = ""
+        self._reported = {**identity, "node_status_counts": request["counts"]}
+        self._status, self._signed = request["status"], signed
+        self._is_new = not head["seq"]
+        self._nodes: dict[str, Row] = {}
+        self._tasks: Tasks = {}
+        self._recount = False
+        self._last_at: datetime | None = None
+        self._has_budget = False
 
-    async def append(self, events: Sequence[Transition]) -> None:
-        """Store ``events`` after the head and fold them; on an exception nothing of this object has changed."""
-        if not events:
-            return
+    async def store(self, events: Sequence[Transition]) -> None:
+        """Store ``events`` after the head, and what follows from them; on an exception nothing here has changed."""
         epoch, status = self.head["epoch"], self.run["status"]
         stored, hashes, refs = list[Transition](), [self.head["hash"]], set[str]()
         for plain in events:
@@ -178,38 +180,32 @@ class _Flush:
                 refs |= references.references(event.body)
             stored.append(event)
         run, nodes, retries, used = await self._folded(events)
-        tasks = await folded_tasks(self.conn, self.tenant_id, self.run_id, epoch, events, self.tasks)
-        await self._insert(stored, hashes)
+        tasks = await folded_tasks(self.conn, self.tenant_id, self.run_id, epoch, events, self._tasks)
         await references.add_references(self.conn, self.tenant_id, self.run_id, refs)
-        await self._save(nodes)
         await save_tasks(self.conn, tasks)
         await note_revisions(self.conn, self.tenant_id, self.run_id, epoch, events)
         await note_waits(self.conn, self.tenant_id, self.run_id, epoch, events)
-        self.head = {"epoch": epoch, "seq": events[-1].seq, "hash": hashes[-1]}
-        self.run, self.retries, self.last_at = run, self.retries + retries, events[-1].at
-        self.nodes.update(nodes)
-        self.tasks.update(tasks)
-        self.used = used
-
-    async def _insert(self, events: Sequence[Transition], hashes: Sequence[str]) -> None:
-        """Insert events, each with the hash before it and its own, and what users put into them."""
-        columns: Row = {name: [getattr(event, name) for event in events] for name in _EVENT_COLUMNS}
-        columns["data"] = [event.data_json or dump_json(event.data) for event in events]
-        columns["audit"] = [None if event.audit is None else dump_json(event.audit) for event in events]
-        columns["previous_hash"], columns["hash"] = hashes[:-1], hashes[1:]
-        await insert_columns(self.conn, run_events, {**self._of_run(len(events)), **columns})
-        full = [event for event in events if event.body is not None]
-        if full:
-            columns = {"seq": [event.seq for event in full], "salt": [event.salt for event in full]}
-            columns["body"] = [event.body_json or dump_json(event.body) for event in full]
-            await insert_columns(self.conn, event_bodies, {**self._of_run(len(full)), **columns})
-
-    def _of_run(self, count: int) -> Row:
-        return {
-            "run_id": [self.run_id] * count,
-            "epoch": [self.head["epoch"]] * count,
-            "tenant_id": [self.tenant_id] * count,
+        last_at = events[-1].at if events else self._last_at
+        seq = events[-1].seq if events else self.head["seq"]
+        head: Head = {"epoch": epoch, "seq": seq, "hash": hashes[-1]}
+        signature = self._signed(head)
+        row = {
+            **projection.settled(run, self._status, last_at or run["started_at"]),
+            **self._reported,
+            "retry_count": retries,
+            "head_epoch": epoch,
+            "head_seq": seq,
+            "head_hash": head["hash"],
+            "head_signature": signature,
+            "last_event_at": last_at,
         }
+        has_budget = await write(
+            self.conn, self.tenant_id, self.run_id, head, stored, hashes, nodes.values(), used, row
+        )
+        self._has_budget |= has_budget and bool(used)
+        self.head, self.run, self.signature, self._last_at = head, run, signature, last_at
+        self._nodes.update(nodes)
+        self._tasks.update(tasks)
 
     async def begin_epoch(self, claimed: Head, stored: Head, request: RecordInput) -> None:
         """Go back to ``claimed`` and begin a new epoch there; with a CHAIN_GAP when it is not in the database."""
@@ -220,38 +216,25 @@ class _Flush:
         self.head = {"epoch": number, "seq": parent["seq"], "hash": parent["hash"]}
         if found is None:
             at = chain.prepare(request["facts"][0]).at if request["facts"] else chain.to_time(0)
-            await self.append([chain.chain_gap(claimed["seq"], at, stored, claimed)])
+            await self.store([chain.chain_gap(claimed["seq"], at, stored, claimed)])
 
-    async def finish(self, request: RecordInput, identity: dict[str, str], signature: str | None) -> None:
-        """Write the run's row and tell those who listen."""
-        run = projection.settled(self.run, request["status"], self.last_at or self.run["started_at"])
-        count: Any = execution_runs.c.retry_count + self.retries
-        if self.recount:
+    async def finish(self) -> None:
+        """Count again what a reset took back, and see whether the tenant's budget is spent."""
+        if self._recount:
             repeated = func.coalesce(func.sum(func.greatest(node_executions.c.attempt - 1, 0)), 0)
             count = select(repeated).where(node_executions.c.run_id == self.run_id).scalar_subquery()
-        changes: Row = {
-            **run,
-            **identity,
-            "node_status_counts": request["counts"],
-            "retry_count": count,
-            "head_epoch": self.head["epoch"],
-            "head_seq": self.head["seq"],
-            "head_hash": self.head["hash"],
-            "head_signature": signature,
-            "last_updated_at": func.now(),
-        }
-        if self.last_at is not None:
-            changes["last_event_at"] = self.last_at
-        written = update(execution_runs).where(_is_run(self.tenant_id, self.run_id)).values(changes)
-        await self.conn.execute(written.returning(func.pg_notify(CHANNEL, str(self.run_id))))
-        if self.used:  # last, since other runs of the tenant wait for these rows
-            has_budget = await usage.add_usage(self.conn, self.tenant_id, self.run_id, self.used)
-            self.over = await usage.spent_up(self.conn, self.tenant_id) if has_budget else None
+            is_run = (execution_runs.c.tenant_id == self.tenant_id) & (execution_runs.c.run_id == self.run_id)
+            await self.conn.execute(update(execution_runs).where(is_run).values(retry_count=count))
+        if self._has_budget:
+            self.over = await usage.spent_up(self.conn, self.tenant_id)
 
     async def _folded(self, events: Sequence[Transition]) -> tuple[Row, dict[str, Row], int, usage.Days]:
-        wanted = {event.node_id for event in events if event.node_id is not None} - self.nodes.keys()
-        known = {**self.nodes, **await _node_rows(self.conn, self.run_id, wanted)}
-        run, nodes, retries, used = self.run, dict[str, Row](), 0, {**self.used}
+        wanted = {event.node_id for event in events if event.node_id is not None} - self._nodes.keys()
+        known = dict(self._nodes)
+        if wanted and not self._is_new:
+            known |= await node_rows(self.conn, self.run_id, wanted)
+        run, nodes, retries = self.run, dict[str, Row](), 0
+        used: usage.Days = {}
         for event in events:
             run = projection.run_after(run, event)
             usage.count(used, event.at, usage.used(event))
@@ -263,26 +246,7 @@ class _Flush:
                 nodes[event.node_id] = after
                 usage.count(used, event.at, {WALL_TIME: usage.work_ms(before, after)})
                 retries += max(0, projection.retries(after) - projection.retries(before))
-        return run, nodes, retries, {day: amounts for day, amounts in used.items() if any(amounts.values())}
-
-    async def _save(self, nodes: dict[str, Row]) -> None:
-        if not nodes:
-            return
-        rows = list(nodes.values())
-        names = tuple(rows[0])
-        statement = insert_all(node_executions, names)
-        new = statement.excluded
-        keys = {"run_id", "node_id", "tenant_id", "created_at"}
-        newer = or_(
-            node_executions.c.revision_epoch < new.revision_epoch,
-            and_(node_executions.c.revision_epoch == new.revision_epoch, node_executions.c.revision < new.revision),
-        )
-        statement = statement.on_conflict_do_update(
-            index_elements=["run_id", "node_id"],
-            set_={column.name: new[column.name] for column in node_executions.c if column.name not in keys},
-            where=newer,
-        )
-        await self.conn.execute(statement, arguments(node_executions, names, rows))
+        return run, nodes, retries, used
 
     async def _supersede(self, kept: Sequence[stored_chain.Span]) -> None:
         """Mark what is not ``kept`` as superseded and fold the rest again, for the run and the nodes it concerned."""
@@ -298,7 +262,7 @@ class _Flush:
         is_concerned = node_executions.c.node_id == any_(bindparam("nodes", sorted(concerned), ARRAY(Text)))
         await self.conn.execute(delete(node_executions).where(node_executions.c.run_id == self.run_id, is_concerned))
         self.run = projection.run_before_events(self.run["inputs"])
-        self.recount = True
+        self._recount = True
         nodes: dict[str, Row] = {}
         for epoch, event in await stored_chain.chain_of(self.conn, self.run_id, concerned):
             self.run = projection.run_after(self.run, event)
@@ -306,22 +270,20 @@ class _Flush:
                 after = projection.node_after(nodes.get(event.node_id), self.run_id, self.tenant_id, epoch, event)
                 if after is not None:
                     nodes[event.node_id] = after
-        await self._save(nodes)
-        self.nodes.update(nodes)
-        self.tasks = await fold_tasks_again(self.conn, self.tenant_id, self.run_id)
+        await save_nodes(self.conn, nodes.values())
+        self._nodes.update(nodes)
+        self._tasks = await fold_tasks_again(self.conn, self.tenant_id, self.run_id)
         await drop_superseded_revisions(self.conn, self.tenant_id, self.run_id)
 
 
 async def _locked_run(
-    conn: AsyncConnection, tenant_id: str, run_id: UUID, identity: dict[str, str], child: RunIdentity | None
-) -> RowMapping:
+    conn: AsyncConnection, tenant_id: str, run_id: UUID, identity: Mapping[str, str], child: RunIdentity | None
+) -> Row:
     """The run's row, locked; one that is missing is made, so that a restored backup does not hold up the run.
 
     Of a run below a node nobody has made one before its first batch, which says what it is.
     """
-    columns = [execution_runs.c[name] for name in (*_RUN_COLUMNS, "created_by", "head_epoch", "head_seq", "head_hash")]
-    locked = select(*columns).where(_is_run(tenant_id, run_id)).with_for_update()
-    row = (await conn.execute(locked)).mappings().first()
+    row = await locked_run(conn, tenant_id, run_id)
     if row is not None:
         return row
     retired = select(retired_runs.c.run_id).where(retired_runs.c.run_id == run_id)
@@ -330,23 +292,10 @@ async def _locked_run(
         known = {"created_by": "", **unknown} if child is None else row_of_child(child)
         values = {"run_id": run_id, "tenant_id": tenant_id, **known, **identity}
         await conn.execute(insert(execution_runs).values(values).on_conflict_do_nothing())
-        row = (await conn.execute(locked)).mappings().first()
+        row = await locked_run(conn, tenant_id, run_id)
     if row is None:
         raise NotFound(f"Run {run_id} was deleted, or belongs to another tenant.")
     return row
-
-
-async def _node_rows(conn: AsyncConnection, run_id: UUID, node_ids: set[str]) -> dict[str, Row]:
-    """The rows of these nodes, as far as there are any."""
-    if not node_ids:
-        return {}
-    is_wanted = node_executions.c.node_id == any_(bindparam("nodes", sorted(node_ids), ARRAY(Text)))
-    rows = await conn.execute(select(node_executions).where(node_executions.c.run_id == run_id, is_wanted))
-    return {row.node_id: dict(row._mapping) for row in rows}
-
-
-def _is_run(tenant_id: str, run_id: UUID) -> Any:
-    return (execution_runs.c.tenant_id == tenant_id) & (execution_runs.c.run_id == run_id)
 
 
 def _short(error: BaseException) -> str:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Float, bindparam, cast, delete, func, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import BigInteger, ColumnElement, Float, cast, delete, func, select
+from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.sql.dml import ReturningInsert
 
 from dalang.store.budget_tables import tenant_budgets, tenant_usage
 from dalang.store.bulk import arguments, insert_all
@@ -80,8 +78,8 @@ def count(days: Days, at: datetime, amounts: Mapping[str, Any]) -> None:
     days[day] = added(days.get(day, {}), amounts)
 
 
-async def add_usage(conn: AsyncConnection, tenant_id: str, run_id: UUID, days: Days) -> bool:
-    """Count what a tenant has used, and tell whether it has a budget."""
+def counted(tenant_id: str, run_id: UUID, days: Days, prefix: str) -> dict[str, list[Any]]:
+    """Return the parameters of :func:`counting` for what a run has used."""
     rows = [
         {
             "tenant_id": tenant_id,
@@ -90,18 +88,21 @@ async def add_usage(conn: AsyncConnection, tenant_id: str, run_id: UUID, days: D
             **{column: amounts.get(measure, 0) for measure, column in COLUMNS.items()},
         }
         for day, amounts in sorted(days.items())
+        if any(amounts.values())
     ]
-    given = {**arguments(tenant_usage, _NAMES, rows), "whose": tenant_id}
-    return any((await conn.execute(_counting(), given)).scalars())
+    return arguments(tenant_usage, _NAMES, rows, prefix)
 
 
-@cache
-def _counting() -> ReturningInsert[Any]:
-    """Return the statement that adds to what is there: made once, since every batch of events asks for it."""
-    statement = insert_all(tenant_usage, _NAMES)
-    sums = {column: tenant_usage.c[column] + statement.excluded[column] for column in COLUMNS.values()}
-    counted = statement.on_conflict_do_update(index_elements=["tenant_id", "day", "part"], set_=sums)
-    return counted.returning(select(_budget.tenant_id).where(_budget.tenant_id == bindparam("whose")).exists())
+def counting(prefix: str) -> Insert:
+    """Return the statement that adds to what a tenant has used."""
+    statement = insert_all(tenant_usage, _NAMES, prefix=prefix)
+    sums = {column: _usage[column] + statement.excluded[column] for column in COLUMNS.values()}
+    return statement.on_conflict_do_update(index_elements=["tenant_id", "day", "part"], set_=sums)
+
+
+def has_budget(tenant_id: ColumnElement[str]) -> ColumnElement[bool]:
+    """Whether a tenant may not use as much as there is, as part of a statement."""
+    return select(_budget.tenant_id).where(_budget.tenant_id == tenant_id).exists()
 
 
 async def used_on(conn: AsyncConnection, tenant_id: str, day: date) -> Use:

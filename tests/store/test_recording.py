@@ -7,6 +7,7 @@ import math
 from uuid import UUID
 
 import pytest
+from sqlalchemy import event
 
 from dalang.errors import NotFound
 from dalang.store import chain
@@ -36,6 +37,18 @@ async def test_a_run_and_its_nodes_read_as_their_facts_say(world: World) -> None
         ("b", "FAILED", 1, 1, None, 4, None, 6, 6),
         ("c", "SKIPPED", 0, 0, "upstreamFailed", None, None, None, 7),
     ]
+
+
+async def test_a_batch_is_stored_by_few_statements(world: World) -> None:
+    """Each is a round trip of every batch: the tenant, the run, nodes of a run that has some, and all that is new."""
+    run = await world.run()
+    asked = list[str]()
+    event.listen(world.engine.sync_engine, "before_cursor_execute", lambda *given: asked.append(given[2].split()[0]))
+    head = await world.flush(run, begun())
+    assert asked == ["SELECT", "SELECT", "WITH"]
+    asked.clear()
+    await world.flush(run, ended(), head, status="FAILED")
+    assert asked == ["SELECT", "SELECT", "SELECT", "WITH"]
 
 
 async def test_the_same_batch_twice_is_stored_once(world: World) -> None:
