@@ -296,14 +296,18 @@ def with_derived_ids(plan: Plan) -> Plan:
     edges = []
     for edge in plan.edges:
         if edge.edge_id is None:
-            port = "" if edge.source_port == SUCCESS_PORT else f":{edge.source_port}"
-            base = f"{edge.source_node_id}{port}->{edge.target_node_id}"
+            base = derived_edge_id(edge.source_node_id, edge.source_port, edge.target_node_id)
             count = seen[base] = seen.get(base, 0) + 1
             name = base if count == 1 else f"{base}#{count}"
             seen[name] = seen.get(name, 0) or 1
             edge = edge.model_copy(update={"edge_id": name})
         edges.append(edge)
     return plan.model_copy(update={"plan_id": plan.plan_id or derived_plan_id(plan.name), "edges": tuple(edges)})
+
+
+def derived_edge_id(source: str, port: str, target: str) -> str:
+    """Return what an edge is called that has no id, as long as there is no other such edge."""
+    return f"{source}->{target}" if port == SUCCESS_PORT else f"{source}:{port}->{target}"
 
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -10,8 +10,9 @@ Nodes and edges are numbered in plan order (``finally`` nodes after the others);
 
 from __future__ import annotations
 
+from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Lock
 from typing import Any
 
@@ -24,6 +25,7 @@ from dalang.plan import (
     SUCCESS_PORT,
 )
 from dalang.plan_containers import MAX_ELEMENTS
+from dalang.program_columns import EdgeColumns, EdgeIds, Grouped, NodeColumns
 from dalang.templates import Template, compile_template
 
 TASK_TEXTS = ("title", "description", "assignee", "candidateGroup")
@@ -52,11 +54,18 @@ class Program:
     """
 
     def __init__(self, document: Mapping[str, Any], digest: str = "") -> None:
+        nodes, edges = document["nodes"], document["edges"]
         self.document = document
+        if isinstance(nodes, NodeColumns):  # who asks for the whole document has it elsewhere
+            self.document = {key: value for key, value in document.items() if key not in ("nodes", "edges")}
+        else:
+            nodes, edges = NodeColumns(nodes), EdgeColumns(edges)
         self.digest = digest
         self.repeat: int | None = document.get("repeat")
         """How many elements a map's run has: its one node stands for all, which are called "0", "1" and so on."""
-        self.nodes: list[dict[str, Any]] = document["nodes"] if self.repeat is None else repeated(document)
+        if self.repeat is not None:
+            nodes = repeated(nodes, edges, self.repeat)
+        self.nodes: Sequence[dict[str, Any]] = nodes.definitions
         self.retries: list[dict[str, Any]] = document["retries"]
         self.policy: str = document["policy"]
         self.priority: int = document["priority"]
@@ -64,49 +73,32 @@ class Program:
         self.timeout_ms: int | None = document["timeout"]
         self.planner: dict[str, Any] | None = document.get("planner")
         self.first_finally: int = document["finally"] if self.repeat is None else self.repeat
-        self.ids: list[str] = _ids(self.nodes, self.repeat)
+        self.ids: Sequence[str] = nodes.ids
         self.types: list[str] = [node["type"] for node in self.nodes]
         self.index: dict[str, int] = {node_id: number for number, node_id in enumerate(self.ids)}
-        self._index_edges(document["edges"])
+        self._index_edges(edges)
         self.joins: list[str] = [node.get("join", "allLive") for node in self.nodes]
         self.ranks = self._remaining_work()
-        self.light: tuple[int, ...] = tuple(number for number, node in enumerate(self.nodes) if "light" in node)
+        self.light: Sequence[int] = array("i", (number for number, node in enumerate(self.nodes) if "light" in node))
         """Nodes that are short and safe to run twice: several may be worked on in one activity."""
-        self._templates: dict[int, Template | None] = {}
-        self._items_templates: dict[int, Template | None] = {}
-        self._task_templates: dict[int, Template | None] = {}
-        self._join_expressions: dict[int, JoinExpression | None] = {}
+        self._templates: dict[tuple[str, int], Template | None] = {}
+        self._join_expressions: dict[str, JoinExpression] = {}
         self._index_reads()
 
-    def let_go(self) -> None:
-        """Keep of the document only what is not indexed: who asks for it has the document elsewhere.
-
-        Of 100,000 nodes it is a third of what the program takes.
-        """
-        self.document = {key: value for key, value in self.document.items() if key not in ("nodes", "edges")}
-        same: dict[tuple[Any, ...], list[Any]] = {}
-        for node in self.nodes:
-            if "timeouts" in node:
-                node["timeouts"] = same.setdefault(tuple(node["timeouts"]), node["timeouts"])
-
-    def _index_edges(self, edges: list[list[Any]]) -> None:
-        count = len(self.nodes)
-        self.edge_ids: list[str] = [edge[0] for edge in edges]
-        self.sources: list[int] = [edge[1] for edge in edges]
-        self.ports: list[str] = [edge[2] for edge in edges]
-        self.targets: list[int] = [edge[3] for edge in edges]
-        self.target_ports: list[str | None] = [edge[4] for edge in edges]
-        self.mappings: list[dict[str, str] | None] = [edge[5] for edge in edges]
-        self.conditions: list[str | None] = [edge[6] for edge in edges]
-        self.edges_out: list[list[int]] = [[] for _ in range(count)]
-        self.edges_in: list[list[int]] = [[] for _ in range(count)]
-        for number, (source, target) in enumerate(zip(self.sources, self.targets, strict=True)):
-            self.edges_out[source].append(number)
-            self.edges_in[target].append(number)
+    def _index_edges(self, edges: EdgeColumns) -> None:
+        self.edge_ids = EdgeIds(edges, self.ids)
+        self.sources: Sequence[int] = edges.sources
+        self.ports = edges.ports
+        self.targets: Sequence[int] = edges.targets
+        self.target_ports = edges.target_ports
+        self.mappings = edges.mappings
+        self.conditions = edges.conditions
+        self.edges_out = Grouped.places(self.sources, len(self.ids))
+        self.edges_in = Grouped.places(self.targets, len(self.ids))
 
     def _remaining_work(self) -> list[int]:
         """Return, by node, the longest path of estimated work from it to an end: the order when slots are scarce."""
-        waiting = [len(edges) for edges in self.edges_out]
+        waiting = self.edges_out.sizes()
         ranks = [max(node.get("estimate") or 0, 1) for node in self.nodes]
         longest = [0] * len(ranks)
         ready = [number for number, count in enumerate(waiting) if count == 0]
@@ -122,21 +114,8 @@ class Program:
         return ranks
 
     def _index_reads(self) -> None:
-        self.reads: list[tuple[int, ...]] = []
-        self.input_references: dict[int, tuple[str, ...]] = {}
-        for number, incoming in enumerate(self.edges_in):
-            needed = dict.fromkeys(self.sources[edge] for edge in incoming)
-            templates = (
-                self.inputs_template(number),
-                self.items_template(number),
-                self.task_template(number),
-                self.keys_template(number),
-            )
-            names = tuple(dict.fromkeys(name for one in templates if one is not None for name in _references(one)))
-            if names:
-                self.input_references[number] = names
-                needed.update(dict.fromkeys(self.index[name] for name in names))
-            self.reads.append(tuple(needed))
+        self.input_references: dict[int, tuple[str, ...]] = self._find_references()
+        self.reads = Grouped(map(self._read_by, range(len(self.ids))))
         self.readers: list[int] = [0] * len(self.nodes)
         """How many starts may read each node's outputs, before anything has happened."""
         for sources in self.reads:
@@ -161,12 +140,29 @@ class Program:
         undo_references = [name for template in undo_templates if template for name in _references(template)]
         self.kept = tuple(self.index[name] for name in dict.fromkeys((*self.output_references, *undo_references)))
 
+    def _find_references(self) -> dict[int, tuple[str, ...]]:
+        """Return by node the names of nodes that its own expressions read; equal nodes read the same."""
+        found: dict[int, tuple[str, ...]] = {}
+        for number, node in enumerate(self.nodes):
+            if id(node) not in found:
+                templates = (
+                    self.inputs_template(number),
+                    self.items_template(number),
+                    self.task_template(number),
+                    self.keys_template(number),
+                )
+                read = (name for one in templates if one is not None for name in _references(one))
+                found[id(node)] = tuple(dict.fromkeys(read))
+        return {number: names for number, node in enumerate(self.nodes) if (names := found[id(node)])}
+
+    def _read_by(self, node: int) -> Iterable[int]:
+        needed = dict.fromkeys(self.sources[edge] for edge in self.edges_in[node])
+        needed.update(dict.fromkeys(self.index[name] for name in self.input_references.get(node, ())))
+        return needed
+
     def inputs_template(self, node: int) -> Template | None:
         """Return the compiled ``inputs`` of a node, or None when they hold no expression."""
-        node = 0 if self.repeat is not None else node
-        if node not in self._templates:
-            self._templates[node] = compile_template(self.nodes[node].get("inputs"))
-        return self._templates[node]
+        return self._template("inputs", node, self.nodes[node].get("inputs"))
 
     def container(self, node: int) -> dict[str, Any] | None:
         """Return what a node of type plan, map or loop runs, or None for another node."""
@@ -175,30 +171,26 @@ class Program:
 
     def items_template(self, node: int) -> Template | None:
         """Return the compiled ``items`` of a map, or None when they hold no expression."""
-        container = self.container(node)
-        if container is None or "items" not in container:
-            return None
-        node = 0 if self.repeat is not None else node
-        if node not in self._items_templates:
-            self._items_templates[node] = compile_template(container["items"])
-        return self._items_templates[node]
+        return self._template("items", node, (self.container(node) or {}).get("items"))
 
     def task_template(self, node: int) -> Template | None:
         """Return the compiled texts of a human node's task, or None when they hold no expression."""
-        task = self.nodes[node].get("task")
-        if task is None:
-            return None
-        node = 0 if self.repeat is not None else node
-        if node not in self._task_templates:
-            self._task_templates[node] = compile_template({key: task[key] for key in TASK_TEXTS if key in task})
-        return self._task_templates[node]
+        task = self.nodes[node].get("task") or {}
+        return self._template("task", node, {key: task[key] for key in TASK_TEXTS if key in task} or None)
 
     def keys_template(self, node: int) -> Template | None:
         """Return the compiled keys of the pools that a node asks for, or None when they hold no expression."""
-        pools = self.nodes[node].get("pools")
-        if pools is None:
+        pools = self.nodes[node].get("pools") or {}
+        return self._template("keys", node, {name: key for name, (_, key) in pools.items() if key is not None} or None)
+
+    def _template(self, what: str, node: int, written: Any) -> Template | None:
+        """Return the compiled form of what is written in a node; one for all nodes that are equal."""
+        if written is None:
             return None
-        return compile_template({name: key for name, (_, key) in pools.items() if key is not None})
+        place = what, id(self.nodes[node])
+        if place not in self._templates:
+            self._templates[place] = compile_template(written)
+        return self._templates[place]
 
     def condition(self, edge: int) -> Expression | None:
         """Return the compiled condition of an edge, or None."""
@@ -207,10 +199,12 @@ class Program:
 
     def join_expression(self, node: int) -> JoinExpression | None:
         """Return the boolean join of a node, or None when its join is one of the words."""
-        if node not in self._join_expressions:
-            join = self.joins[node]
-            self._join_expressions[node] = None if join in JOIN_WORDS else parse_join(join)
-        return self._join_expressions[node]
+        join = self.joins[node]
+        if join in JOIN_WORDS:
+            return None
+        if join not in self._join_expressions:
+            self._join_expressions[join] = parse_join(join)
+        return self._join_expressions[join]
 
     def is_interruptible(self, node: int) -> bool:
         """Tell whether a pause that interrupts may stop the node: as it says, else by its type.
@@ -241,20 +235,18 @@ class Program:
         return self.ports[edge] == ERROR_PORT
 
 
-def repeated(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+def repeated(nodes: NodeColumns, edges: EdgeColumns, count: Any) -> NodeColumns:
     """Return the nodes of a map's program: one and the same for every element.
 
     Raises:
         ValueError: the document is no such program.
     """
-    count, nodes = document["repeat"], document["nodes"]
-    if not isinstance(count, int) or not 0 <= count <= MAX_ELEMENTS or len(nodes) != 1 or document["edges"]:
+    if not isinstance(count, int) or not 0 <= count <= MAX_ELEMENTS or len(nodes.ids) != 1 or edges.ids:
         raise ValueError("a program is repeated when it has one node")
-    return [nodes[0]] * count
-
-
-def _ids(nodes: list[dict[str, Any]], repeat: int | None) -> list[str]:
-    return [node["id"] for node in nodes] if repeat is None else [str(number) for number in range(repeat)]
+    columns = NodeColumns()
+    columns.ids = [str(number) for number in range(count)]
+    columns.definitions = nodes.definitions * count
+    return columns
 
 
 def _references(template: Template) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ property test holds each equal to its naive derivation after every event. What f
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from heapq import heappop, heappush
 from itertools import compress
 from typing import Any, TypeVar
@@ -143,7 +143,7 @@ class RunState:
         """Return how many nodes may be worked on together."""
         return 0
 
-    def _drop_unread(self, sources: tuple[int, ...]) -> None:
+    def _drop_unread(self, sources: Iterable[int]) -> None:
         """One reader of these nodes' outputs is done; drop what nobody may read any more."""
         for source in sources:
             self._readers[source] -= 1
@@ -165,7 +165,7 @@ class RunState:
         self._slots = self._slot_kinds()
         self._ready: tuple[list[tuple[int, int, int]], ...] = ([], [], [], [], [])
         self._readied = bytearray(count)
-        self._waiting = list(map(len, program.edges_in))
+        self._waiting = program.edges_in.sizes()
         self._live = [0] * count
         self._blocked = [0] * count
         targets, waiting, live, blocked = program.targets, self._waiting, self._live, self._blocked

@@ -14,6 +14,7 @@ from typing import Any
 from dalang.events import NodeSucceeded, Start
 from dalang.plan import SUCCESS_PORT
 from dalang.program import Program
+from dalang.program_columns import EdgeColumns, NodeColumns
 from dalang.run import Run
 from dalang.run_state import ACTIVITY, PENDING
 from dalang.statuses import NodeStatus, RunStatus
@@ -23,19 +24,21 @@ class Ahead(Run):
     """The part of a run that a worker goes ahead with; ``part`` is as :class:`~dalang.events.RunSegment` has it."""
 
     def __init__(self, part: Mapping[str, Any]) -> None:
-        nodes = [{**part["kinds"][kind], "id": node_id} for node_id, kind in part["nodes"]]
+        nodes, kinds = NodeColumns(), part["kinds"]
+        for node_id, kind in part["nodes"]:
+            nodes.append(node_id, kinds[kind])
         document = {
             "nodes": nodes,
-            "edges": [
-                edge if len(edge) > 2 else ["", edge[0], SUCCESS_PORT, edge[1], None, None, None]
+            "edges": EdgeColumns(
+                edge if len(edge) > 2 else ("", edge[0], SUCCESS_PORT, edge[1], None, None, None)
                 for edge in part["edges"]
-            ],
+            ),
             "retries": part["retries"],
             "policy": part["policy"],
             "priority": part["priority"],
             "maxInFlight": None,
             "timeout": None,
-            "finally": len(nodes),
+            "finally": len(nodes.ids),
         }
         self._left: set[int] = set()
         super().__init__(Program(document), part["inputs"], part["about"], 1)

@@ -18,6 +18,7 @@ from temporalio.common import RawValue
 with workflow.unsafe.imports_passed_through():
     from dalang.canonical import body_reference, compact_json
     from dalang.program import Program, ProgramCache
+    from dalang.program_columns import read_in_columns
 
 _kept = ProgramCache()
 _PLAIN = b"json/plain"
@@ -64,8 +65,7 @@ def program_of(document: Any, told: Any = None) -> Program:
     digest = body_reference(payload.data)["$ref"]
 
     def made() -> Program:
-        program = Program(_read(payload), digest)
-        program.let_go()  # the payload is there, and handed on
+        program = Program(read_in_columns(payload.data.decode()) or _read(payload), digest)
         if len(program.nodes) >= LARGE:
             gc.collect()
             gc.freeze()

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 from temporalio import workflow
-from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
 from temporalio.contrib.pydantic import PydanticPayloadConverter
 
 from dalang.compilation import compile_plan
 from dalang.plan import Plan, with_derived_ids
+from dalang.program_columns import read_in_columns
 from dalang.workflows import programs
 from dalang.workflows.plan_run import PlanRun
 
@@ -26,22 +26,21 @@ def test_the_sdk_leaves_a_program_as_it_came() -> None:
 
 def test_a_payload_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """All runs of a plan in a worker have one program, whichever brings it."""
-    read: list[Payload] = []
+    read: list[str] = []
 
-    class Counting(PydanticPayloadConverter):
-        def from_payload(self, payload: Payload, type_hint: Any = None) -> Any:
-            read.append(payload)
-            return super().from_payload(payload, type_hint)
+    def counting(text: str) -> dict[str, Any] | None:
+        read.append(text)
+        return read_in_columns(text)
 
+    monkeypatch.setattr(programs, "read_in_columns", counting)
     plan = with_derived_ids(Plan.model_validate({"name": "read once", "nodes": [{"nodeId": "n", "type": "noop"}]}))
     document = compile_plan(plan)
-    converter = Counting()
-    monkeypatch.setattr(workflow, "payload_converter", lambda: converter)
+    converter = PydanticPayloadConverter()
     payloads = [converter.to_payloads([document])[0] for _ in range(2)]
     first, second = (programs.program_of(RawValue(one)) for one in payloads)
     assert first is second
     assert len(read) == 1
-    assert (first.nodes, first.document["policy"]) == (document["nodes"], document["policy"])
+    assert (first.ids, first.types, first.document["policy"]) == (["n"], ["noop"], document["policy"])
     assert programs.program_of(None, first.digest) is first
 
 

@@ -1,0 +1,78 @@
+"""Programs in columns: they say what the document says, however they were read, and what is equal only once."""
+
+from __future__ import annotations
+
+import json
+from random import Random
+from typing import Any
+
+import pytest
+
+from dalang.compilation import compile_plan
+from dalang.plan import Plan
+from dalang.program import Program
+from dalang.program_columns import NodeColumns, read_in_columns
+from tests.core.random_runs import random_plan
+
+EDGES = ("sources", "ports", "targets", "target_ports", "mappings", "conditions")
+
+
+def compact(document: Any, *, sort: bool = False) -> str:
+    """JSON as it comes to a worker."""
+    return json.dumps(document, separators=(",", ":"), sort_keys=sort, ensure_ascii=False)
+
+
+def told(program: Program) -> dict[str, Any]:
+    """All that a program says, in lists."""
+    own = {name: value for name, value in vars(program).items() if not name.startswith("_") and name != "document"}
+    groups = {name: [list(group) for group in own.pop(name)] for name in ("edges_in", "edges_out", "reads")}
+    lists = {name: list(own.pop(name)) for name in ("edge_ids", "sources", "targets", "light")}
+    return {**own, **groups, **lists, "outputs_template": program.document.get("outputs")}
+
+
+@pytest.mark.parametrize("sort", [False, True])
+def test_what_is_read_in_columns_is_the_document(sort: bool) -> None:
+    """Every plan gives the same program, and the document's own nodes and edges, whichever way it was read."""
+    for seed in range(40):
+        document = compile_plan(random_plan(Random(seed)))
+        read = read_in_columns(compact(document, sort=sort))
+        assert read is not None
+        program, whole = Program(read), Program(document)
+        assert told(program) == told(whole)
+        nodes = [{"id": name, **own} for name, own in zip(program.ids, program.nodes, strict=True)]
+        assert nodes == document["nodes"]
+        edges = zip(program.edge_ids, *(getattr(program, name) for name in EDGES), strict=True)
+        assert [list(edge) for edge in edges] == document["edges"]
+        rest = {key: value for key, value in document.items() if key not in ("nodes", "edges")}
+        assert program.document == rest
+        for node, ends in enumerate(zip(program.edges_in, program.edges_out, strict=True)):
+            assert list(ends[0]) == [edge for edge, one in enumerate(document["edges"]) if one[3] == node]
+            assert list(ends[1]) == [edge for edge, one in enumerate(document["edges"]) if one[1] == node]
+
+
+def test_what_is_not_written_as_we_do_is_not_read() -> None:
+    """Of anything but the compact JSON of a document nothing is made: it is read as a whole, or refused."""
+    plan = Plan.model_validate({"name": "p", "nodes": [{"nodeId": "a", "type": "noop"}]})
+    text = compact(compile_plan(plan))
+    assert read_in_columns(text) is not None
+    spaced = json.dumps(compile_plan(plan))
+    cut = (text[:at] for at in range(len(text)))
+    for other in (
+        spaced,
+        text + " ",
+        text + "}",
+        " " + text,
+        *cut,
+        text.replace('"edges":[]', '"edges":{}'),
+        "[]",
+        "7",
+    ):
+        assert read_in_columns(other) is None, other
+
+
+def test_what_nodes_have_in_common_is_there_once() -> None:
+    """Nodes that differ in nothing but their ids share what is said of them; a number is not a truth value."""
+    same = {"type": "noop", "inputs": {"x": 1}}
+    nodes = NodeColumns([{"id": "a", **same}, {"id": "b", **same}, {"id": "c", **same, "inputs": {"x": True}}])
+    assert nodes.definitions[0] is nodes.definitions[1]
+    assert nodes.definitions[2]["inputs"]["x"] is True
