@@ -17,6 +17,7 @@ from benchmarks import filled
 from dalang.stack.postgres import SUPERUSER
 from dalang.store import retention, runs, tallies
 from dalang.store.engine import create_engine, system_transaction, transaction
+from dalang.store.events import list_events
 from dalang.store.executor_metrics import executor_metrics
 from dalang.store.human_tasks import Person, TaskFilter, count_tasks, list_tasks
 from dalang.store.measures import gauges
@@ -33,6 +34,13 @@ MAX_READ = 600
 NOW = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
 DEEP = write_cursor(NOW - timedelta(days=100), UUID(int=7))
 Work = Callable[[AsyncConnection], Awaitable[Any]]
+WIDE = filled.run_id(12)
+_WIDE_EVENTS = """
+INSERT INTO run_events (run_id, epoch, seq, tenant_id, type, node_id, at, data, fact_digest, previous_hash, hash)
+SELECT run_id, 0, n, tenant_id, type, 'wide-' || n / 2, at, data, fact_digest, previous_hash, hash
+FROM run_events, generate_series(100, 2000) AS n WHERE run_id = $1 AND seq = 2
+"""
+"""A run of a thousand nodes more."""
 
 
 def _runs(**wanted: Any) -> Work:
@@ -56,6 +64,7 @@ ASKED: dict[str, Work] = {
     "time": _runs(created_from=NOW - timedelta(days=101), created_until=NOW - timedelta(days=99)),
     "label": _runs(labels=[("ticket", "T-77")]),
     "label, common": _runs(labels=[("env", "old-prod")]),
+    "events of a node": lambda conn: list_events(conn, filled.TENANT, WIDE, node_id="wide-500", bodies=True),
     "counts": lambda conn: runs.count_by_status(conn, filled.TENANT),
     "metrics": lambda conn: gauges(conn, filled.TENANT),
     "snapshot": lambda conn: executor_metrics(conn, filled.TENANT),
@@ -74,6 +83,8 @@ async def test_nothing_that_is_asked_reads_whole_tables(servers: Servers, databa
     async with superuser.connect() as conn:
         raw = await conn.get_raw_connection()
         await filled.fill(raw.driver_connection, filled.Filling(4_000, 0.3, waiting=40))
+        await raw.driver_connection.execute(_WIDE_EVENTS, WIDE)
+        await raw.driver_connection.execute("ANALYZE run_events")
     engine = create_engine(database.url, pool_size=1)
     await Tallying(engine).step()
     read = {name: await _read(engine, work) for name, work in ASKED.items()}
