@@ -27,6 +27,7 @@ from dalang.api.limit_schemas import (
 from dalang.api.runs import found_run
 from dalang.api.services import Service, Services
 from dalang.errors import DalangError
+from dalang.program_columns import NodeColumns
 from dalang.retries import delay_ms
 from dalang.statuses import NodeStatus
 from dalang.store.nodes import list_nodes
@@ -119,7 +120,9 @@ async def _policies(
     except DalangError:  # the plan is gone, or of another version: delays count as 0
         return {}
     retries: Sequence[Mapping[str, Any]] = program["retries"]
-    return {node["id"]: retries[node["retry"]] for node in program["nodes"] if node["id"] in wanted}
+    nodes = NodeColumns.of(program["nodes"])
+    policies = zip(nodes.ids, nodes.definitions, strict=True)
+    return {node_id: retries[node["retry"]] for node_id, node in policies if node_id in wanted}
 
 
 async def queued(conn: AsyncConnection, who: Principal, run_id: UUID, node_ids: Sequence[str]) -> dict[str, QueueInfo]:

@@ -23,6 +23,7 @@ from dalang.plan_memory import MemorySpec
 from dalang.plan_planner import DEFAULT_MAX_REPLANS, Planner
 from dalang.plan_undo import Compensation
 from dalang.program import JOIN_WORDS
+from dalang.program_columns import packed
 from dalang.secret_references import written_places
 
 PROGRAM_VERSION = 1
@@ -101,6 +102,11 @@ def compile_plan(plan: Plan, light: Collection[str] = ()) -> dict[str, Any]:
         document["planner"] = _planner_document(plan, plan.planner)
         document["maxReplans"] = plan.max_replans or DEFAULT_MAX_REPLANS
     return document
+
+
+def compile_packed(plan: Plan, light: Collection[str] = ()) -> dict[str, Any]:
+    """Return the same in the form that is sent to workers."""
+    return packed(compile_plan(plan, light))
 
 
 def _budget_document(plan: Plan) -> dict[str, Any]:

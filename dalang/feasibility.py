@@ -8,6 +8,7 @@ from typing import Any
 from dalang.canonical import pointer
 from dalang.errors import Problem
 from dalang.needs import UNLEASED, sizes_of
+from dalang.program_columns import NodeColumns
 
 MAX_WARNINGS = 100
 LARGER_THAN_POOL, UNKNOWN_POOL = "LARGER_THAN_POOL", "UNKNOWN_POOL"
@@ -20,7 +21,8 @@ def pool_warnings(program: Mapping[str, Any], most: Mapping[str, float], names: 
     """
     found: list[Problem] = []
     first_finally = program["finally"]
-    for at, node in enumerate(program["nodes"]):
+    nodes = NodeColumns.of(program["nodes"])
+    for at, (node_id, node) in enumerate(zip(nodes.ids, nodes.definitions, strict=True)):
         if node["type"] in UNLEASED:
             continue
         place = ("nodes", at) if at < first_finally else ("finally", at - first_finally)
@@ -30,10 +32,10 @@ def pool_warnings(program: Mapping[str, Any], most: Mapping[str, float], names: 
             steps = (*place, "requirements", *(("pools", name) if name in pools else ("resources",)))
             if name in most and amount > most[name] + 1e-9:
                 text = f"It needs {amount:g} of the pool {name}, which has {most[name]:g} in all: it would fail."
-                found.append(_warning(LARGER_THAN_POOL, steps, text, node["id"]))
+                found.append(_warning(LARGER_THAN_POOL, steps, text, node_id))
             elif name in pools and name not in names:
                 text = f"There is no pool {name} now, so nothing limits the node there."
-                found.append(_warning(UNKNOWN_POOL, steps, text, node["id"]))
+                found.append(_warning(UNKNOWN_POOL, steps, text, node_id))
             if len(found) >= MAX_WARNINGS:
                 return found
     return found

@@ -34,7 +34,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from dalang import temporal, wire
 from dalang.authority import run_authority
-from dalang.compilation import compile_plan
+from dalang.compilation import compile_packed
 from dalang.enforcement import Enforcer
 from dalang.errors import Conflict, ErrorPayload, ErrorType, InvalidDocument, NotFound, Unavailable
 from dalang.metrics import rounds
@@ -157,9 +157,9 @@ def check_plan(document: Mapping[str, Any], agents: Iterable[frozenset[str]] = (
 def prepare(plan: Plan) -> Prepared:
     """Compile a valid plan."""
     head = plan.model_copy(update={"nodes": (), "edges": (), "finally_": ()})
-    program = compile_plan(plan, registry.light)
     inner = tuple({one.digest(): one for one in embedded_plans(plan)}.values())
-    return Prepared(plan.digest(), head, program, len(program["nodes"]), inner, names_stored_plans(plan))
+    program, nodes = compile_packed(plan, registry.light), len(plan.all_nodes())
+    return Prepared(plan.digest(), head, program, nodes, inner, names_stored_plans(plan))
 
 
 class Preparations:

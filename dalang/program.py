@@ -54,12 +54,10 @@ class Program:
     """
 
     def __init__(self, document: Mapping[str, Any], digest: str = "") -> None:
-        nodes, edges = document["nodes"], document["edges"]
+        nodes, edges = NodeColumns.of(document["nodes"]), EdgeColumns.of(document["edges"])
         self.document = document
-        if isinstance(nodes, NodeColumns):  # who asks for the whole document has it elsewhere
+        if nodes is document["nodes"]:  # who asks for the whole document has it elsewhere
             self.document = {key: value for key, value in document.items() if key not in ("nodes", "edges")}
-        else:
-            nodes, edges = NodeColumns(nodes), EdgeColumns(edges)
         self.digest = digest
         self.repeat: int | None = document.get("repeat")
         """How many elements a map's run has: its one node stands for all, which are called "0", "1" and so on."""

@@ -1,8 +1,9 @@
-"""Nodes and edges of a program in columns, and how they are read from JSON without ever being a whole document.
+"""Nodes and edges of a program in columns: in memory, and in the document that is sent to workers.
 
-100,000 nodes with two edges each are a million objects when their JSON is decoded at once, which took 110 MB; most of
-them say the same. Here each node and each edge is decoded for itself and taken apart: numbers go into arrays, and of
-what equals another only one is kept. What is in here is shared by many nodes: nobody may change it.
+100,000 nodes with two edges each are 19 MB of JSON, and a million objects of 110 MB when it is decoded at once; most of
+them say the same. In columns numbers are arrays, and of what equals another only one is kept, so that the
+:func:`packed` document has 3 MB. A plain one, as older runs have and bodies of containers, is decoded node by node.
+What is in here is shared by many nodes: nobody may change it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dalang.plan import derived_edge_id
 
 MANY = 1_000
 """Objects that differ, of which is known how they are written."""
+PACKED_VERSION = 2
 _raw_decode = json.JSONDecoder().raw_decode
 
 
@@ -33,6 +35,24 @@ class NodeColumns:
         for node in nodes:
             self.add(node)
 
+    @classmethod
+    def of(cls, written: Any) -> NodeColumns:
+        """Return the nodes of a program document, packed or plain, or what was read of them before."""
+        if isinstance(written, NodeColumns):
+            return written
+        if not isinstance(written, Mapping):
+            return cls(written)
+        made = cls()
+        made.ids = written["ids"]
+        made.definitions = list(map(written["kinds"].__getitem__, written["kindOf"]))
+        return made
+
+    def packed(self) -> dict[str, Any]:
+        """Return them for a packed document."""
+        numbers: dict[int, int] = {}
+        kind_of = [numbers.setdefault(id(one), len(numbers)) for one in self.definitions]
+        return {"ids": self.ids, "kinds": list({id(one): one for one in self.definitions}.values()), "kindOf": kind_of}
+
     def add(self, node: Mapping[str, Any]) -> None:
         """Take the next node of a program document."""
         self.append(node["id"], self._shared({key: value for key, value in node.items() if key != "id"}))
@@ -44,10 +64,10 @@ class NodeColumns:
 
 
 class EdgeColumns:
-    """Edges by number; ids as they are written."""
+    """Edges by number; ids as they are written, None for one that is made of its ends (:class:`EdgeIds`)."""
 
     def __init__(self, edges: Iterable[Sequence[Any]] = ()) -> None:
-        self.ids: list[str] = []
+        self.ids: list[str | None] = []
         self.sources = array("i")
         self.ports: list[str] = []
         self.targets = array("i")
@@ -57,6 +77,38 @@ class EdgeColumns:
         self._shared = _Shared()
         for edge in edges:
             self.add(edge)
+
+    @classmethod
+    def of(cls, written: Any) -> EdgeColumns:
+        """Return the edges of a program document, packed or plain, or what was read of them before."""
+        if isinstance(written, EdgeColumns):
+            return written
+        if not isinstance(written, Mapping):
+            return cls(written)
+        made, kinds = cls(), written["kinds"]
+        made.sources.extend(written["sources"])
+        made.targets.extend(written["targets"])
+        made.ids = [None] * len(made.sources)
+        for edge, edge_id in written["ids"]:
+            made.ids[edge] = edge_id
+        columns: tuple[list[Any], ...] = (made.ports, made.target_ports, made.mappings, made.conditions)
+        for place, column in enumerate(columns):
+            column.extend(kinds[kind][place] for kind in written["kindOf"])
+        return made
+
+    def packed(self, node_ids: Sequence[str]) -> dict[str, Any]:
+        """Return them for a packed document; ``node_ids`` are those of their ends."""
+        kinds: dict[str, int] = {}
+        rest = [*zip(self.ports, self.target_ports, self.mappings, self.conditions, strict=True)]
+        kind_of = [kinds.setdefault(repr(one), len(kinds)) for one in rest]
+        values = dict(zip(kind_of, rest, strict=True))
+        return {
+            "sources": self.sources.tolist(),
+            "targets": self.targets.tolist(),
+            "ids": [[edge, own] for edge, own in enumerate(EdgeIds(self, node_ids).own) if own is not None],
+            "kinds": [list(values[kind]) for kind in kinds.values()],
+            "kindOf": kind_of,
+        }
 
     def add(self, edge: Sequence[Any]) -> None:
         """Take the next edge of a program document."""
@@ -75,8 +127,8 @@ class EdgeIds(Sequence[str]):
 
     def __init__(self, edges: EdgeColumns, node_ids: Sequence[str]) -> None:
         self._edges, self._node_ids = edges, node_ids
-        derived = map(self._derived, range(len(edges.ids)))
-        self._own = [None if one == made else one for one, made in zip(edges.ids, derived, strict=True)]
+        self.own = [None if own is None or own == self._derived(edge) else own for edge, own in enumerate(edges.ids)]
+        """The ids of those that have another."""
         edges.ids = []
 
     def _derived(self, edge: int) -> str:
@@ -84,11 +136,11 @@ class EdgeIds(Sequence[str]):
         return derived_edge_id(names[edges.sources[edge]], edges.ports[edge], names[edges.targets[edge]])
 
     def __getitem__(self, edge: int) -> str:  # type: ignore[override]
-        own = self._own[edge]
+        own = self.own[edge]
         return self._derived(edge) if own is None else own
 
     def __len__(self) -> int:
-        return len(self._own)
+        return len(self.own)
 
 
 class Grouped:
@@ -147,12 +199,19 @@ def _interned(value: Any) -> Any:
     return list(map(_interned, value)) if isinstance(value, list) else value
 
 
+def packed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a program document with its nodes and edges in columns, as it is sent to workers."""
+    nodes, edges = NodeColumns.of(document["nodes"]), EdgeColumns.of(document["edges"])
+    columns = {"nodes": nodes.packed(), "edges": edges.packed(nodes.ids)}
+    return {**document, "v": PACKED_VERSION, **columns}
+
+
 class _Columns(Protocol):
     def add(self, one: Any, /) -> None: ...
 
 
 def read_in_columns(text: str) -> dict[str, Any] | None:
-    """Return the program document that is written in ``text``, its nodes and edges in columns.
+    """Return the plain program document that is written in ``text``, its nodes and edges in columns.
 
     None: it is none, or not written as we write it, without any spaces.
     """

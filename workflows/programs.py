@@ -18,7 +18,7 @@ from temporalio.common import RawValue
 with workflow.unsafe.imports_passed_through():
     from dalang.canonical import body_reference, compact_json
     from dalang.program import Program, ProgramCache
-    from dalang.program_columns import read_in_columns
+    from dalang.program_columns import EdgeColumns, NodeColumns, read_in_columns
 
 _kept = ProgramCache()
 _PLAIN = b"json/plain"
@@ -65,13 +65,19 @@ def program_of(document: Any, told: Any = None) -> Program:
     digest = body_reference(payload.data)["$ref"]
 
     def made() -> Program:
-        program = Program(read_in_columns(payload.data.decode()) or _read(payload), digest)
+        program = Program(read_in_columns(payload.data.decode()) or _in_columns(_read(payload)), digest)
         if len(program.nodes) >= LARGE:
             gc.collect()
             gc.freeze()
         return program
 
     return _kept.get(digest, made)
+
+
+def _in_columns(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a packed document taken apart: as the payload is there, and handed on, the program need not keep it."""
+    nodes, edges = NodeColumns.of(document["nodes"]), EdgeColumns.of(document["edges"])
+    return {**document, "nodes": nodes, "edges": edges}
 
 
 def _read(payload: Payload) -> Any:

@@ -11,7 +11,7 @@ import pytest
 from dalang.compilation import compile_plan
 from dalang.plan import Plan
 from dalang.program import Program
-from dalang.program_columns import NodeColumns, read_in_columns
+from dalang.program_columns import NodeColumns, packed, read_in_columns
 from tests.core.random_runs import random_plan
 
 EDGES = ("sources", "ports", "targets", "target_ports", "mappings", "conditions")
@@ -37,8 +37,10 @@ def test_what_is_read_in_columns_is_the_document(sort: bool) -> None:
         document = compile_plan(random_plan(Random(seed)))
         read = read_in_columns(compact(document, sort=sort))
         assert read is not None
+        sent = json.loads(compact(packed(document), sort=sort))
         program, whole = Program(read), Program(document)
-        assert told(program) == told(whole)
+        assert told(program) == told(whole) == told(Program(sent))
+        assert packed(sent) == sent
         nodes = [{"id": name, **own} for name, own in zip(program.ids, program.nodes, strict=True)]
         assert nodes == document["nodes"]
         edges = zip(program.edge_ids, *(getattr(program, name) for name in EDGES), strict=True)

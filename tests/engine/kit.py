@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 
 from dalang import wire
-from dalang.compilation import compile_plan
+from dalang.compilation import compile_packed
 from dalang.nesting import embedded_plans
 from dalang.nodes import registry
 from dalang.plan import Plan, with_derived_ids
@@ -96,7 +96,7 @@ class Engine:
             digest = await put_document(conn, TENANT, plan)
             for inner in embedded_plans(plan):
                 await put_document(conn, TENANT, inner)
-        return digest, compile_plan(plan, registry.light)
+        return digest, compile_packed(plan, registry.light)
 
     async def start_prepared(
         self, plan: Plan, prepared: tuple[str, dict[str, Any]], inputs: dict[str, Any], **state: Any
