@@ -34,6 +34,7 @@ from dalang.activities.llm import Llm, operators_models
 from dalang.activities.mcp.node import Mcp
 from dalang.activities.mcp.servers import NamedServers
 from dalang.activities.memory import Memories
+from dalang.activities.node_logs import NodeLogs
 from dalang.activities.observing import ObservingInterceptor
 from dalang.activities.projection import Projection, StoreRecorder
 from dalang.activities.revisions import Revisions
@@ -123,6 +124,7 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
     revisions, undo_seeds = Revisions(engine), UndoSeeds(engine)
     breakers = Breakers(engine, settings.require_database_url(), settings.breaker_thresholds)
     artifacts = Artifacts.of(engine, settings)
+    logs = NodeLogs(engine, settings.node_log_lines) if settings.node_log_lines else None
     recorder = StoreRecorder(
         engine,
         identity,
@@ -132,6 +134,7 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
         artifacts,
         settings.build_id,
         redaction,
+        logs,
     )
     listener = Listener(settings.require_database_url(), [CHANGED])
     gate = breakers if settings.breaker_failure_threshold else None
@@ -209,7 +212,8 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
     )
     allow_long_activations(running)
     try:
-        async with running, _beside(*beside), _watched(settings, engine, client, sdk):
+        kept = contextlib.nullcontext() if logs is None else logs.keeping()
+        async with kept, running, _beside(*beside), _watched(settings, engine, client, sdk):
             logger.info("working on task queue %s as %s", settings.task_queue, identity)
             yield running
     finally:

@@ -16,6 +16,7 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -76,7 +77,7 @@ class Deferred(Exception):
 
 
 class Recorder:
-    """Where the wrapper leaves what the workflow does not carry: failed attempts, large bodies, checkpoints.
+    """Where the wrapper leaves what the workflow does not carry: failed attempts, large bodies, checkpoints, log lines.
 
     ``worker`` is the identity of the process and ``build`` that of its code, which results and attempts name; ``vault``
     has the secrets of nodes, ``artifacts`` their files.
@@ -99,6 +100,10 @@ class Recorder:
     def made(self, ctx: NodeContext) -> dict[str, Any]:
         """Return what made what the handler answers, as far as is known by now."""
         return {"build": self.build, **ctx._made} if self.build else dict(ctx._made)
+
+    def listening(self, task: NodeTask, attempt: int) -> AbstractContextManager[None]:
+        """Take what is logged in the block, and in what begins there, for lines of the attempt."""
+        return contextlib.nullcontext()
 
     async def failed_attempt(
         self, task: NodeTask, attempt: int, error: Mapping[str, Any], made: Mapping[str, Any]
@@ -254,7 +259,8 @@ async def attempt(task: NodeTask, handler: Handler, recorder: Recorder) -> NodeR
             await reveal(ctx, task, recorder.vault)
         if recorder.artifacts is not None:
             ctx.artifacts = WorkerArtifacts(recorder.artifacts, task, recorder.worker)
-        given = await _within_deadline(task, ctx, handler)
+        with recorder.listening(task, number):
+            given = await _within_deadline(task, ctx, handler)
         outputs = ctx._mask(hidden(given, ctx.callback_url))  # the mask of now: handlers get secrets on the way, too
         result: NodeResult = {"outputs": outputs, "attempt": number, "worker": recorder.worker}
         if permitted is not None:

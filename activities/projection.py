@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -17,6 +18,7 @@ from temporalio.exceptions import ApplicationError
 
 from dalang import metrics
 from dalang.activities.execution import Recorder
+from dalang.activities.node_logs import NodeLogs
 from dalang.activities.patience import beating, patiently
 from dalang.activities.policy import permit
 from dalang.activities.secrets import Vault
@@ -84,7 +86,7 @@ class Projection:
 
 
 class StoreRecorder(Recorder):
-    """Keeps failed attempts, large bodies and checkpoints in Postgres."""
+    """Keeps failed attempts, large bodies, checkpoints and log lines in Postgres."""
 
     def __init__(
         self,
@@ -96,8 +98,10 @@ class StoreRecorder(Recorder):
         artifacts: Artifacts | None = None,
         build: str = "",
         redaction: Redaction | None = None,
+        logs: NodeLogs | None = None,
     ) -> None:
         super().__init__(worker, vault, artifacts, build)
+        self._logs = logs
         self._engine = engine
         self._public_url = public_url
         self._redaction = redaction
@@ -106,6 +110,10 @@ class StoreRecorder(Recorder):
     async def permit(self, task: NodeTask, attempt: int) -> dict[str, Any] | None:
         """Ask the configured policies whether the attempt may begin."""
         return None if self._enforcer is None else await permit(self._enforcer, task, attempt)
+
+    def listening(self, task: NodeTask, attempt: int) -> AbstractContextManager[None]:
+        """Take what is logged in the block, and in what begins there, for lines of the attempt."""
+        return super().listening(task, attempt) if self._logs is None else self._logs.listening(task, attempt)
 
     async def failed_attempt(
         self, task: NodeTask, attempt: int, error: Mapping[str, Any], made: Mapping[str, Any]

@@ -12,6 +12,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
@@ -70,6 +71,20 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
         found.update(given)
     first = {name: found.pop(name) for name in FIELDS if name in found}
     return {**first, **found}
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a line says, without what nobody may read."""
+
+    message: str
+    error: str | None
+
+
+def line_of(record: logging.LogRecord) -> Said:
+    """Return what a line says, as it would be written."""
+    error = _error(logging.Formatter(), record)
+    return Said(_clean(_said(record)), _clean(error) if error else None)
 
 
 class Json(logging.Formatter):

@@ -13,6 +13,13 @@ TRACES_PATH = "/v1/traces"
 class WatchSettings(BaseModel):
     """The part of :class:`~dalang.settings.Settings` that says what a process tells of itself."""
 
+    node_log_lines: int = Field(
+        default=1_000,
+        ge=0,
+        le=100_000,
+        description="So many lines of what a handler logs are kept for people to look at, of each attempt "
+        "(`dalang logs`); they are in the worker's own log all the same. 0: none.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Least severe level logged."
     )

@@ -22,6 +22,7 @@ from dalang.api.ui.telling import pretty
 from dalang.errors import NotFound
 from dalang.statuses import IN_FLIGHT, NODE_ENDS, RUN_ENDS, NodeStatus
 from dalang.store.human_tasks import TaskFilter, list_tasks
+from dalang.store.node_logs import list_lines
 from dalang.store.plans import get_planned_node
 from dalang.store.runs import Run
 from dalang.store.utilization import allocations
@@ -31,6 +32,8 @@ router = APIRouter(prefix="/ui/runs/{runId}", include_in_schema=False, route_cla
 SHOWN_CHARACTERS = 6_000
 """So much of a value stands in the panel; the whole is a page of its own."""
 LISTED = 100
+SHOWN_LINES = 100
+"""So many lines of what a node logged last stand in the panel."""
 MAX_TASKS = 200
 MAX_LEASES = 1_000
 NodeId = Annotated[str, Query(alias="node", max_length=1_000)]
@@ -72,6 +75,7 @@ async def node_panel(page: Looks, runId: UUID, node_id: NodeId) -> Response:
         found = await list_tasks(conn, tenant, TaskFilter(run_id=runId), newest_first=True, limit=MAX_TASKS)
         index = await page.it.indexes.get(conn, tenant, run.plan_digest, run.elements)
         place = -1 if run.elements is not None else index.places.get(node_id, -1)
+        lines = await list_lines(conn, tenant, runId, node_id=node_id, newest=True, limit=SHOWN_LINES + 1)
         planned: Any = (await get_planned_node(conn, tenant, run.plan_digest, place) if place >= 0 else None) or {}
     values = (shown("Inputs", node.inputs), shown("Outputs", node.outputs))
     context = {
@@ -81,6 +85,8 @@ async def node_panel(page: Looks, runId: UUID, node_id: NodeId) -> Response:
         "planned": planned,
         "values": [one for one in values if one is not None],
         "error": node.error if isinstance(node.error, dict) else None,
+        "lines": [line for _, line in lines[-SHOWN_LINES:]],
+        "more_lines": len(lines) > SHOWN_LINES,
         "lease": leases[0] if leases else None,
         "tasks": [one for one in found.items if one.node_id == node_id],
         "acts": acts_of(run, node.status) if page.may_operate else frozenset(),

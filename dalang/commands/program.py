@@ -20,6 +20,7 @@ COMMANDS = (
     (RUN, "runs", "run start watch"),
     (LOOK, "runs", "list status nodes"),
     (LOOK, "events", "events"),
+    (LOOK, "node_logs", "logs"),
     (LOOK, "episodes", "episodes"),
     (LOOK, "revisions", "revisions"),
     (LOOK, "limits", "queue"),

@@ -6,12 +6,21 @@ Axon's do, works as well as one that names what it wants.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from dalang.demo import service, source
 from dalang.nodes import NodeContext, ToolError, agent
+
+logger = logging.getLogger(__name__)
+
+
+def _done(ctx: NodeContext, what: str) -> None:
+    """Tell people who watch what was done: now, and in the log of the node."""
+    ctx.progress(what, 1.0)
+    logger.info(what)
 
 
 def _text(ctx: NodeContext) -> str:
@@ -47,7 +56,7 @@ async def architect(ctx: NodeContext) -> dict[str, Any]:
     specification = _specification(ctx)
     lines = [f"# API: {specification['entity'].replace('_', ' ')}", ""]
     lines += [f"- `{o['method']} {o['path']}`: {o['name'].replace('_', ' ')}" for o in specification["operations"]]
-    ctx.progress(f"{len(specification['operations'])} operations", 1.0)
+    _done(ctx, f"{len(specification['operations'])} operations")
     return {"feature": _text(ctx), "api": specification, "outline": "\n".join(lines) + "\n"}
 
 
@@ -58,7 +67,7 @@ async def coder(ctx: NodeContext) -> dict[str, Any]:
     code = service.render(specification)
     name = f"{specification['entity']}.py"
     wanted = ctx.inputs.get("language")
-    ctx.progress(f"wrote {name}", 1.0)
+    _done(ctx, f"wrote {name}")
     outputs: dict[str, Any] = {
         **_passed_on(ctx),
         "api": specification,
@@ -90,7 +99,7 @@ async def tester(ctx: NodeContext) -> dict[str, Any]:
         return {**_passed_on(ctx), "executed": False, "functions": len(found), "note": note}
     passed = sum(result["passed"] for result in results)
     coverage = len({result["operation"] for result in results}) / len(operations)
-    ctx.progress(f"{passed} of {len(results)} passed", 1.0)
+    _done(ctx, f"{passed} of {len(results)} passed")
     threshold = ctx.inputs.get("coverage_threshold", 0)
     if passed < len(results) or (isinstance(threshold, (int, float)) and coverage < threshold):
         details = {"results": results, "coverage": coverage}
@@ -106,7 +115,7 @@ async def reviewer(ctx: NodeContext) -> dict[str, Any]:
     found = source.findings(code)
     majors = sum(finding["severity"] == "major" for finding in found)
     score = max(0.0, round(1 - 0.2 * majors - 0.05 * (len(found) - majors), 2))
-    ctx.progress(f"{len(found)} findings, score {score}", 1.0)
+    _done(ctx, f"{len(found)} findings, score {score}")
     return {**_passed_on(ctx), "findings": found, "score": score, "approved": score >= 0.8}
 
 
@@ -116,7 +125,7 @@ async def writer(ctx: NodeContext) -> dict[str, Any]:
     specification = _specification(ctx)
     code = _code(ctx) or service.render(specification)
     document = f"# {specification['entity'].replace('_', ' ').capitalize()}\n\n{source.outline(code)}"
-    ctx.progress(f"{len(document.split())} words", 1.0)
+    _done(ctx, f"{len(document.split())} words")
     return {**_passed_on(ctx), "document": document, "format": "markdown", "words": len(document.split())}
 
 
@@ -125,7 +134,7 @@ async def code_analyzer(ctx: NodeContext) -> dict[str, Any]:
     """Measure code, or a sample if the node brings none; coverage is not measured, since nothing is executed."""
     code = _code(ctx) or source.SAMPLE
     measured = source.metrics(code)
-    ctx.progress(f"complexity {measured['complexity']}", 1.0)
+    _done(ctx, f"complexity {measured['complexity']}")
     return {**_passed_on(ctx), "code": code, "metrics": measured, "hotspots": source.hotspots(code)}
 
 
@@ -134,7 +143,7 @@ async def refactorer(ctx: NodeContext) -> dict[str, Any]:
     """Simplify code without changing what it does."""
     before = _code(ctx) or source.SAMPLE
     after, changes = source.refactor(before)
-    ctx.progress(f"{len(changes)} changes", 1.0)
+    _done(ctx, f"{len(changes)} changes")
     return {
         **_passed_on(ctx),
         "code": after,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 from dalang.nodes import NetworkError, NodeContext, ToolError, node
+
+logger = logging.getLogger(__name__)
 
 
 @node("demo-flaky")
@@ -62,11 +65,14 @@ async def demo_import(ctx: NodeContext, rows: int, batch: int = 10, seconds: flo
     """Import rows in batches, each of which takes a while; another attempt begins with the batch that is due."""
     done = ctx.restored["done"] if ctx.restored else 0
     begun = done
+    if begun:
+        logger.warning("goes on at row %d", begun)
     while done < rows:
         await asyncio.sleep(seconds)
         done = min(done + batch, rows)
         ctx.progress(f"{done} of {rows} rows", done / rows)
         await ctx.checkpoint({"done": done})
+        logger.info("%d of %d rows", done, rows)
     return {"rows": rows, "here": rows - begun}
 
 

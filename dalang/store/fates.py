@@ -29,6 +29,7 @@ FATES: dict[str, Fate] = {
             "node_executions",
             "node_attempts",
             "node_checkpoints",
+            "node_logs",
             "run_checkpoints",
             "run_revisions",
             "human_tasks",

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
+from uuid import UUID
 
 import pytest
+from fastapi import FastAPI
 
+from dalang.store.engine import transaction
+from dalang.store.node_logs import LogLine, keep_lines
 from tests.api import world
 from tests.api.world import Api, chain, problem
 from tests.harness import PATIENCE
@@ -107,3 +112,25 @@ async def test_a_node_that_is_retried_shows_the_live_attempt(api: Api) -> None:
     node = await api.get(f"{RUNS}/{run_id}/nodes/n1")
     assert (node["status"], node["live"]) == ("SUCCESS", None)
     assert len(node["attempts"]) == node["attempt"] - 1
+
+
+async def test_what_handlers_logged_is_listed(api: Api, app: FastAPI) -> None:
+    """In order, of one node or of all, from either end; a page tells where the next begins."""
+    run_id = await api.execute(chain("noop", "noop"))
+    at = datetime(2026, 11, 22, tzinfo=UTC)
+    lines = [LogLine(UUID(run_id), node, 0, 1, at, "INFO", "x", f"{node}{n}", None) for n in range(3) for node in "ab"]
+    async with transaction(app.state.services.engine, "acme") as conn:
+        assert await keep_lines(conn, "acme", lines) == []
+
+    async def listed(**query: Any) -> list[str]:
+        page = await api.get(f"/orchestrator/runs/{run_id}/logs", params=query)
+        places.append(page["next"])
+        return [item["message"] for item in page["items"]]
+
+    places: list[Any] = []
+    assert await listed(nodeId="a") == ["a0", "a1", "a2"]
+    assert await listed(limit=4) == ["a0", "b0", "a1", "b1"]
+    assert await listed(limit=4, after=places[-1]) == ["a2", "b2"]
+    assert places == [None, places[1], None]
+    assert await listed(newest=True, limit=2) == ["a2", "b2"]
+    assert await listed(nodeId="b", before=places[1], newest=True, limit=1) == ["b0"]

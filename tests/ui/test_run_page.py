@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 from playwright.async_api import Page, expect
 
+from dalang.nodes import NodeContext
+from dalang.nodes import node as handler
 from tests.ui.conftest import Looking, Stack, accessible, fits, shot
 
 HOLD: dict[str, Any] = {"nodeId": "ask", "type": "human", "name": "Ask", "task": {"title": "Go on?"}}
@@ -118,6 +122,33 @@ async def test_a_revision_is_drawn_with_what_it_changed(stack: Stack, look: Look
         await page.locator("#seq").fill("0")
         await expect(node(page, "b")).to_have_count(1)
     await stack("POST", f"/orchestrator/runs/{run}/cancel", json={})
+
+
+@handler("ui-test-logs")
+def logs(ctx: NodeContext) -> None:
+    """Log a line, what looks like markup, and an error."""
+    logging.getLogger("shop").info("shelf 1 is full")
+    logging.getLogger("shop").warning("<b>shelf 2</b> does not answer")
+    try:
+        raise ValueError("no shelf 3")
+    except ValueError:
+        logging.getLogger("shop").exception("shelf 3 is gone")
+
+
+async def test_what_a_handler_logged_stands_beside_its_node(
+    stack: Stack, look: Looking, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In order, as text, with the stack of an exception to open."""
+    caplog.set_level(logging.INFO)
+    run = await stack.execute({"name": "logged", "nodes": [{"nodeId": "stock", "type": "ui-test-logs"}]})
+    await stack.until(f"/orchestrator/runs/{run}/logs", lambda found: len(found["items"]) == 3)
+    async with look(f"/ui/runs/{run}#node=stock") as page:
+        said = page.locator("#panel .log .said")
+        await expect(said).to_have_text(["shelf 1 is full", "<b>shelf 2</b> does not answer", "shelf 3 is gone"])
+        await page.locator("#panel .log summary").click()
+        await expect(page.locator("#panel .log pre")).to_contain_text("ValueError: no shelf 3")
+        await accessible(page)
+        await shot(page, "run-logged")
 
 
 async def test_the_picture_is_walked_through_with_the_keys(stack: Stack, look: Looking) -> None:
