@@ -13,6 +13,7 @@ from __future__ import annotations
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
 from threading import Lock
 from typing import Any
 
@@ -25,7 +26,18 @@ from dalang.plan import (
     SUCCESS_PORT,
 )
 from dalang.plan_containers import MAX_ELEMENTS
-from dalang.program_columns import EdgeColumns, EdgeIds, Grouped, NodeColumns
+from dalang.program_columns import (
+    CONDITION,
+    MAPPING,
+    PORT,
+    TARGET_PORT,
+    Column,
+    EdgeColumns,
+    EdgeIds,
+    Grouped,
+    Kinds,
+    NodeColumns,
+)
 from dalang.templates import Template, compile_template
 
 TASK_TEXTS = ("title", "description", "assignee", "candidateGroup")
@@ -40,7 +52,7 @@ DRAINED_TYPES = WAITING_TYPES.union(
 are runs that are paused themselves. All others are functions in a worker, which are told."""
 
 KEPT_NODES = 250_000
-"""Of programs that no run may need any more; 100,000 nodes with two edges each take some 110 MB."""
+"""Of programs that no run may need any more; 100,000 nodes with two edges each take some 25 MB."""
 JOIN_WORDS = ("allLive", "all", "any", "allDone")
 
 
@@ -72,10 +84,11 @@ class Program:
         self.planner: dict[str, Any] | None = document.get("planner")
         self.first_finally: int = document["finally"] if self.repeat is None else self.repeat
         self.ids: Sequence[str] = nodes.ids
-        self.types: list[str] = [node["type"] for node in self.nodes]
+        kinds: Sequence[dict[str, Any]] = nodes.kinds.values
+        self.types: Sequence[str] = Column([kind["type"] for kind in kinds], nodes.kinds.of)
         self.index: dict[str, int] = {node_id: number for number, node_id in enumerate(self.ids)}
         self._index_edges(edges)
-        self.joins: list[str] = [node.get("join", "allLive") for node in self.nodes]
+        self.joins: Sequence[str] = Column([kind.get("join", "allLive") for kind in kinds], nodes.kinds.of)
         self.ranks = self._remaining_work()
         self.light: Sequence[int] = array("i", (number for number, node in enumerate(self.nodes) if "light" in node))
         """Nodes that are short and safe to run twice: several may be worked on in one activity."""
@@ -86,11 +99,11 @@ class Program:
     def _index_edges(self, edges: EdgeColumns) -> None:
         self.edge_ids = EdgeIds(edges, self.ids)
         self.sources: Sequence[int] = edges.sources
-        self.ports = edges.ports
         self.targets: Sequence[int] = edges.targets
-        self.target_ports = edges.target_ports
-        self.mappings = edges.mappings
-        self.conditions = edges.conditions
+        self.ports: Sequence[str] = edges.part(PORT)
+        self.target_ports: Sequence[str | None] = edges.part(TARGET_PORT)
+        self.mappings: Sequence[dict[str, str] | None] = edges.part(MAPPING)
+        self.conditions: Sequence[str | None] = edges.part(CONDITION)
         self.edges_out = Grouped.places(self.sources, len(self.ids))
         self.edges_in = Grouped.places(self.targets, len(self.ids))
 
@@ -114,7 +127,7 @@ class Program:
     def _index_reads(self) -> None:
         self.input_references: dict[int, tuple[str, ...]] = self._find_references()
         self.reads = Grouped(map(self._read_by, range(len(self.ids))))
-        self.readers: list[int] = [0] * len(self.nodes)
+        self.readers = array("i", [0]) * len(self.nodes)
         """How many starts may read each node's outputs, before anything has happened."""
         for sources in self.reads:
             for source in sources:
@@ -241,10 +254,7 @@ def repeated(nodes: NodeColumns, edges: EdgeColumns, count: Any) -> NodeColumns:
     """
     if not isinstance(count, int) or not 0 <= count <= MAX_ELEMENTS or len(nodes.ids) != 1 or edges.ids:
         raise ValueError("a program is repeated when it has one node")
-    columns = NodeColumns()
-    columns.ids = [str(number) for number in range(count)]
-    columns.definitions = nodes.definitions * count
-    return columns
+    return NodeColumns([str(number) for number in range(count)], Kinds(nodes.kinds.values, repeat(0, count)))
 
 
 def _references(template: Template) -> tuple[str, ...]:

@@ -15,125 +15,146 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from operator import sub
 from sys import intern
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from dalang.plan import derived_edge_id
 
 MANY = 1_000
 """Objects that differ, of which is known how they are written."""
 PACKED_VERSION = 2
+PORT, TARGET_PORT, MAPPING, CONDITION = range(4)
+"""Places of what is said of an edge."""
+T = TypeVar("T")
 _raw_decode = json.JSONDecoder().raw_decode
 
 
-class NodeColumns:
-    """Nodes by number: their ids, and what is said of them otherwise, which equal ones have in common."""
+class Column(Sequence[T]):
+    """A value of each node, or each edge, by number; all of one kind have the same."""
 
-    def __init__(self, nodes: Iterable[Mapping[str, Any]] = ()) -> None:
-        self.ids: list[str] = []
-        self.definitions: list[dict[str, Any]] = []
-        self._shared = _Shared()
-        for node in nodes:
-            self.add(node)
+    def __init__(self, values: Sequence[T], kinds: Sequence[int]) -> None:
+        self._values, self._kinds = values, kinds
+
+    def __getitem__(self, number: int) -> T:  # type: ignore[override]
+        return self._values[self._kinds[number]]
+
+    def __iter__(self) -> Iterator[T]:
+        return map(self._values.__getitem__, self._kinds)
+
+    def __len__(self) -> int:
+        return len(self._kinds)
+
+
+class Kinds:
+    """What is said of nodes, or of edges, each thing once, and by number which of it."""
+
+    def __init__(self, values: list[Any] | None = None, of: Iterable[int] = ()) -> None:
+        self.values: list[Any] = [] if values is None else values
+        self.of = array("i", of)
+        self._known: dict[str, int] = {}
+
+    def add(self, value: Any) -> None:
+        """Take what is said of the next one."""
+        written = repr(value)  # tells 1 from 1.0 and from true
+        kind = self._known.get(written)
+        if kind is None:
+            if len(self._known) == MANY:  # they hardly ever are equal
+                self._known.clear()
+            kind = self._known[written] = len(self.values)
+            self.values.append(_interned(value))
+        self.of.append(kind)
+
+    def packed(self) -> dict[str, Any]:
+        """Return them for a packed document."""
+        return {"kinds": self.values, "kindOf": self.of.tolist()}
+
+
+class NodeColumns:
+    """Nodes by number: their ids, and what is said of them otherwise."""
+
+    def __init__(self, ids: list[str], kinds: Kinds) -> None:
+        self.ids, self.kinds = ids, kinds
 
     @classmethod
     def of(cls, written: Any) -> NodeColumns:
         """Return the nodes of a program document, packed or plain, or what was read of them before."""
         if isinstance(written, NodeColumns):
             return written
-        if not isinstance(written, Mapping):
-            return cls(written)
-        made = cls()
-        made.ids = written["ids"]
-        made.definitions = list(map(written["kinds"].__getitem__, written["kindOf"]))
+        if isinstance(written, Mapping):
+            return cls(written["ids"], Kinds(written["kinds"], written["kindOf"]))
+        made = cls([], Kinds())
+        for node in written:
+            made.add(node)
         return made
+
+    @property
+    def definitions(self) -> Column[dict[str, Any]]:
+        """What is said of each node."""
+        return Column(self.kinds.values, self.kinds.of)
+
+    def add(self, node: Mapping[str, Any]) -> None:
+        """Take the next node of a plain document."""
+        self.ids.append(node["id"])
+        self.kinds.add({key: value for key, value in node.items() if key != "id"})
 
     def packed(self) -> dict[str, Any]:
         """Return them for a packed document."""
-        numbers: dict[int, int] = {}
-        kind_of = [numbers.setdefault(id(one), len(numbers)) for one in self.definitions]
-        return {"ids": self.ids, "kinds": list({id(one): one for one in self.definitions}.values()), "kindOf": kind_of}
-
-    def add(self, node: Mapping[str, Any]) -> None:
-        """Take the next node of a program document."""
-        self.append(node["id"], self._shared({key: value for key, value in node.items() if key != "id"}))
-
-    def append(self, node_id: str, definition: dict[str, Any]) -> None:
-        """Take the next node; ``definition`` is the same object where it is the same for several."""
-        self.ids.append(node_id)
-        self.definitions.append(definition)
+        return {"ids": self.ids, **self.kinds.packed()}
 
 
 class EdgeColumns:
-    """Edges by number; ids as they are written, None for one that is made of its ends (:class:`EdgeIds`)."""
+    """Edges by number: their ids as they are written, None for one that is made of its ends (:class:`EdgeIds`); their
+    ends; and what is said of them otherwise: port, target port, mapping and condition."""
 
-    def __init__(self, edges: Iterable[Sequence[Any]] = ()) -> None:
-        self.ids: list[str | None] = []
-        self.sources = array("i")
-        self.ports: list[str] = []
-        self.targets = array("i")
-        self.target_ports: list[str | None] = []
-        self.mappings: list[dict[str, str] | None] = []
-        self.conditions: list[str | None] = []
-        self._shared = _Shared()
-        for edge in edges:
-            self.add(edge)
+    def __init__(self, ids: list[str | None], sources: Iterable[int], targets: Iterable[int], kinds: Kinds) -> None:
+        self.ids, self.kinds = ids, kinds
+        self.sources, self.targets = array("i", sources), array("i", targets)
 
     @classmethod
     def of(cls, written: Any) -> EdgeColumns:
         """Return the edges of a program document, packed or plain, or what was read of them before."""
         if isinstance(written, EdgeColumns):
             return written
-        if not isinstance(written, Mapping):
-            return cls(written)
-        made, kinds = cls(), written["kinds"]
-        made.sources.extend(written["sources"])
-        made.targets.extend(written["targets"])
-        made.ids = [None] * len(made.sources)
-        for edge, edge_id in written["ids"]:
-            made.ids[edge] = edge_id
-        columns: tuple[list[Any], ...] = (made.ports, made.target_ports, made.mappings, made.conditions)
-        for place, column in enumerate(columns):
-            column.extend(kinds[kind][place] for kind in written["kindOf"])
+        if isinstance(written, Mapping):
+            ids: list[str | None] = [None] * len(written["kindOf"])
+            for edge, own in written["ids"]:
+                ids[edge] = own
+            return cls(ids, written["sources"], written["targets"], Kinds(written["kinds"], written["kindOf"]))
+        made = cls([], (), (), Kinds())
+        for edge in written:
+            made.add(edge)
         return made
 
-    def packed(self, node_ids: Sequence[str]) -> dict[str, Any]:
-        """Return them for a packed document; ``node_ids`` are those of their ends."""
-        kinds: dict[str, int] = {}
-        rest = [*zip(self.ports, self.target_ports, self.mappings, self.conditions, strict=True)]
-        kind_of = [kinds.setdefault(repr(one), len(kinds)) for one in rest]
-        values = dict(zip(kind_of, rest, strict=True))
-        return {
-            "sources": self.sources.tolist(),
-            "targets": self.targets.tolist(),
-            "ids": [[edge, own] for edge, own in enumerate(EdgeIds(self, node_ids).own) if own is not None],
-            "kinds": [list(values[kind]) for kind in kinds.values()],
-            "kindOf": kind_of,
-        }
+    def part(self, place: int) -> Column[Any]:
+        """Return one of the things that are said of each edge."""
+        return Column([kind[place] for kind in self.kinds.values], self.kinds.of)
 
     def add(self, edge: Sequence[Any]) -> None:
-        """Take the next edge of a program document."""
+        """Take the next edge of a plain document."""
         edge_id, source, port, target, target_port, mapping, condition = edge
         self.ids.append(edge_id)
         self.sources.append(source)
-        self.ports.append(intern(port))
         self.targets.append(target)
-        self.target_ports.append(None if target_port is None else intern(target_port))
-        self.mappings.append(None if mapping is None else self._shared(mapping))
-        self.conditions.append(None if condition is None else intern(condition))
+        self.kinds.add([port, target_port, mapping, condition])
+
+    def packed(self, node_ids: Sequence[str]) -> dict[str, Any]:
+        """Return them for a packed document; ``node_ids`` are those of their ends."""
+        own = [[edge, one] for edge, one in enumerate(EdgeIds(self, node_ids).own) if one is not None]
+        ends = {"sources": self.sources.tolist(), "targets": self.targets.tolist()}
+        return {"ids": own, **ends, **self.kinds.packed()}
 
 
 class EdgeIds(Sequence[str]):
     """The ids of edges; one that is made of its ends, as where a plan names no edges, is made when it is asked for."""
 
     def __init__(self, edges: EdgeColumns, node_ids: Sequence[str]) -> None:
-        self._edges, self._node_ids = edges, node_ids
+        self._node_ids, self._sources, self._targets = node_ids, edges.sources, edges.targets
+        self._ports = edges.part(PORT)
         self.own = [None if own is None or own == self._derived(edge) else own for edge, own in enumerate(edges.ids)]
         """The ids of those that have another."""
-        edges.ids = []
 
     def _derived(self, edge: int) -> str:
-        edges, names = self._edges, self._node_ids
-        return derived_edge_id(names[edges.sources[edge]], edges.ports[edge], names[edges.targets[edge]])
+        names = self._node_ids
+        return derived_edge_id(names[self._sources[edge]], self._ports[edge], names[self._targets[edge]])
 
     def __getitem__(self, edge: int) -> str:  # type: ignore[override]
         own = self.own[edge]
@@ -171,25 +192,9 @@ class Grouped:
     def __iter__(self) -> Iterator[Sequence[int]]:
         return map(self.__getitem__, range(len(self)))
 
-    def sizes(self) -> list[int]:
+    def sizes(self) -> array[int]:
         """Return how many numbers each group has."""
-        return list(map(sub, self._ends[1:], self._ends))
-
-
-class _Shared:
-    """Keeps one of objects that are equal."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, dict[str, Any]] = {}
-
-    def __call__(self, value: Mapping[str, Any]) -> dict[str, Any]:
-        written = repr(value)  # tells 1 from 1.0 and from true
-        known = self._known.get(written)
-        if known is None:
-            if len(self._known) == MANY:  # they hardly ever are equal
-                self._known.clear()
-            known = self._known[written] = _interned(value)
-        return known
+        return array("i", map(sub, self._ends[1:], self._ends))
 
 
 def _interned(value: Any) -> Any:
@@ -223,9 +228,9 @@ def read_in_columns(text: str) -> dict[str, Any] | None:
             if not isinstance(key, str) or text[at] != ":":
                 return None
             if key == "nodes":
-                document[key], at = _read_into(NodeColumns(), text, at + 1)
+                document[key], at = _read_into(NodeColumns.of([]), text, at + 1)
             elif key == "edges":
-                document[key], at = _read_into(EdgeColumns(), text, at + 1)
+                document[key], at = _read_into(EdgeColumns.of([]), text, at + 1)
             else:
                 document[key], at = _raw_decode(text, at + 1)
     except (ValueError, LookupError, TypeError, AttributeError):

@@ -7,6 +7,7 @@ property test holds each equal to its naive derivation after every event. What f
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from heapq import heappop, heappush
@@ -84,7 +85,7 @@ class RunState:
         self._retaining = 0
         self._at = 0
         self._to_stop: list[int] = []
-        self._readers: list[int]
+        self._readers: array[int]
         self._index()
 
     # -- moves and facts -------------------------------------------------------------------------------------------
@@ -166,8 +167,8 @@ class RunState:
         self._ready: tuple[list[tuple[int, int, int]], ...] = ([], [], [], [], [])
         self._readied = bytearray(count)
         self._waiting = program.edges_in.sizes()
-        self._live = [0] * count
-        self._blocked = [0] * count
+        self._live = array("i", [0]) * count
+        self._blocked = array("i", [0]) * count
         targets, waiting, live, blocked = program.targets, self._waiting, self._live, self._blocked
         for edge in compress(range(len(self.edges)), self.edges):  # those that are not UNRESOLVED
             target, state = targets[edge], self.edges[edge]
@@ -179,7 +180,7 @@ class RunState:
         self.counts: dict[NodeStatus, int] = dict(Counter(self.statuses))
         self._busy = [0, 0, 0, 0, 0]
         self._open = [0, 0]
-        self._readers = readers = program.readers.copy()
+        self._readers = readers = program.readers[:]
         if self.given or self.counts.get(PENDING, 0) < count:
             self._index_begun()
         else:
@@ -203,11 +204,11 @@ class RunState:
                 for source in program.reads[node]:
                     readers[source] -= 1
 
-    def _slot_kinds(self) -> list[int]:
+    def _slot_kinds(self) -> bytearray:
         """Return by node which kind of slot it holds while it is at work."""
         # An explicit maxInFlight counts every node that is RUNNING, whatever it does; one that asks a person is not.
         slots = {"human": WAIT} if self.program.max_in_flight is not None else _FREE
-        return [slots.get(kind, ACTIVITY) for kind in self.program.types]
+        return bytearray(slots.get(kind, ACTIVITY) for kind in self.program.types)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as compact JSON, for continue-as-new: everything but facts and indexes."""

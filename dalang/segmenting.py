@@ -84,7 +84,7 @@ class Segmenting(Budgeting):
 
     # -- claiming --------------------------------------------------------------------------------------------------
 
-    def _slot_kinds(self) -> list[int]:
+    def _slot_kinds(self) -> bytearray:
         slots = super()._slot_kinds()
         if self.program.max_in_flight is None:
             for node in self.program.light:

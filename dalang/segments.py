@@ -14,7 +14,7 @@ from typing import Any
 from dalang.events import NodeSucceeded, Start
 from dalang.plan import SUCCESS_PORT
 from dalang.program import Program
-from dalang.program_columns import EdgeColumns, NodeColumns
+from dalang.program_columns import EdgeColumns, Kinds, NodeColumns
 from dalang.run import Run
 from dalang.run_state import ACTIVITY, PENDING
 from dalang.statuses import NodeStatus, RunStatus
@@ -24,12 +24,11 @@ class Ahead(Run):
     """The part of a run that a worker goes ahead with; ``part`` is as :class:`~dalang.events.RunSegment` has it."""
 
     def __init__(self, part: Mapping[str, Any]) -> None:
-        nodes, kinds = NodeColumns(), part["kinds"]
-        for node_id, kind in part["nodes"]:
-            nodes.append(node_id, kinds[kind])
+        ids, kind_of = zip(*part["nodes"], strict=True)
+        nodes = NodeColumns(list(ids), Kinds(part["kinds"], kind_of))
         document = {
             "nodes": nodes,
-            "edges": EdgeColumns(
+            "edges": EdgeColumns.of(
                 edge if len(edge) > 2 else ("", edge[0], SUCCESS_PORT, edge[1], None, None, None)
                 for edge in part["edges"]
             ),
@@ -85,8 +84,8 @@ class Ahead(Run):
         found = [reader for reader, read in enumerate(program.reads) if node in read]
         return found + [program.targets[edge] for edge, read in program.edge_reads.items() if node in read]
 
-    def _slot_kinds(self) -> list[int]:
-        return [ACTIVITY] * len(self.program.ids)
+    def _slot_kinds(self) -> bytearray:
+        return bytearray([ACTIVITY]) * len(self.program.ids)
 
     def _fail(self, node: int, error: Mapping[str, Any], notes: Mapping[str, Any] | None = None) -> None:
         self.leave(node)

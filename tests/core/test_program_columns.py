@@ -15,6 +15,7 @@ from dalang.program_columns import NodeColumns, packed, read_in_columns
 from tests.core.random_runs import random_plan
 
 EDGES = ("sources", "ports", "targets", "target_ports", "mappings", "conditions")
+COLUMNS = ("nodes", "types", "joins", "light", "edge_ids", *EDGES)
 
 
 def compact(document: Any, *, sort: bool = False) -> str:
@@ -26,7 +27,7 @@ def told(program: Program) -> dict[str, Any]:
     """All that a program says, in lists."""
     own = {name: value for name, value in vars(program).items() if not name.startswith("_") and name != "document"}
     groups = {name: [list(group) for group in own.pop(name)] for name in ("edges_in", "edges_out", "reads")}
-    lists = {name: list(own.pop(name)) for name in ("edge_ids", "sources", "targets", "light")}
+    lists = {name: list(own.pop(name)) for name in COLUMNS}
     return {**own, **groups, **lists, "outputs_template": program.document.get("outputs")}
 
 
@@ -75,6 +76,6 @@ def test_what_is_not_written_as_we_do_is_not_read() -> None:
 def test_what_nodes_have_in_common_is_there_once() -> None:
     """Nodes that differ in nothing but their ids share what is said of them; a number is not a truth value."""
     same = {"type": "noop", "inputs": {"x": 1}}
-    nodes = NodeColumns([{"id": "a", **same}, {"id": "b", **same}, {"id": "c", **same, "inputs": {"x": True}}])
+    nodes = NodeColumns.of([{"id": "a", **same}, {"id": "b", **same}, {"id": "c", **same, "inputs": {"x": True}}])
     assert nodes.definitions[0] is nodes.definitions[1]
     assert nodes.definitions[2]["inputs"]["x"] is True

@@ -215,7 +215,7 @@ def check_indexes(run: Run, model: NaiveRun) -> None:
     numbers = range(len(program.ids))
     assert {s: c for s, c in run.counts.items() if c} == {s: run.statuses.count(s) for s in set(run.statuses)}
     slots = [int(program.max_in_flight is None and program.types[n] == "sleep") for n in numbers]
-    assert run._slots == slots
+    assert list(run._slots) == slots
     flying = [slots[n] for n in numbers if run.statuses[n] in IN_FLIGHT]
     assert run._busy == [flying.count(kind) for kind in range(len(run._busy))]
     first = program.first_finally
@@ -234,7 +234,7 @@ def check_indexes(run: Run, model: NaiveRun) -> None:
                 readers[source] += 1
     for source in program.kept:
         readers[source] += 1
-    assert run._readers == readers
+    assert list(run._readers) == readers
     named = {program.ids[number]: number for number in numbers if readers[number]}
     assert {number: model.outputs[name] for name, number in named.items() if name in model.outputs} == run.outputs
     assert {named[name] for name in model.errors if name in named} == set(run.errors)

@@ -47,13 +47,13 @@ def chain(
 @pytest.mark.parametrize("fail", [False, True])
 def test_a_long_chain_of_skips(fail: bool) -> None:
     """One failure, or one dead edge, at the head of a long chain skips all of it in one event."""
-    run = Run(chain(node("a"), [node("b")], [edge("a", "b", condition="false")]), {}, ABOUT)
-    run.program.conditions[1:] = [None] * (LONG - 1)
+    edges = [edge("a", "b", condition="false"), edge("b", "c")]
+    run = Run(chain(node("a"), [node("b"), node("c")], edges), {}, ABOUT)
     run.apply(Begin(), 0)
     assert [step.node_id for step in run.due(0)] == ["a"]
     run.apply(NodeFailed("a", TOOL_ERROR) if fail else NodeSucceeded("a", {}), 1)
-    assert run.counts[run.statuses[-1]] == LONG
-    assert {fact["data"].get("skipReason") for fact in run.facts[-LONG - 1 : -1]} == {
+    assert run.counts[run.statuses[-1]] == LONG + 1
+    assert {fact["data"].get("skipReason") for fact in run.facts[-LONG - 2 : -1]} == {
         "upstreamFailed" if fail else "condition"
     } | ({None} if fail else set())
     assert run.status is (RunStatus.FAILED if fail else RunStatus.COMPLETED)

@@ -40,7 +40,7 @@ def test_a_payload_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (programs.program_of(RawValue(one)) for one in payloads)
     assert first is second
     assert len(read) == 1
-    assert (first.ids, first.types, first.document["policy"]) == (["n"], ["noop"], document["policy"])
+    assert (first.ids, list(first.types), first.document["policy"]) == (["n"], ["noop"], document["policy"])
     assert programs.program_of(None, first.digest) is first
 
 
