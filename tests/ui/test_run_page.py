@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,6 +14,7 @@ from playwright.async_api import Page, expect
 
 from dalang.nodes import NodeContext
 from dalang.nodes import node as handler
+from tests.harness import PATIENCE
 from tests.ui.conftest import Looking, Stack, accessible, fits, shot
 
 HOLD: dict[str, Any] = {"nodeId": "ask", "type": "human", "name": "Ask", "task": {"title": "Go on?"}}
@@ -124,10 +126,14 @@ async def test_a_revision_is_drawn_with_what_it_changed(stack: Stack, look: Look
     await stack("POST", f"/orchestrator/runs/{run}/cancel", json={})
 
 
+GO_ON = threading.Event()
+
+
 @handler("ui-test-logs")
 def logs(ctx: NodeContext) -> None:
-    """Log a line, what looks like markup, and an error."""
+    """Log a line, and later what looks like markup, and an error."""
     logging.getLogger("shop").info("shelf 1 is full")
+    GO_ON.wait(PATIENCE)
     logging.getLogger("shop").warning("<b>shelf 2</b> does not answer")
     try:
         raise ValueError("no shelf 3")
@@ -138,12 +144,14 @@ def logs(ctx: NodeContext) -> None:
 async def test_what_a_handler_logged_stands_beside_its_node(
     stack: Stack, look: Looking, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In order, as text, with the stack of an exception to open."""
+    """While it works, and in order, as text, with the stack of an exception to open."""
     caplog.set_level(logging.INFO)
     run = await stack.execute({"name": "logged", "nodes": [{"nodeId": "stock", "type": "ui-test-logs"}]})
-    await stack.until(f"/orchestrator/runs/{run}/logs", lambda found: len(found["items"]) == 3)
+    await stack.until(f"/orchestrator/runs/{run}/logs", lambda found: len(found["items"]) == 1)
     async with look(f"/ui/runs/{run}#node=stock") as page:
         said = page.locator("#panel .log .said")
+        await expect(said).to_have_text(["shelf 1 is full"])
+        GO_ON.set()
         await expect(said).to_have_text(["shelf 1 is full", "<b>shelf 2</b> does not answer", "shelf 3 is gone"])
         await page.locator("#panel .log summary").click()
         await expect(page.locator("#panel .log pre")).to_contain_text("ValueError: no shelf 3")

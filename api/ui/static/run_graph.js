@@ -71,6 +71,15 @@ const rarely = picture.ids.length > 3000 ? 5 : 1;  // what takes the server long
 const stateSoon = atMost(3000, () => askState());
 const highlightSoon = atMost(5000 * rarely, () => highlight());
 
+// What a node at work says of itself - how far it is, what it logs - comes without an event, and its last lines behind it.
+let atWork = false;
+setInterval(() => {
+  if (document.hidden || panel.shown?.kind !== "node") return;
+  const before = atWork;
+  atWork = current.statuses[picture.place.get(panel.shown.id)] === picture.letterOf("RUNNING");
+  if (atWork || before) panelSoon();
+}, 2000);
+
 /** A reset of the workflow begins a new epoch: its numbers go on from an earlier one. */
 const epochOf = (state) => Number(state.position.split(".")[0] || 0);
 

@@ -52,11 +52,14 @@ export class Panel {
       const open = new Set([...this.element.querySelectorAll("details[open] > summary")].map((one) => one.textContent));
       const problem = this.element.querySelector("[data-problem]")?.firstElementChild;
       const top = this.element.scrollTop;
+      const log = this.element.querySelector(".log");
+      const line = !focus && log && log.scrollTop + log.clientHeight < log.scrollHeight - 8 ? log.scrollTop : 1e9;
       const focused = this.element.contains(document.activeElement);
       this.element.replaceChildren(fresh.content);
       for (const one of this.element.querySelectorAll("details > summary")) if (open.has(one.textContent) && !focus) one.parentElement.open = true;
       if (problem && !focus) this.element.querySelector("[data-problem]")?.append(problem);
       if (!focus) this.element.scrollTop = top; else this.element.scrollTop = 0;
+      for (const one of this.element.querySelectorAll(".log")) one.scrollTop = line;  // the newest line, or where one was
       if (focused && !focus) this.element.focus({ preventScroll: true });
       tellTimes(this.element);
     }
