@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from dalang.api.auth import Reader
+from dalang.api.runs import found_run
 from dalang.api.schemas import Answer, QueryModel
 from dalang.api.services import Service
 from dalang.errors import NotFound
@@ -68,7 +69,7 @@ class NodeProvenance(Answer):
     back: Sequence[Execution]
     forward: Sequence[Execution]
     reaches_outputs: bool = Field(description="Whether the outputs of the run are made of them.")
-    truncated: bool = Field(description="There are more than `limit` of them, back or forward.")
+    truncated: bool = Field(description="There are more of them, back or forward, than are told here.")
 
 
 class LineageEvents(Answer):
@@ -141,13 +142,26 @@ async def get_node_provenance(
     who: Reader, runId: UUID, nodeId: str, query: Annotated[LimitQuery, Query()], it: Service
 ) -> NodeProvenance:
     """Read a node's executions, what fed them back to the run's inputs, and what they fed, forward to its outputs."""
-    told = await _told(it, who.tenant_id, runId)
-    if nodeId not in told.provenance.told.program.index and not any(
-        one["nodeId"] == nodeId for one in told.provenance.executions
-    ):
-        raise NotFound(f"Run {runId} has no node {nodeId!r}.")
-    found = await asyncio.to_thread(around, told.provenance.executions, told.provenance.outputs, nodeId, query.limit)
-    return NodeProvenance(run=RunProvenance(**_about(told)), node_id=nodeId, **_snake(found))
+    async with it.transaction(who.tenant_id, seconds=READ_SECONDS, snapshot=True) as conn:
+        near = await it.near.get(conn, await found_run(conn, who, runId), nodeId, query.limit)
+        told = near.told if near is not None else await it.provenances.get(conn, who.tenant_id, runId)
+    executions, outputs = told.provenance.executions, told.provenance.outputs
+    if near is None:
+        known = nodeId in told.provenance.told.program.index or any(one["nodeId"] == nodeId for one in executions)
+        if not known:
+            raise NotFound(f"Run {runId} has no node {nodeId!r}.")
+        found = await asyncio.to_thread(around, executions, outputs, nodeId, query.limit)
+    else:
+        found = near.around
+    return NodeProvenance(
+        run=RunProvenance(**_about(told)),
+        node_id=nodeId,
+        executions=found.executions,
+        back=found.back.executions,
+        forward=found.forward.executions,
+        reaches_outputs=found.reaches_outputs,
+        truncated=found.back.is_full or found.forward.is_full if near is None else near.is_cut,
+    )
 
 
 async def _told(it: Service, tenant_id: str, run_id: UUID) -> Told:
@@ -163,10 +177,6 @@ def _about(told: Told) -> dict[str, Any]:
     links = {name: getattr(run, name) for name in ("redrive_of", "undo_of", "root_run_id", "created_by", "run_id")}
     own = {key: value for key, value in told.provenance.wire().items() if key != "runId"}
     return {**own, **links, "parent": above}
-
-
-def _snake(found: Mapping[str, Any]) -> dict[str, Any]:
-    return {"reaches_outputs" if key == "reachesOutputs" else key: value for key, value in found.items()}
 
 
 def _lineage(told: Told, page: Sequence[Event]) -> list[dict[str, Any]]:

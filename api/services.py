@@ -25,6 +25,7 @@ from dalang.deliveries import Deliveries
 from dalang.health import Health, database_checks, keys_check, publisher_check, round_check, temporal_checks
 from dalang.launch import Launcher, TemporalLink
 from dalang.leasing import Leasing
+from dalang.provenance_near import NearProvenance
 from dalang.provenance_reading import Provenances
 from dalang.reaper import Reaper
 from dalang.redriving import Redrives
@@ -67,7 +68,7 @@ class Services:
         self.audit_keys = Keyring.load(settings.audit_keys_path)
         self.system = SystemLog(self.engine, self.audit_keys)
         self.indexes = PlanIndexes()
-        self.provenances = Provenances(self.launcher.prepared_of)
+        self.provenances, self.near = Provenances(self.launcher.prepared_of), NearProvenance()
         self.scenes, self.progresses, self.answers = Scenes(), Progresses(), Answers()
         self.listener = Listener(settings.require_database_url(), [CHANNEL, ASSIGNED])
         self.feed = EventFeed(self.listener)

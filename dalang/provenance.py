@@ -40,6 +40,8 @@ _NO_PROGRAM: dict[str, Any] = {
     "finally": 0,
 }  # fmt: skip
 MADE = ("worker", "build", "model", "implementation")
+OF_RUN = (EventType.PLAN_STARTED, EventType.PLAN_REVISED, EventType.PLAN_COMPLETED, EventType.CHAIN_GAP)
+"""What happens to a run, and not to a node of it, and is to be told."""
 
 
 @dataclass(frozen=True, slots=True)

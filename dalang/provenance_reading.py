@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -73,21 +73,21 @@ class Provenances:
     async def _read(self, conn: AsyncConnection, run: Run) -> Provenance:
         programs = await self._programs(conn, run)
         first = next(iter(programs))
-        provenance = await asyncio.to_thread(Provenance, _about(run, first), programs.get)
+        provenance = await asyncio.to_thread(Provenance, about_run(run, first), programs.get)
         after: tuple[int, int] | None = None
         room = MAX_VALUE_BYTES
         while True:
             page = await list_events(
                 conn, run.tenant_id, run.run_id, after=after, limit=PAGE, superseded=False, bodies=True
             )
-            bodies, room = await _with_values(conn, run.tenant_id, [event.body for event in page], room)
-            happened = [_happened(event, body) for event, body in zip(page, bodies, strict=True)]
-            await asyncio.to_thread(provenance.tell, happened)
+            bodies, room = await with_values(conn, run.tenant_id, [event.body for event in page], room)
+            told = [happened(event, body) for event, body in zip(page, bodies, strict=True)]
+            await asyncio.to_thread(provenance.tell, told)
             if len(page) < PAGE:
                 break
             after = page[-1].epoch, page[-1].seq
         provenance.forget_values()
-        await _add_attempts(conn, run, provenance)
+        await add_attempts(conn, run, provenance)
         return provenance
 
     async def _programs(self, conn: AsyncConnection, run: Run) -> dict[str, Program | None]:
@@ -118,7 +118,8 @@ class Provenances:
         return None
 
 
-def _about(run: Run, plan_digest: str) -> About:
+def about_run(run: Run, plan_digest: str) -> About:
+    """Return what is known of a run that began with this plan."""
     origin = run.origin or {}
     changed: dict[str, dict[str, Any]] = {}
     for some in (origin.get("carried") or {}, origin.get("inputs") or {}):
@@ -136,11 +137,12 @@ def _about(run: Run, plan_digest: str) -> About:
     )
 
 
-def _happened(event: Event, body: Any) -> Happened:
+def happened(event: Event, body: Any) -> Happened:
+    """Return an event as it is told again."""
     return Happened(event.id, event.type, event.node_id, event.at.isoformat(), event.data, body)
 
 
-async def _with_values(conn: AsyncConnection, tenant_id: str, bodies: list[Any], room: int) -> tuple[list[Any], int]:
+async def with_values(conn: AsyncConnection, tenant_id: str, bodies: list[Any], room: int) -> tuple[list[Any], int]:
     """Return bodies with large values filled in while there is room, and how much room is left."""
     wanted = set()
     for reference in (one for body in bodies for one in _large(body)):
@@ -162,12 +164,14 @@ def _large(body: Any) -> Iterator[Mapping[str, Any]]:
         yield from (part for part in body.values() if isinstance(part, Mapping) and "$ref" in part)
 
 
-async def _add_attempts(conn: AsyncConnection, run: Run, provenance: Provenance) -> None:
+async def add_attempts(
+    conn: AsyncConnection, run: Run, provenance: Provenance, among: Collection[str] | None = None
+) -> None:
     """Let executions tell of their failed attempts; one that never succeeded is known by the last of them."""
     by_work: dict[tuple[str, int], dict[str, Any]] = {
         (one["nodeId"], one.get("generation", 0)): one for one in provenance.executions if one["kind"] == "work"
     }
-    for attempt in await list_attempts(conn, run.tenant_id, run.run_id, limit=MAX_ATTEMPTS):
+    for attempt in await list_attempts(conn, run.tenant_id, run.run_id, among=among, limit=MAX_ATTEMPTS):
         execution = by_work.get((attempt.node_id, attempt.generation))
         if execution is None:
             continue

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 Execution = Mapping[str, Any]
@@ -42,33 +43,51 @@ class Lines:
             for giver in gave:
                 self.forward.setdefault(giver, []).append(taker)
 
-    def reached(self, start: Iterable[str], lines: Mapping[str, Sequence[str]], limit: int) -> Iterator[Execution]:
-        """Yield the executions that are reached along ``lines``, the nearest first, at most ``limit``."""
+    def reached(self, start: Iterable[str], lines: Mapping[str, Sequence[str]], limit: int) -> Reached:
+        """Return the executions that are reached along ``lines``, the nearest first, at most ``limit``."""
         waiting = deque(start)
-        seen = set(waiting)
-        while waiting and limit > 0:
+        seen = {*waiting, self.end}
+        found: list[Execution] = []
+        missing: list[str] = []
+        while waiting:
             for one in lines.get(waiting.popleft(), ()):
-                if one not in seen and one in self.executions:
-                    seen.add(one)
+                if one in seen:
+                    continue
+                if len(found) == limit:
+                    return Reached(found, missing, is_full=True)
+                seen.add(one)
+                if one in self.executions:
                     waiting.append(one)
-                    limit -= 1
-                    yield self.executions[one]
+                    found.append(self.executions[one])
+                else:
+                    missing.append(one)
+        return Reached(found, missing, is_full=False)
 
 
-def around(
-    executions: Sequence[Execution], outputs: Mapping[str, Any] | None, node_id: str, limit: int
-) -> dict[str, Any]:
-    """Return a node's executions with what fed them and what they fed, as far as ``limit`` goes each way."""
+@dataclass(frozen=True)
+class Reached:
+    """What a walk came to; ``missing`` are ids of executions it was not given, ``is_full``: its limit left out some."""
+
+    executions: Sequence[Execution]
+    missing: Sequence[str]
+    is_full: bool
+
+
+@dataclass(frozen=True)
+class Around:
+    """A node's executions with what fed them (``back``) and what they fed (``forward``)."""
+
+    executions: Sequence[Execution]
+    back: Reached
+    forward: Reached
+    reaches_outputs: bool
+
+
+def around(executions: Sequence[Execution], outputs: Mapping[str, Any] | None, node_id: str, limit: int) -> Around:
+    """Return what is around a node, as far as ``limit`` goes each way."""
     lines = Lines(executions, outputs)
     own = [one for one in executions if one["nodeId"] == node_id]
     start = [one["id"] for one in own]
-    back = list(lines.reached(start, lines.back, limit + 1))
-    forward = list(lines.reached(start, lines.forward, limit + 1))
-    reached = {*start, *(one["id"] for one in forward)}
-    return {
-        "executions": own,
-        "back": back[:limit],
-        "forward": forward[:limit],
-        "reachesOutputs": any(one in reached for one in lines.back[Lines.end]),
-        "truncated": len(back) > limit or len(forward) > limit,
-    }
+    back, forward = (lines.reached(start, way, limit) for way in (lines.back, lines.forward))
+    reached = {*start, *(one["id"] for one in forward.executions)}
+    return Around(own, back, forward, any(one in reached for one in lines.back[Lines.end]))

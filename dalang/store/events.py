@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cached_property
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import null, select, tuple_
+from sqlalchemy import Text, any_, bindparam, null, select, tuple_
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.event_actors import seen
@@ -53,6 +55,7 @@ class Event:
 
 
 _COLUMNS = [_events[one.name] for one in fields(Event) if one.name != "body"]
+_NAMES = [one.name for one in fields(Event)]
 _stored = event_bodies.c
 _SAME = (_stored.run_id == _events.run_id) & (_stored.epoch == _events.epoch) & (_stored.seq == _events.seq)
 
@@ -85,11 +88,28 @@ async def list_events(
     if not superseded:
         query = query.where(~_events.superseded)
     rows = await conn.execute(query.order_by(_events.epoch, _events.seq).limit(limit))
-    found = [dict(zip((one.name for one in fields(Event)), row, strict=True)) for row in rows]
+    found = [dict(zip(_NAMES, row, strict=True)) for row in rows]
     if bodies and resolved:
         whole = await resolve(conn, tenant_id, [values["body"] for values in found])
         found = [{**values, "body": body} for values, body in zip(found, whole, strict=True)]
     return [Event(**values) for values in found]
+
+
+async def list_events_of_nodes(
+    conn: AsyncConnection, tenant_id: str, run_id: UUID, nodes: Collection[str], *, types: Collection[str], limit: int
+) -> list[Event]:
+    """What happened to these nodes, and which of these types to the run itself, in order, and with what users put in?
+
+    Without what a reset took back.
+    """
+    query = select(*_COLUMNS, _stored.body).select_from(run_events.outerjoin(event_bodies, _SAME))
+    query = query.where(_events.tenant_id == tenant_id, _events.run_id == run_id, ~_events.superseded)
+    query = query.order_by(_events.epoch, _events.seq).limit(limit)
+    of_nodes = query.where(_events.node_id == any_(bindparam("nodes", list(nodes), ARRAY(Text))))
+    of_run = query.where(_events.node_id.is_(None), _events.type == any_(bindparam("types", list(types), ARRAY(Text))))
+    rows = [*await conn.execute(of_nodes), *await conn.execute(of_run)]
+    found = [Event(**dict(zip(_NAMES, row, strict=True))) for row in rows]
+    return sorted(found, key=lambda event: (event.epoch, event.seq))[:limit]
 
 
 async def list_events_of_task(
@@ -100,4 +120,4 @@ async def list_events_of_task(
     query = query.where(_events.tenant_id == tenant_id, _events.run_id == run_id, ~_events.superseded)
     query = query.where(_events.data["task"].astext == str(task_id)).order_by(_events.epoch, _events.seq).limit(limit)
     rows = await conn.execute(query)
-    return [Event(**dict(zip((one.name for one in fields(Event)), row, strict=True))) for row in rows]
+    return [Event(**dict(zip(_NAMES, row, strict=True))) for row in rows]

@@ -5,14 +5,14 @@ A node has a row from its first event on; nodes of the plan without a row are PE
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, func, literal, or_, select
-from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy import ColumnElement, Text, and_, any_, bindparam, func, literal, or_, select
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.canonical import find_unsafe, safe_text
@@ -166,13 +166,21 @@ async def record_attempt(
 
 
 async def list_attempts(
-    conn: AsyncConnection, tenant_id: str, run_id: UUID, *, node_id: str | None = None, limit: int = 1000
+    conn: AsyncConnection,
+    tenant_id: str,
+    run_id: UUID,
+    *,
+    node_id: str | None = None,
+    among: Collection[str] | None = None,
+    limit: int = 1000,
 ) -> list[Attempt]:
-    """Which attempts failed, in one node or all, the oldest first?"""
+    """Which attempts failed, in one node, in some ``among`` all, or in all, the oldest first?"""
     query = select(*(_attempts[one.name] for one in fields(Attempt)))
     query = query.where(_attempts.tenant_id == tenant_id, _attempts.run_id == run_id)
     if node_id is not None:
         query = query.where(_attempts.node_id == node_id)
+    if among is not None:
+        query = query.where(_attempts.node_id == any_(bindparam("among", list(among), ARRAY(Text))))
     order = (_attempts.ended_at, _attempts.node_id, _attempts.generation, _attempts.starts, _attempts.attempt)
     return [Attempt(*row) for row in await conn.execute(query.order_by(*order).limit(limit))]
 

@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 from prov.model import ProvDocument
 
+from dalang import provenance_near
 from tests.api import world
 from tests.api.world import Api, problem
 
@@ -72,8 +73,23 @@ def froms(execution: dict[str, Any]) -> dict[str, str]:
     return {source["pointer"]: source["from"] for source in execution["inputs"]["sources"]}
 
 
+async def near(api: Api, run_id: str, nodes: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read of a large run around a node says the same as all of it."""
+    for node in nodes:
+        address = f"{RUNS}/{run_id}/nodes/{node}/provenance"
+        whole = await api.get(address)
+        with monkeypatch.context() as patched:
+            patched.setattr(provenance_near, "FROM_NODES", 0)
+            patched.setattr(provenance_near, "BATCH", 1)
+            assert await api.get(address) == whole
+            few = await api.get(address, params={"limit": 1})
+            problem(await api("GET", f"{RUNS}/{run_id}/nodes/nobody/provenance"), 404)
+        assert (few["back"], few["forward"]) == (whole["back"][:1], whole["forward"][:1])
+        assert few["truncated"] == (len(whole["back"]) > 1 or len(whole["forward"]) > 1)
+
+
 @pytest.mark.usefixtures("working")
-async def test_a_run_and_its_redrive(api: Api, settings: Any) -> None:
+async def test_a_run_and_its_redrive(api: Api, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was given, by whom and made by what; the redrive says what it kept, and runs below say what they are in."""
     name = uuid4().hex
     world.failing.add(name)
@@ -113,6 +129,9 @@ async def test_a_run_and_its_redrive(api: Api, settings: Any) -> None:
     assert {one["id"] for one in around["back"]} == {"flaky@1", "each@1"}
     assert not around["reachesOutputs"]
     problem(await api("GET", f"{RUNS}/{new}/nodes/nobody/provenance"), 404)
+
+    for run_id in (old, new):
+        await near(api, run_id, ["first", "each", "flaky", "last"], monkeypatch)
 
     (child,) = first["each"]["childRuns"]
     below = await provenance(api, child)

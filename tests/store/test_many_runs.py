@@ -14,10 +14,11 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from benchmarks import filled
+from dalang.provenance import OF_RUN
 from dalang.stack.postgres import SUPERUSER
 from dalang.store import retention, runs, tallies
 from dalang.store.engine import create_engine, system_transaction, transaction
-from dalang.store.events import list_events
+from dalang.store.events import list_events, list_events_of_nodes
 from dalang.store.executor_metrics import executor_metrics
 from dalang.store.human_tasks import Person, TaskFilter, count_tasks, list_tasks
 from dalang.store.measures import gauges
@@ -65,6 +66,9 @@ ASKED: dict[str, Work] = {
     "label": _runs(labels=[("ticket", "T-77")]),
     "label, common": _runs(labels=[("env", "old-prod")]),
     "events of a node": lambda conn: list_events(conn, filled.TENANT, WIDE, node_id="wide-500", bodies=True),
+    "events of nodes": lambda conn: list_events_of_nodes(
+        conn, filled.TENANT, WIDE, ["wide-70", "wide-500"], types=OF_RUN, limit=99
+    ),
     "counts": lambda conn: runs.count_by_status(conn, filled.TENANT),
     "metrics": lambda conn: gauges(conn, filled.TENANT),
     "snapshot": lambda conn: executor_metrics(conn, filled.TENANT),

@@ -1,8 +1,7 @@
-"""The events of one node of a run are found by an index, not among all of the run's."""
+"""The events of one node of a run, and those of no node, are found by an index, not among all of the run's."""
 
 from __future__ import annotations
 
-import sqlalchemy as sa
 from alembic import op
 
 revision = "0033"
@@ -13,9 +12,7 @@ depends_on = None
 
 def upgrade() -> None:
     """Apply."""
-    op.create_index(
-        "ix_run_events_of_node", "run_events", ["run_id", "node_id"], postgresql_where=sa.text("node_id IS NOT NULL")
-    )
+    op.create_index("ix_run_events_of_node", "run_events", ["run_id", "node_id"])
 
 
 def downgrade() -> None:
