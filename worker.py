@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import gc
 import logging
 import os
 import signal
@@ -69,19 +67,15 @@ from dalang.store.listening import Listener
 from dalang.tallying import Tallying
 from dalang.temporal import connect, ensure_search_attributes
 from dalang.vitals import SdkMetrics, Vitals, serving
+from dalang.worker_memory import give_buffers_back, spare_the_collector, tidy_for_ever
 from dalang.worker_versions import deployment_config
 from dalang.workflows.interceptor import GuardInterceptor
 from dalang.workflows.plan_run import PlanRun
 from dalang.workflows.scheduled_run import ScheduledRun
 
 ACTIVATION_SECONDS = 30
-_M_MMAP_THRESHOLD, _LARGE_BUFFER = -3, 1024 * 1024
-"""An option of GNU's mallopt(3), and its value in bytes."""
 PUBLISHER_CONNECTIONS = 4
 """Of its own, so that telling others never holds up what a run stores."""
-
-COLLECT_AFTER = 5_000
-"""Objects more than before until the next search for garbage; Python's default is 700."""
 
 logger = logging.getLogger("dalang.worker")
 
@@ -173,6 +167,7 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
         *([] if mirror is None else [mirror.tell_for_ever()]),
         publisher.publish_for_ever(),
         Tallying(engine).fold_for_ever(),
+        tidy_for_ever(),
         Anchoring(engine, keys, settings.audit_anchor_seconds).anchor_for_ever(),
         Retention(
             engine,
@@ -301,27 +296,6 @@ async def run(settings: Settings) -> None:
     async with worker(settings):
         await stop.wait()
         logger.info("draining: what runs may take %s s to end", settings.graceful_shutdown_seconds)
-
-
-def spare_the_collector() -> None:
-    """Keep what is loaded by now out of Python's search for garbage, and search less often.
-
-    Workflow tasks and batches of events are many small objects that soon go; looking through all modules for each few
-    hundred of them took a fifth of a worker's time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(COLLECT_AFTER)
-
-
-def give_buffers_back() -> None:
-    """Let the C library return large buffers to the system as soon as they are free, where it is that of GNU.
-
-    It learns from the first large one that is freed to keep the next ones, in each thread: with a program of 20 MB,
-    which is copied a few times at each continue-as-new, it kept 70 MB more.
-    """
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BUFFER)
 
 
 def main() -> int:

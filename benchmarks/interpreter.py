@@ -43,7 +43,7 @@ with workflow.unsafe.imports_passed_through():
     from dalang.store.blobs import PostgresBlobDriver
     from dalang.store.engine import create_engine
     from dalang.temporal import connect
-    from dalang.worker import spare_the_collector
+    from dalang.worker_memory import spare_the_collector
     from dalang.workflows.interceptor import GuardInterceptor
     from dalang.workflows.plan_run import PlanRun
     from dalang.workflows.recording import FactFlow

@@ -278,6 +278,11 @@ class ProgramCache:
                 self._programs.move_to_end(digest)
             return program
 
+    def largest(self) -> int:
+        """Return how many nodes the largest program has that is held."""
+        with self._lock:
+            return max((len(program.ids) for program in self._programs.values()), default=0)
+
     def get(self, digest: str, make: Callable[[], Program]) -> Program:
         """Return the program with this digest, or the one that ``make`` makes when it is not held yet."""
         program = self.find(digest)

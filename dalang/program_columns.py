@@ -149,7 +149,8 @@ class EdgeIds(Sequence[str]):
     def __init__(self, edges: EdgeColumns, node_ids: Sequence[str]) -> None:
         self._node_ids, self._sources, self._targets = node_ids, edges.sources, edges.targets
         self._ports = edges.part(PORT)
-        self.own = [None if own is None or own == self._derived(edge) else own for edge, own in enumerate(edges.ids)]
+        own = [None if one is None or one == self._derived(edge) else one for edge, one in enumerate(edges.ids)]
+        self.own: Sequence[str | None] = Column([None], bytes(len(own))) if all(one is None for one in own) else own
         """The ids of those that have another."""
 
     def _derived(self, edge: int) -> str:

@@ -1,12 +1,11 @@
 """The program of a run on its way: a payload that a worker reads once, and that runs hand on as it came.
 
-That of 100,000 nodes is 18 MB. Each continue-as-new read it and wrote it again, for a second and a half, and a run of
-so many nodes does that a hundred times; every run that a worker held had its own copy of what had been read.
+Each continue-as-new read it and wrote it again, which took a second and a half for 100,000 nodes, and a run of so many
+nodes does that a hundred times; every run that a worker held had its own copy of what had been read.
 """
 
 from __future__ import annotations
 
-import gc
 import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -23,12 +22,7 @@ with workflow.unsafe.imports_passed_through():
 _kept = ProgramCache()
 _PLAIN = b"json/plain"
 LARGE = 10_000
-"""Programs of so many nodes are set aside from the garbage collector, and it is called when another execution begins.
-
-An execution that has ended is a circle of objects, which only the collector frees, with its payload. It looks at
-everything only when a quarter as many new objects are there as there were before, and a program of 100,000 nodes has a
-million: the memory of a worker grew by 50 MB with each continue-as-new. Without them it is done in milliseconds.
-"""
+"""A program of so many nodes makes executions that take much memory, and leave it to the garbage collector."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -45,6 +39,11 @@ def taking_raw(function: F) -> F:
     return function
 
 
+def holds_large() -> bool:
+    """Tell whether the program of a large plan is held."""
+    return _kept.largest() >= LARGE
+
+
 def program_of(document: Any, told: Any = None) -> Program:
     """Return the program of a document or of its payload; ``told`` is the digest that was found of it before.
 
@@ -53,8 +52,6 @@ def program_of(document: Any, told: Any = None) -> Program:
     """
     known = _kept.find(told) if isinstance(told, str) else None
     if known is not None:
-        if len(known.nodes) >= LARGE:
-            gc.collect()
         return known
     if not isinstance(document, RawValue):
         digest = body_reference(compact_json(document))["$ref"]
@@ -64,14 +61,9 @@ def program_of(document: Any, told: Any = None) -> Program:
         return program_of(_read(payload))
     digest = body_reference(payload.data)["$ref"]
 
-    def made() -> Program:
-        program = Program(read_in_columns(payload.data.decode()) or _in_columns(_read(payload)), digest)
-        if len(program.nodes) >= LARGE:
-            gc.collect()
-            gc.freeze()
-        return program
-
-    return _kept.get(digest, made)
+    return _kept.get(
+        digest, lambda: Program(read_in_columns(payload.data.decode()) or _in_columns(_read(payload)), digest)
+    )
 
 
 def _in_columns(document: dict[str, Any]) -> dict[str, Any]:

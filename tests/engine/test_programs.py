@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -9,8 +10,10 @@ from temporalio import workflow
 from temporalio.common import RawValue
 from temporalio.contrib.pydantic import PydanticPayloadConverter
 
+from dalang import worker_memory
 from dalang.compilation import compile_plan
 from dalang.plan import Plan, with_derived_ids
+from dalang.program import ProgramCache
 from dalang.program_columns import read_in_columns
 from dalang.workflows import programs
 from dalang.workflows.plan_run import PlanRun
@@ -52,17 +55,21 @@ def test_other_payloads_are_no_programs(monkeypatch: pytest.MonkeyPatch) -> None
         programs.program_of(RawValue(payload))
 
 
-def test_what_an_execution_left_is_freed_when_the_next_begins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The memory of a worker does not grow with each continue-as-new of a large program."""
-    collected: list[str] = []
-    monkeypatch.setattr(programs.gc, "collect", lambda: collected.append("collect"))
-    monkeypatch.setattr(programs.gc, "freeze", lambda: collected.append("freeze"))
+async def test_what_executions_left_is_freed_while_a_large_program_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory of a worker does not grow with each continue-as-new of a large program; others cost no search."""
+    kept, collected = ProgramCache(), asyncio.Event()
+    monkeypatch.setattr(programs, "_kept", kept)
     monkeypatch.setattr(programs, "LARGE", 3)
+    monkeypatch.setattr(worker_memory, "TIDY_SECONDS", 0.001)
+    monkeypatch.setattr(worker_memory.gc, "collect", collected.set)
     converter = PydanticPayloadConverter()
     monkeypatch.setattr(workflow, "payload_converter", lambda: converter)
+    tidying = asyncio.create_task(worker_memory.tidy_for_ever())
     for name, count in (("small", 2), ("large", 3)):
         nodes = [{"nodeId": f"n{at}", "type": "noop"} for at in range(count)]
         plan = with_derived_ids(Plan.model_validate({"name": name, "nodes": nodes}))
-        program = programs.program_of(RawValue(converter.to_payloads([compile_plan(plan)])[0]))
-        programs.program_of(None, program.digest)
-    assert collected == ["collect", "freeze", "collect"]
+        assert not collected.is_set()
+        programs.program_of(RawValue(converter.to_payloads([compile_plan(plan)])[0]))
+        await asyncio.sleep(0.02)
+    await asyncio.wait_for(collected.wait(), 30)
+    tidying.cancel()
