@@ -42,8 +42,9 @@ class Redaction:
         self._paths = tuple(tuple(path.split(".")) for path in paths)
         texts = tuple(patterns)
         self._pattern = re.compile("|".join(f"(?:{one})" for one in texts)) if texts else None
-        names = "|".join("[-_]?".join(map(re.escape, key)) for key in sorted(self._keys))
-        self._named = re.compile(f'"(?:{names})"', re.IGNORECASE) if names else None
+        names = "|".join("[-_]*".join(map(re.escape, key)) for key in sorted(self._keys))
+        first = "".join(map(re.escape, sorted({key[:1] for key in self._keys})))
+        self._named = re.compile(f'"(?=[-_{first}])[-_]*(?:{names})[-_]*"', re.IGNORECASE) if names else None
         said = rf"(?i)(?<![\w-])({names})([\"']?\s*[:=]\s*)(\"[^\"]*\"|'[^']*'|(?:(?:Bearer|Basic) )?[^\s\"',;&}}\])]+)"
         self._said = re.compile(said) if names else None
 
@@ -86,6 +87,10 @@ class Redaction:
         """Return a line of a log without what a pattern fits, and what stands behind a key: ``password=...``."""
         line = self.text(line)
         return line if self._said is None else self._said.sub(_hidden, line)
+
+    def passes(self, text: str) -> bool:
+        """Tell whether a small value, as JSON, surely holds nothing that is not kept: it need not be looked through."""
+        return not (self._paths or self._pattern) and (self._named is None or self._named.search(text) is None)
 
     def concerns(self, encoded: bytes) -> bool:
         """Tell whether a large value, as compact JSON, may hold what is not kept: then it is not kept at all."""

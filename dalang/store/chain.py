@@ -76,7 +76,7 @@ def event_hash(
 
 def _composed(run_id: UUID, tenant_id: str, epoch: int, event: Transition, body_digest: str | None) -> str:
     """Return the canonical JSON of :func:`event_document` around the data's, which is written already."""
-    audit = "" if event.audit is None else f'"audit":{canonical_bytes(event.audit).decode()},'
+    audit = "" if event.audit is None else f'"audit":{canonical_bytes(event.audit).decode() if event.audit else "{}"},'
     digest = "null" if body_digest is None else quoted(body_digest)
     node = "null" if event.node_id is None else quoted(event.node_id)
     return (
@@ -115,14 +115,14 @@ def fact_digest(fact: Fact, salt: bytes) -> str:
 
 
 def prepare(fact: Fact, refusal: str | None = None, redaction: Redaction | None = None) -> Transition:
-    """Return ``fact`` as it will be stored.
+    """Return ``fact`` as it will be stored, but for what ``event_actors.py`` tells of it.
 
     What may not cross into Postgres or canonical JSON is replaced by its digest and the reason, value by value, so
     that a status beside it survives. ``refusal`` is why the database refused the fact although nothing was found:
     then everything but the status is replaced. ``redaction`` takes out before what is not kept at all; the fact is
     still recognised by what it was.
     """
-    if refusal is None and redaction is None and (plain := _prepared(fact)) is not None:
+    if refusal is None and (plain := _prepared(fact, redaction)) is not None:
         return plain
     data, body, node_id = fact.get("data") or {}, fact.get("body"), fact.get("nodeId")
     if redaction is not None:
@@ -142,10 +142,11 @@ def prepare(fact: Fact, refusal: str | None = None, redaction: Redaction | None 
         salt=salt,
         body_digest=None if body is None else salted_digest(salt, body),
         fact_digest=fact_digest(fact, salt),
+        audit={},
     )
 
 
-def _prepared(fact: Fact) -> Transition | None:
+def _prepared(fact: Fact, redaction: Redaction | None) -> Transition | None:
     """Return ``fact`` as it will be stored if nothing in it needs care: each part of it is serialised once."""
     seq, kind, at, data = fact["seq"], fact["type"], fact["at"], fact.get("data")
     body, node_id = fact.get("body"), fact.get("nodeId")
@@ -157,6 +158,8 @@ def _prepared(fact: Fact) -> Transition | None:
         return None
     data_json, body_json = plain_json(data), None if body is None else plain_json(body)
     if data_json is None or (body_json is None and body is not None):
+        return None
+    if redaction is not None and not redaction.passes(data_json if body_json is None else body_json + data_json):
         return None
     salt, body_digest, with_body = b"", None, ""
     if body_json is not None:
@@ -170,7 +173,7 @@ def _prepared(fact: Fact) -> Transition | None:
     else:
         recognised = fact_digest(fact, salt)
     when = _time_of(at)
-    return Transition(seq, kind, node_id, when, data, body, salt, body_digest, recognised, None, data_json, body_json)
+    return Transition(seq, kind, node_id, when, data, body, salt, body_digest, recognised, {}, data_json, body_json)
 
 
 def _is_name(value: Any, longest: int) -> bool:

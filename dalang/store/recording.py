@@ -172,7 +172,8 @@ class _Flush:
         epoch, status = self.head["epoch"], self.run["status"]
         stored, hashes, refs = list[Transition](), [self.head["hash"]], set[str]()
         for plain in events:
-            event = plain._replace(audit=audit_of(plain.type, plain.data, self.created_by, status))
+            audit = audit_of(plain.type, plain.data, self.created_by, status)
+            event = plain if audit == plain.audit else plain._replace(audit=audit)
             if event.node_id is None:
                 status = event.data.get("status") or status
             hashes.append(chain.event_hash(self.run_id, self.tenant_id, epoch, event, event.body_digest, hashes[-1]))

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from dalang.canonical import plain_json
 from dalang.errors import InvalidDocument
 from dalang.redaction import DEFAULT_KEYS, REDACTED, Redaction, is_withheld
 from dalang.redaction_file import redaction_of
@@ -124,3 +127,31 @@ def test_the_file_is_read_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="/keys"):
         redaction_of(settings)
     assert all(key == key.lower() and key.isalpha() for key in DEFAULT_KEYS)
+
+
+KEYS = st.sampled_from(DEFAULT_KEYS).flatmap(
+    lambda key: st.tuples(*(st.sampled_from((one, one.upper(), f"-{one}", f"{one}_-")) for one in key)).map("".join)
+)
+BODIES = st.recursive(
+    st.none() | st.integers(-9, 9) | st.sampled_from(("", "x", "token", "secret://a", "password")),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(KEYS | st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from(("inputs", "outputs", "form")), BODIES))
+def test_what_passes_holds_nothing_that_is_taken_out(body: dict[str, Any]) -> None:
+    """However a key is written; so what is written as JSON already need not be looked through."""
+    text = plain_json(body)
+    keys = Redaction()
+    assert text is None or not keys.passes(text) or keys(body) == body
+    assert not RULES.passes("{}"), "with paths and patterns nobody knows without looking"
+
+
+def test_an_ordinary_event_is_stored_as_if_there_were_no_rules() -> None:
+    """Each part of it is written once; what a rule concerns takes the longer way."""
+    fact: Fact = {"seq": 1, "type": "NODE_COMPLETED", "at": 5, "nodeId": "a", "data": {"status": "SUCCESS"}}
+    for outputs, is_plain in (({"n": 1}, True), ({"pass_word": "x"}, False)):
+        stored = chain.prepare({**fact, "body": {"outputs": outputs}}, redaction=Redaction())
+        assert (stored.body_json is not None) is is_plain
+        assert stored.body == {"outputs": {"n": 1} if is_plain else {"pass_word": REDACTED}}

@@ -43,9 +43,10 @@ class Dalang:
             "edges": [{"sourceNodeId": f"n{source}", "targetNodeId": f"n{target}"} for source, target in graph.edges],
         }
         self.plan = with_derived_ids(Plan.model_validate(document))
+        self.prepared = await self.engine.prepare(self.plan)  # a plan is stored once, and started many times
 
     async def run(self, case: str, graph: Graph) -> None:
-        self.started = await self.engine.start_plan(self.plan, {})
+        self.started = await self.engine.start_prepared(self.plan, self.prepared, {})
         await self.started.handle.result()
 
     async def settle(self) -> None:
