@@ -198,6 +198,8 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
         deployment_config=deployment_config(settings),
         max_concurrent_activities=settings.max_concurrent_activities,
         max_cached_workflows=settings.max_cached_workflows,
+        # Above 1 the SDK makes a task for each payload, large or not: a sixth of what short nodes cost a worker.
+        max_workflow_task_external_storage_concurrency=1,
         max_eager_activity_reservations_per_workflow_task=max(settings.max_eager_activities, 1),
         disable_eager_activity_execution=settings.max_eager_activities == 0,
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=settings.sticky_timeout_seconds),

@@ -38,6 +38,7 @@ with workflow.unsafe.imports_passed_through():
     from dalang.activities.http import Http
     from dalang.activities.projection import Projection, StoreRecorder
     from dalang.plan import Plan, with_derived_ids
+    from dalang.redaction import Redaction
     from dalang.settings import Settings
     from dalang.stack.supervisor import on_free_ports, stack
     from dalang.store.blobs import PostgresBlobDriver
@@ -275,11 +276,12 @@ async def main(rounds: int, chosen: Sequence[str], keep: bool) -> None:
                 client,
                 task_queue=running.settings.task_queue,
                 workflows=[PlanRun, HandWritten],
-                activities=[Projection(db, client).record, *activities],
+                activities=[Projection(db, client, redaction=Redaction()).record, *activities],
                 interceptors=[GuardInterceptor()],
                 workflow_runner=UnsandboxedWorkflowRunner(),
                 max_concurrent_activities=200,
                 max_cached_workflows=1000,
+                max_workflow_task_external_storage_concurrency=1,
                 max_eager_activity_reservations_per_workflow_task=100,
             ):
                 spare_the_collector()  # as a worker does

@@ -45,6 +45,7 @@ with workflow.unsafe.imports_passed_through():
     from dalang.activities.projection import Projection, StoreRecorder
     from dalang.nodes import node
     from dalang.plan import Plan, with_derived_ids
+    from dalang.redaction import Redaction
     from dalang.settings import Settings
     from dalang.stack.supervisor import Stack, on_free_ports, stack
     from dalang.store.blobs import PostgresBlobDriver
@@ -205,11 +206,12 @@ async def bench() -> AsyncIterator[Bench]:
                 client,
                 task_queue=running.settings.task_queue,
                 workflows=[PlanRun, HandWritten, Loop],
-                activities=[Projection(db, client).record, go_through, *activities],
+                activities=[Projection(db, client, redaction=Redaction()).record, go_through, *activities],
                 interceptors=[GuardInterceptor()],
                 workflow_runner=UnsandboxedWorkflowRunner(),
                 max_concurrent_activities=200,
                 max_cached_workflows=1000,
+                max_workflow_task_external_storage_concurrency=1,
                 max_eager_activity_reservations_per_workflow_task=100,
             ):
                 spare_the_collector()  # as a worker does

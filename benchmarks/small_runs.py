@@ -162,6 +162,7 @@ async def hand_worker() -> None:
         workflow_runner=UnsandboxedWorkflowRunner(),
         max_concurrent_activities=settings.max_concurrent_activities,
         max_cached_workflows=settings.max_cached_workflows,
+        max_workflow_task_external_storage_concurrency=1,
         max_eager_activity_reservations_per_workflow_task=settings.max_eager_activities,
     ):
         print("ready", flush=True)

@@ -61,6 +61,7 @@ async def opened(given: dict[str, Any]) -> AsyncIterator[ByHand]:
             workflow_runner=UnsandboxedWorkflowRunner(),
             max_concurrent_activities=200,
             max_eager_activity_reservations_per_workflow_task=100,
+            max_workflow_task_external_storage_concurrency=1,
         ):
             yield ByHand(client)
 
