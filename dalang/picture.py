@@ -136,6 +136,8 @@ def _rows(plan: DrawnPlan) -> list[list[DrawnNode]]:
     finals = {node.node_id for node in plan.finally_}
     pairs = [(edge.source_node_id, edge.target_node_id) for edge in plan.edges]
     by_id = {node.node_id: node for node in (*plan.nodes, *plan.finally_)}
+    if not finals:
+        return [[by_id[node] for node in row] for row in levels(by_id, pairs)]
     main = levels((node.node_id for node in plan.nodes), (pair for pair in pairs if not finals.intersection(pair)))
     end = levels((node.node_id for node in plan.finally_), (pair for pair in pairs if finals.intersection(pair)))
     return [[by_id[node] for node in row] for row in (*main, *end)]

@@ -15,9 +15,10 @@ from dalang.api.schemas import EventQuery
 from dalang.api.ui.marks import NODE_MARKS, RUN_MARKS, Mark, node_badge
 from dalang.api.ui.pages import Looks, PageRoute, Visitor, environment, html
 from dalang.api.ui.run_data import picture_of
+from dalang.api.ui.run_drawing import looks
 from dalang.api.ui.run_head import head_of
 from dalang.api.ui.run_revisions import compared
-from dalang.api.ui.run_scenes import scene_of
+from dalang.api.ui.run_scenes import is_at_hand, scene_of
 from dalang.event_types import EventType
 from dalang.statuses import NodeStatus
 
@@ -34,6 +35,8 @@ def mark_of(status: str) -> Mark:
 
 environment.globals |= {"mark_of": mark_of, "badge_of": node_badge}
 Opened = Annotated[Sequence[str], Query(alias="open", max_length=50)]
+_LATER = {"later": True, "svg": "<p class=quiet>Drawing …</p>", "looks": looks(), "state": {"seq": 0}}
+"""Stands for a picture that takes seconds to draw; the script asks for it when the page is there."""
 Short = Annotated[str, Query(max_length=1_000)]
 
 
@@ -42,6 +45,8 @@ async def run_page(page: Looks, runId: UUID, opened: Opened = ()) -> Response:
     """Show a run: the picture of its plan, alive."""
     async with page.it.transaction(page.who.tenant_id, seconds=30) as conn:
         head = await head_of(page, conn, runId)
+        if not is_at_hand(page.it.scenes, head.run, opened):
+            return await _shown(page, "run_graph.html", head, picture=_LATER, summary="The picture is being drawn")
         scene = await scene_of(page.it.scenes, conn, head.run, opened=opened)
         nodes = await page.it.progresses.get(conn, head.run)
     picture = await picture_of(page.it, scene, head.run, nodes, head.revisions)

@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.api.ui.run_drawing import LiveDrawing
 from dalang.errors import NotFound
+from dalang.large_objects import undisturbed
 from dalang.picture import Picture, picture
 from dalang.sketch import Sketch, sketch
 from dalang.statuses import NodeStatus
@@ -28,6 +31,8 @@ MAX_WIDTH = 24
 MAX_OPENED = 600
 """A group with more nodes than this is listed, and not drawn node by node."""
 KEPT_BOXES, KEPT_NODES = 30_000, 250_000
+LARGE_NODES = 5_000
+"""The page of a run with as many nodes is shown before its picture, which takes long to make."""
 
 _CODES = {str(status): chr(ord("A") + at) for at, status in enumerate(NodeStatus)}
 
@@ -82,12 +87,16 @@ class Scenes:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[object, Scene] = OrderedDict()
+        self._making: WeakValueDictionary[object, asyncio.Lock] = WeakValueDictionary()
+
+    def has(self, key: object) -> bool:
+        """Tell whether a scene is kept under ``key``."""
+        return key in self._kept
 
     async def get(self, key: object, make: Callable[[], Awaitable[Scene]]) -> Scene:
-        """Return the scene that is kept under ``key``, or the one that ``make`` makes."""
-        found = self._kept.get(key)
-        if found is None:
-            found = await make()
+        """Return the scene that is kept under ``key``, or the one that ``make`` makes, once for all who wait."""
+        async with self._making.setdefault(key, asyncio.Lock()):
+            found = self._kept.get(key) or await make()
             self._kept[key] = found
         self._kept.move_to_end(key)
         while len(self._kept) > 1 and self._is_too_much():
@@ -111,13 +120,23 @@ async def scene_of(
     wanted, groups = digest or run.plan_digest, tuple(sorted(opened))
 
     def laid_out(document: Mapping[str, Any]) -> Scene:
-        plan = sketch(document, elements=run.elements)
-        return Scene.of(plan, LiveDrawing(live_picture(plan, groups)), " ".join((wanted, *groups)))
+        with undisturbed() if run.total_nodes >= LARGE_NODES else nullcontext():
+            plan = sketch(document, elements=run.elements)
+            return Scene.of(plan, LiveDrawing(live_picture(plan, groups)), " ".join((wanted, *groups)))
 
     async def make() -> Scene:
         return await asyncio.to_thread(laid_out, await document_of(conn, run, wanted))
 
-    return await scenes.get((run.tenant_id, wanted, run.elements, groups), make)
+    return await scenes.get(_key_of(run, wanted, groups), make)
+
+
+def is_at_hand(scenes: Scenes, run: RunSummary, opened: Iterable[str] = ()) -> bool:
+    """Tell whether the scene of a run is kept, or made in a moment."""
+    return run.total_nodes < LARGE_NODES or scenes.has(_key_of(run, run.plan_digest, tuple(sorted(opened))))
+
+
+def _key_of(run: RunSummary, digest: str, groups: tuple[str, ...]) -> object:
+    return run.tenant_id, digest, run.elements, groups
 
 
 async def document_of(conn: AsyncConnection, run: RunSummary, digest: str) -> Mapping[str, Any]:

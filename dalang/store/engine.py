@@ -201,6 +201,31 @@ def load_json(text: str | bytes) -> Any:
     return json.loads(text, parse_int=_number)
 
 
+def load_large_json(text: str) -> Any:
+    """Read an object as :func:`load_json` does, the parts of its lists one by one: between two others may run."""
+    if not text.startswith('{"'):
+        return load_json(text)
+    found: dict[str, Any] = {}
+    at = 1  # jsonb writes `{"key": value, "other": [one, two]}`
+    while True:
+        key, at = _decode(text, at)
+        if text.startswith("[{", at + 2):
+            parts = found[key] = []
+            at += 1
+            while text[at] != "]":
+                part, at = _decode(text, at + 2)
+                parts.append(part)
+            at += 1
+        else:
+            found[key], at = _decode(text, at + 2)
+        if text[at] == "}":
+            return found
+        at += 2
+
+
 def _number(digits: str) -> int | float:
     number = int(digits) if len(digits) < 18 else MAX_INTEGER + 1
     return number if abs(number) <= MAX_INTEGER else float(digits)
+
+
+_decode = json.JSONDecoder(parse_int=_number).raw_decode

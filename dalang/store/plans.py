@@ -16,8 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.canonical import digest as digest_of
 from dalang.errors import Conflict
+from dalang.large_objects import undisturbed
 from dalang.plan import Plan, derived_plan_id, with_derived_ids
-from dalang.store.engine import load_json
+from dalang.store.engine import load_json, load_large_json
 from dalang.store.paging import Page, after, read_cursor, write_cursor
 from dalang.store.tables import plan_documents, plans
 
@@ -125,8 +126,13 @@ async def get_document(conn: AsyncConnection, tenant_id: str, digest: str) -> Ma
         return None
     document: Mapping[str, Any]
     # That of 100,000 nodes takes a second to read, in which the event loop would answer nobody else.
-    document = load_json(text) if len(text) < _READ_AT_ONCE else await asyncio.to_thread(load_json, text)
+    document = load_json(text) if len(text) < _READ_AT_ONCE else await asyncio.to_thread(_read_large, text)
     return document
+
+
+def _read_large(text: str) -> Any:
+    with undisturbed():
+        return load_large_json(text)
 
 
 async def get_planned_node(conn: AsyncConnection, tenant_id: str, digest: str, place: int) -> Mapping[str, Any] | None:

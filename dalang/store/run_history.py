@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.store.tables import node_executions, run_events, run_revisions
 
+PAGE = 5_000
 _events, _revisions, _nodes = run_events.c, run_revisions.c, node_executions.c
 
 
@@ -61,7 +62,15 @@ async def node_progress(
     query = query.where(_nodes.tenant_id == tenant_id, _nodes.run_id == run_id)
     if among is not None:
         query = query.where(_nodes.node_id == any_(bindparam("among", list(among), ARRAY(Text))))
-    return {row[0]: Progress(*row) for row in await conn.execute(query)}
+    found: dict[str, Progress] = {}
+    page = query.order_by(_nodes.node_id).limit(PAGE)
+    # By pages, since between two of them others are answered: all of 100,000 nodes take a third of a second to receive.
+    while True:
+        rows = (await conn.execute(page)).all()
+        found |= {row[0]: Progress(*row) for row in rows}
+        if len(rows) < PAGE:
+            return found
+        page = page.where(_nodes.node_id > rows[-1][0])
 
 
 async def nodes_since(

@@ -17,6 +17,7 @@ from dalang.store.engine import (
     is_connection_error,
     is_refused_value,
     load_json,
+    load_large_json,
     system_transaction,
     transaction,
 )
@@ -134,6 +135,17 @@ def test_json_is_strict_and_numbers_keep_their_kind() -> None:
     }
     assert isinstance(load_json("100000000000000000000"), float)
     assert isinstance(load_json("-9007199254740991"), int)
+
+
+async def test_what_is_large_is_read_in_parts(engine: AsyncEngine) -> None:
+    """An object as jsonb writes it, and any other value, is what it is when it is read at once."""
+    parts = [{"a": [{"b": "}]"}, []]}, {}, {"c": 1e20}]
+    for value in ({}, {"x": []}, {"nodes": parts, "name": "[{", "edges": parts[:1], "n": 1.5}, [{"a": 1}], None, "{"):
+        async with engine.connect() as conn:
+            query = text("SELECT CAST(:value AS jsonb)::text")
+            written = (await conn.execute(query, {"value": dump_json(value)})).scalar_one()
+        assert load_large_json(written) == load_json(written)
+    assert isinstance(load_large_json('{"a": [{"c": 100000000000000000000}]}')["a"][0]["c"], float)
 
 
 async def test_an_engine_is_made_from_settings_or_a_url(database: Database) -> None:

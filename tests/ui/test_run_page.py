@@ -49,9 +49,14 @@ def node(page: Page, name: str) -> Any:
     return page.locator(f'[data-node-id="{name}"]')
 
 
-async def test_the_picture_lives(stack: Stack, look: Looking) -> None:
-    """Statuses, counts and the run's own status change by its events, without the page being loaded again."""
+async def test_the_picture_lives(stack: Stack, look: Looking, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statuses, counts and the run's own status change by its events, without the page being loaded again.
+
+    It is a large plan here: the page is there before its picture.
+    """
+    monkeypatch.setattr("dalang.api.ui.run_scenes.LARGE_NODES", 0)
     run = await held(stack, "lives")
+    assert 'class="dag' not in (await stack("GET", f"/ui/runs/{run}")).text
     async with look(f"/ui/runs/{run}") as page:
         await expect(node(page, "a")).to_have_attribute("data-status", "SUCCESS")
         await expect(node(page, "ask").locator(".word")).to_have_text("Waits for a person")

@@ -7,7 +7,14 @@ import { View } from "./run_view.js";
 
 const address = `/ui/runs/${document.body.dataset.run}`;
 const canvas = document.getElementById("canvas");
-const data = JSON.parse(document.getElementById("picture").textContent);
+let data = JSON.parse(document.getElementById("picture").textContent);
+const later = Boolean(data.later);
+if (later) {  // that of a large plan takes seconds to draw
+  const answer = await fetch(`${address}/picture${location.search}`);
+  if (!answer.ok) canvas.textContent = "The picture could not be drawn; reload the page to try again.";
+  data = await answer.json();
+  document.getElementById("seq").max = document.getElementById("seq").value = data.state.seq;
+}
 const picture = new Picture(canvas, data);
 let opened = new URLSearchParams(location.search).getAll("open");
 let current = data.state;
@@ -121,6 +128,7 @@ document.addEventListener("run:event", ({ detail: event }) => {
   }
 });
 document.addEventListener("run:back", () => askState());
+if (later) askState();  // what has happened since it was drawn was told before anybody listened
 document.addEventListener("run:head", (event) => { if (["COMPLETED", "FAILED", "CANCELLED"].includes(event.detail)) { stateSoon(); highlightSoon(); panelSoon(); } });
 document.addEventListener("dalang:changed", () => { stateSoon(); panelSoon(); });
 
