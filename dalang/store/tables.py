@@ -248,9 +248,10 @@ run_events = Table(
     CheckConstraint("epoch >= 0 AND seq > 0", "numbers"),
     CheckConstraint("hash ~ '^[0-9a-f]{64}$' AND previous_hash ~ '^([0-9a-f]{64})?$'", "hashes"),
     Index(None, "transaction_id", "position", unique=True),
-    # Without the order, for which a node has too few events: so an entry is half as large. Those of no node are the
-    # run's own, which are few, too.
-    Index("ix_run_events_of_node", "run_id", "node_id"),
+    # Without the order, for which a node has too few events: so an entry is half as large. An index that begins with
+    # the run is partial: a foreign key that looks for an event in a table with few would take it for the key.
+    Index("ix_run_events_of_node", "run_id", "node_id", postgresql_where=text("node_id IS NOT NULL")),
+    Index("ix_run_events_of_run", "run_id", postgresql_where=text("node_id IS NULL")),
     Index(
         "ix_run_events_of_task",
         "run_id",

@@ -24,6 +24,7 @@ from dalang.store.human_tasks import Person, TaskFilter, count_tasks, list_tasks
 from dalang.store.measures import gauges
 from dalang.store.paging import write_cursor
 from dalang.store.run_lists import RunFilter, list_runs
+from dalang.store.tables import run_events
 from dalang.store.throughput import ended_runs
 from dalang.tallying import Tallying
 from tests.harness import Database, Servers
@@ -97,6 +98,13 @@ async def test_nothing_that_is_asked_reads_whole_tables(servers: Servers, databa
     too_much = {name: found for name, found in read.items() if max(found.values(), default=0) > MAX_READ}
     assert too_much == {}
     assert any(read["newest"].values())  # it is seen what is read
+
+
+def test_no_index_is_taken_for_the_key_of_an_event() -> None:
+    """What looks for an event by its key in an almost empty table has no choice, and keeps to that as it grows."""
+    of_runs = [index for index in run_events.indexes if next(iter(index.columns)) is run_events.c.run_id]
+    assert {str(index.name) for index in of_runs if index.dialect_options["postgresql"]["where"] is None} == set()
+    assert len(of_runs) == 3
 
 
 async def _read(engine: AsyncEngine, work: Work) -> Mapping[str, int]:
