@@ -2,7 +2,8 @@
 
 Theory of operation. A page is what comes first in an index that ends with ``(created_at, run_id)``, so its cost is that
 of its rows. Where several statuses or plans are wanted, each has such a list of its own, and the pages of these are
-merged; one query over all of them would sort everything they match. A part of a plan's name is looked for among the
+merged; one query over all of them would sort everything they match. So are the runs that somebody started and those
+below their nodes, since lists mostly show only the former. A part of a plan's name is looked for among the
 names that there are, which are few, and not in every run; besides, under row level security no condition but equality
 or order may look into an index before a row is known to be the tenant's own, so no index for parts of texts or of JSON
 would be used. For the same reason labels stand in a table of their own (``run_labels``), in the order of lists; of
@@ -20,7 +21,7 @@ from itertools import product
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Text, bindparam, func, literal, or_, select, text, true
+from sqlalchemy import ColumnElement, Select, Text, bindparam, func, literal, or_, select, text, true, union_all
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -102,7 +103,12 @@ def _page(query: Select[Any], wanted: RunFilter, names: Sequence[str] | None, li
     statuses = wanted.statuses or (list(RunStatus) if by_plan else [])
     keys = list(product([str(one) for one in statuses], names or [""]))
     if wanted.is_narrow or not 1 < len(keys) <= MAX_MERGED:
-        return _newest(_of(query, wanted, names)).limit(limit)
+        query = _of(query, wanted, names)
+        if wanted.created_by is None or wanted.parent_run_id is not None or not wanted.children:
+            return _newest(query).limit(limit)
+        below = _runs.parent_run_id.is_not(None), _runs.parent_run_id.is_(None)
+        both = union_all(*(select(_newest(query.where(one)).limit(limit).subquery()) for one in below)).subquery()
+        return select(both).order_by(both.c.created_at.desc(), both.c.run_id.desc()).limit(limit)
     key = _keys(keys, "status", "plan_name")
     query = query.where(_runs.status == key.c.status)
     if names is not None:

@@ -136,6 +136,11 @@ execution_runs = Table(
         *("tenant_id", "created_by", "created_at", "run_id"),
         postgresql_where=text("parent_run_id IS NULL"),
     ),
+    Index(  # a run is in this one or in the one before: lists of both are merged
+        "ix_execution_runs_creator_children",
+        *("tenant_id", "created_by", "created_at", "run_id"),
+        postgresql_where=text("parent_run_id IS NOT NULL"),
+    ),
     Index("ix_execution_runs_children", "tenant_id", "parent_run_id", "parent_node_id"),
     Index(
         "ix_execution_runs_roots", "tenant_id", "created_at", "run_id", postgresql_where=text("parent_run_id IS NULL")

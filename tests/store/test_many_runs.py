@@ -46,7 +46,7 @@ FROM run_events, generate_series(100, 2000) AS n WHERE run_id = $1 AND seq = 2
 
 
 def _runs(**wanted: Any) -> Work:
-    return lambda conn: list_runs(conn, filled.TENANT, RunFilter(children=False, **wanted), cursor=DEEP)
+    return lambda conn: list_runs(conn, filled.TENANT, RunFilter(**{"children": False, **wanted}), cursor=DEEP)
 
 
 def _tasks(newest_first: bool = False, **wanted: Any) -> Work:
@@ -63,6 +63,8 @@ ASKED: dict[str, Work] = {
     "part of a name, status": _runs(text="order", statuses=["PAUSED", "FAILED"]),
     "part of no name": _runs(text="nowhere"),
     "person": _runs(created_by="person-1"),
+    "person, children": _runs(created_by="person-1", children=True),
+    "nobody, children": _runs(created_by="nobody", children=True),
     "time": _runs(created_from=NOW - timedelta(days=101), created_until=NOW - timedelta(days=99)),
     "label": _runs(labels=[("ticket", "T-77")]),
     "label, common": _runs(labels=[("env", "old-prod")]),
