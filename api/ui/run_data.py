@@ -20,7 +20,7 @@ from dalang.api.live import is_retrying, live_attempts
 from dalang.api.runs import found_run, status_without_row
 from dalang.api.services import Service, Services
 from dalang.api.ui.run_drawing import looks
-from dalang.api.ui.run_scenes import Scene, coded, scene_of
+from dalang.api.ui.run_scenes import Scene, apart, coded, scene_of
 from dalang.canonical import compact_json
 from dalang.errors import NotFound
 from dalang.run_times import Doing, Failed, Happened, Took, decisive, spans
@@ -169,7 +169,7 @@ async def _critical_path(conn: AsyncConnection, run: Run, it: Services) -> bytes
         place = {node: at for at, node in enumerate(scene.ids)}
         return compact_json({"path": [place[node] for node in path], "ms": round(length)})
 
-    return await asyncio.to_thread(made)
+    return await apart(run, made)
 
 
 def _decisive(scene: Scene, nodes: Mapping[str, Progress]) -> tuple[tuple[str, ...], float]:
@@ -202,7 +202,7 @@ async def _all_bars(conn: AsyncConnection, run: Run, it: Services) -> bytes:
     nodes = await it.progresses.get(conn, run)
     changes = await status_changes(conn, run.tenant_id, run.run_id, limit=MAX_CHANGES)
     attempts = await list_attempts(conn, run.tenant_id, run.run_id, limit=MAX_ATTEMPTS)
-    return await asyncio.to_thread(lambda: compact_json(_bars(scene, run, nodes, changes, attempts)))
+    return await apart(run, lambda: compact_json(_bars(scene, run, nodes, changes, attempts)))
 
 
 _DOINGS = tuple(Doing)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -25,6 +24,7 @@ from dalang.statuses import NodeStatus
 from dalang.store.plans import get_document
 from dalang.store.runs import RunSummary
 
+T = TypeVar("T")
 MAX_BOXES, MAX_LINKS = 2_500, 10_000
 MAX_WIDTH = 24
 """A level with more nodes than this is drawn by type: more is no picture that anybody looks at."""
@@ -120,14 +120,24 @@ async def scene_of(
     wanted, groups = digest or run.plan_digest, tuple(sorted(opened))
 
     def laid_out(document: Mapping[str, Any]) -> Scene:
-        with undisturbed() if run.total_nodes >= LARGE_NODES else nullcontext():
-            plan = sketch(document, elements=run.elements)
-            return Scene.of(plan, LiveDrawing(live_picture(plan, groups)), " ".join((wanted, *groups)))
+        plan = sketch(document, elements=run.elements)
+        return Scene.of(plan, LiveDrawing(live_picture(plan, groups)), " ".join((wanted, *groups)))
 
     async def make() -> Scene:
-        return await asyncio.to_thread(laid_out, await document_of(conn, run, wanted))
+        document = await document_of(conn, run, wanted)
+        return await apart(run, lambda: laid_out(document))
 
     return await scenes.get(_key_of(run, wanted, groups), make)
+
+
+async def apart(run: RunSummary, make: Callable[[], T]) -> T:
+    """Make what may take long for this run, so that others are answered meanwhile."""
+
+    def made() -> T:
+        with undisturbed():
+            return make()
+
+    return await asyncio.to_thread(made if run.total_nodes >= LARGE_NODES else make)
 
 
 def is_at_hand(scenes: Scenes, run: RunSummary, opened: Iterable[str] = ()) -> bool:

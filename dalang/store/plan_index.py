@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
+from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
-
-from dalang.store.plans import get_document
 
 CACHED_NODES = 500_000
 
 
-@dataclass(frozen=True)
-class PlannedNode:
+class PlannedNode(NamedTuple):
     """A node as the plan has it."""
 
     node_id: str
@@ -27,9 +24,8 @@ class PlannedNode:
 class PlanIndex:
     """The nodes of one plan, by place and by id."""
 
-    def __init__(self, document: Mapping[str, Any], elements: int | None = None) -> None:
-        raw = [*document.get("nodes", ()), *document.get("finally", ())]
-        self.nodes = [PlannedNode(one["nodeId"], one.get("name") or one["nodeId"], one["type"]) for one in raw]
+    def __init__(self, nodes: list[PlannedNode], elements: int | None = None) -> None:
+        self.nodes = nodes
         if elements is not None:
             # The run of a map: one node of the plan stands for all, which are called by their place in the list.
             kind = self.nodes[0].type if self.nodes else "unknown"
@@ -59,10 +55,13 @@ class PlanIndexes:
         if found is not None:
             self._indexes.move_to_end(key)
             return found
-        document = await get_document(conn, tenant_id, digest)
-        if document is None:
-            return PlanIndex({}, elements)
-        index = await asyncio.to_thread(PlanIndex, document, elements)
+        columns = []
+        for part in ("nodes", "finally"):
+            of_plan = {"tenant": tenant_id, "digest": digest, "part": part}
+            columns.append((await conn.execute(_NODES, of_plan)).one())
+        if all(ids is None for ids, *_ in columns):
+            return PlanIndex([], elements)
+        index = await asyncio.to_thread(lambda: PlanIndex([one for row in columns for one in _planned(row)], elements))
         if key not in self._indexes:
             self._nodes += len(index.nodes)
         self._indexes[key] = index
@@ -70,3 +69,16 @@ class PlanIndexes:
             _, dropped = self._indexes.popitem(last=False)
             self._nodes -= len(dropped.nodes)
         return index
+
+
+# Not read from the document: of 100,000 nodes that has 23 MB, and this four.
+_NODES = text("""
+    SELECT array_agg(one ->> 'nodeId' ORDER BY nr), array_agg(one ->> 'name' ORDER BY nr),
+      array_agg(one ->> 'type' ORDER BY nr)
+    FROM plan_documents, jsonb_array_elements(document -> CAST(:part AS text)) WITH ORDINALITY AS nodes (one, nr)
+    WHERE tenant_id = :tenant AND digest = :digest
+    """)
+
+
+def _planned(row: Row[Any]) -> Iterator[PlannedNode]:
+    return (PlannedNode(one, name or one, kind) for one, name, kind in zip(*(each or () for each in row), strict=True))

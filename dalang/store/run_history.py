@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Text, any_, bindparam, func, select
+from sqlalchemy import ColumnElement, Text, any_, bindparam, func, select, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY, distinct_on
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -119,9 +119,18 @@ async def revision_at(conn: AsyncConnection, tenant_id: str, run_id: UUID, seq: 
 async def status_changes(conn: AsyncConnection, tenant_id: str, run_id: UUID, *, limit: int) -> list[Change]:
     """When did nodes come to which status, in order?"""
     status = _events.data["status"].astext
-    query = select(_events.at, _events.type, _events.node_id, status)
+    query = select(_events.at, _events.type, _events.node_id, status, _events.epoch, _events.seq)
     query = query.where(_of(tenant_id, run_id), _events.node_id.is_not(None), status.is_not(None))
-    return [Change(*row) for row in await conn.execute(query.order_by(_events.seq).limit(limit))]
+    query = query.order_by(_events.epoch, _events.seq)  # in which their numbers rise, too
+    found: list[Change] = []
+    last = (-1, 0)
+    while True:  # by pages, as above
+        size = min(limit - len(found), PAGE)
+        rows = (await conn.execute(query.where(tuple_(_events.epoch, _events.seq) > tuple_(*last)).limit(size))).all()
+        found += [Change(*row[:4]) for row in rows]
+        if len(rows) < size or len(found) == limit:
+            return found
+        last = rows[-1].epoch, rows[-1].seq
 
 
 def _of(tenant_id: str, run_id: UUID) -> ColumnElement[bool]:
