@@ -49,15 +49,18 @@ ASKED = {
     "node": "/orchestrator/runs/{run}/nodes/{node}",
     "events": "/orchestrator/runs/{run}/events?limit=100",
     "page": "/ui/runs/{run}",
+    "page: picture": "/ui/runs/{run}/picture",
     "page: state": "/ui/runs/{run}/state",
     "page: nodes": "/ui/runs/{run}/nodes",
     "page: node": "/ui/runs/{run}/node?node={node}",
     "page: critical path": "/ui/runs/{run}/critical-path",
     "page: bars": "/ui/runs/{run}/bars",
+    "events of a node": "/orchestrator/runs/{run}/events?nodeId={node}",
+    "provenance of a node": "/orchestrator/runs/{run}/nodes/{node}/provenance?limit=20",
     "provenance": "/orchestrator/runs/{run}/provenance?limit=100",
 }
-AFTERWARDS = ("provenance",)
-"""Read whole before anything of it is answered: it is asked for when the run has ended."""
+AFTERWARDS = ("provenance", "provenance of a node")
+"""Asked for when the run has ended; the whole is read before anything of it is answered."""
 NOTE = "Layers of 500 nodes with two edges each; a new worker and a new API for every size."
 TIMES, SECONDS = 20, 5
 """How often each is asked for when the run has ended, and for how long at most."""

@@ -21,7 +21,7 @@ _LINES = text("""
       jsonb_path_query_array(document, '$.edges[*].targetNodeId')::text AS targets,
       jsonb_path_query_array(document, '$.edges[*] ? (exists(@.condition))')::text AS conditional,
       jsonb_path_query_array(document, '$.nodes[*] ? (@.type == "human").nodeId')::text AS people,
-      (document -> 'outputs')::text AS outputs
+      (document -> 'outputs')::text AS outputs, to_jsonb(document::text LIKE '%${%')::text AS templated
     FROM plan_documents WHERE tenant_id = :tenant AND digest = :digest
     """)
 _READING = text("""
@@ -49,7 +49,7 @@ async def read_lines(conn: AsyncConnection, tenant_id: str, digest: str) -> Plan
     row = (await conn.execute(_LINES, of_plan)).first()
     if row is None:
         return None
-    reading = (await conn.execute(_READING, of_plan)).all()
+    reading = (await conn.execute(_READING, of_plan)).all() if load_json(row.templated) else ()
     return await asyncio.to_thread(_graph, row, reading)
 
 
