@@ -178,13 +178,17 @@ class Segmenting(Budgeting):
         numbers = {node: number for number, node in enumerate((*nodes, *border))}
         retries = {program.nodes[node]["retry"]: None for node in nodes}
         retry_numbers = {retry: number for number, retry in enumerate(retries)}
-        documents = [{**program.nodes[node], "retry": retry_numbers[program.nodes[node]["retry"]]} for node in nodes]
-        documents += [{"type": program.types[node], "retry": 0} for node in border]
         kinds: dict[bytes, int] = {}
+        known: dict[int | str, int] = {}
         kind_of = []
-        for document in documents:
-            document.pop("id", None)
-            kind_of.append(kinds.setdefault(compact_json(document), len(kinds)))
+        for node in (*nodes, *border):
+            definition = program.nodes[node]
+            key = id(definition) if node in inside else program.types[node]  # equal nodes are one object
+            if key not in known:
+                retry = retry_numbers[definition["retry"]] if node in inside else 0
+                document = {**(definition if node in inside else {"type": program.types[node]}), "retry": retry}
+                known[key] = kinds.setdefault(compact_json(document), len(kinds))
+            kind_of.append(known[key])
         return {
             "kinds": [json.loads(kind) for kind in kinds],
             "nodes": [[program.ids[node], kind] for node, kind in zip((*nodes, *border), kind_of, strict=True)],
