@@ -151,9 +151,7 @@ class PlanRun(Planners, AnsweringPeople):
             self._summary,
             identity_of(state),
             self._tenant_over,
-            late=state["engine"] > 3,
-            packs=state["engine"] > 4,
-            stretching=state["engine"] > 6,
+            engine=state["engine"],
         )
 
     def _take_program(self, program: Program) -> None:

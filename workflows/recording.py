@@ -5,8 +5,8 @@ it by a local activity, in the very workflow task that ends the run, which spare
 Its marker in the history carries the batch, as an activity's input does. A worker that dies after it, and before the
 server has the task, leaves a task that is done again, and events that a second epoch supersedes; so nobody may have
 been told of the run before, and what its nodes returned has to be in the history already. Where Postgres does not
-answer at once, the ordinary activity waits for it. Runs that began before there was this (``late`` is false) keep to
-what they did.
+answer at once, the ordinary activity waits for it. Runs that began before there was this keep to what they did
+(``wire.ENGINE_VERSION``).
 
 Postgres may be away for long: the activity waits and is repeated, facts gather here, nodes go on until
 :attr:`FactFlow.full`. A batch stays below the threshold at which payloads go to external storage, since that is
@@ -40,8 +40,10 @@ MAX_INTERVAL_SECONDS = 1.0
 BUSY_FACTS = 30
 """After a batch of so many the next one comes twice as late, up to :data:`MAX_INTERVAL_SECONDS`: a batch costs a run of
 short nodes as much as several of them. After a smaller one it is the first interval again."""
-DELAYS = 4
-"""Where workers do not keep up, a batch waits for so many times what the run's first workflow task had to."""
+DELAYS = 10
+MAX_DELAY_SECONDS = 5.0
+"""Where workers do not keep up, the first batch waits for ten times what the run's first workflow task had to, and no
+longer than this: a run that is over by then costs them one batch, within its last task."""
 TIMER_SLACK = 1.25
 """The timer for a batch rings so much later: a run that goes on sees by itself that it is time."""
 LAST_SECONDS = 2.0
@@ -95,6 +97,7 @@ def identity_of(state: Mapping[str, Any]) -> RunIdentity | None:
 class FactFlow:
     """Facts on their way to the store. ``head`` is the last stored one, as the store answered.
 
+    ``engine`` is the version that the run began with.
     ``over`` is told when the store finds that the tenant's budget of the day is spent.
     ``hurry`` is set while somebody waits for what is stored: an answer to an operator, a continue-as-new.
     ``lasting`` is cleared when what a node returned may not be in the history yet.
@@ -109,15 +112,12 @@ class FactFlow:
         identity: RunIdentity | None = None,
         over: Callable[[Mapping[str, Any]], None] | None = None,
         *,
-        late: bool = False,
-        packs: bool = False,
-        stretching: bool = False,
+        engine: int,
     ) -> None:
         self.head = head
-        self._packs = packs
-        self._most = MAX_PACKED_FACTS if packs else MAX_BATCH_FACTS
+        self._late, self._packs, self._stretches, self._patient = (engine > since for since in (3, 4, 6, 7))
+        self._most = MAX_PACKED_FACTS if self._packs else MAX_BATCH_FACTS
         self._kinds = set[str]()
-        self._late, self._stretching = late, stretching
         self.interval = MIN_INTERVAL_SECONDS
         self._over = over
         self._identity = identity
@@ -172,10 +172,13 @@ class FactFlow:
     async def flow(self) -> None:
         """Store batch after batch until closed and empty."""
         if self._late:
-            delay = workflow.time() - workflow.info().start_time.timestamp()
-            self.interval = min(max(DELAYS * delay, MIN_INTERVAL_SECONDS), MAX_INTERVAL_SECONDS)
-            self._not_before = workflow.time() + self.interval
-        first, stretches = self.interval, self._stretching
+            pause = MIN_INTERVAL_SECONDS
+            if self._patient:
+                delay = workflow.time() - workflow.info().workflow_start_time.timestamp()
+                pause = min(max(DELAYS * delay, pause), MAX_DELAY_SECONDS)
+            self._not_before = workflow.time() + pause
+            self.interval = min(pause, MAX_INTERVAL_SECONDS)
+        first, stretches = self.interval, self._stretches
         while True:
             await workflow.wait_condition(lambda: bool(self._waiting) or self._closed)
             if not self._waiting:

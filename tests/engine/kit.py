@@ -7,6 +7,7 @@ import contextlib
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import text
@@ -80,6 +81,8 @@ class Engine:
     settings: Settings
     client: Client
     db: AsyncEngine
+    delay: timedelta | None = None
+    """So long the first task of what is started waits, as where workers do not keep up."""
 
     async def start(self, plan: Mapping[str, Any], inputs: Mapping[str, Any] | None = None, **state: Any) -> Started:
         """Validate, store and start a plan."""
@@ -134,6 +137,7 @@ class Engine:
             args=[program, given],
             id=f"{wire.WORKFLOW_ID_PREFIX}{run_id}",
             task_queue=self.settings.task_queue,
+            start_delay=self.delay,
         )
         return Started(self, str(run_id), handle)
 

@@ -6,6 +6,7 @@ A plan here never changes; a new feature gets a new entry, and ``python -m tests
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from dalang.authority import run_authority
@@ -143,6 +144,10 @@ PLANS: dict[str, Recorded] = {
             "nodes": [node(f"n{i}", "noop") for i in range(100)],
             "edges": [edge(f"n{i}", f"n{i + 8}") for i in range(92)],
         }
+    ),
+    "stored-after-a-delay": Recorded(
+        {"nodes": [node("s", "sleep", inputs={"duration": "1s"}), node("a")], "edges": [edge("s", "a")]},
+        delay=timedelta(seconds=1),
     ),
     "data": Recorded(
         {

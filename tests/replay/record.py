@@ -50,6 +50,7 @@ async def _record(running: Engine, name: str, recorded: Recorded) -> None:
         row = {"tenant_id": TENANT, "name": pool, "size": size, "rate": None, "burst": None, "description": ""}
         async with transaction(running.db, TENANT) as conn:
             await put_pool(conn, {**row, "updated_by": "tester"})
+    running.delay = recorded.delay
     started = await running.start({"name": name, **recorded.plan}, recorded.inputs, **recorded.state)
     await recorded.act(started)
     with contextlib.suppress(WorkflowFailureError):  # how it ended is in the history

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -28,6 +29,8 @@ class Recorded:
     """A node below which a run is kept, too."""
     pools: dict[str, float] = field(default_factory=dict)
     """Pools that are made before it starts, and their sizes; the run's state names them as ``limits``."""
+    delay: timedelta | None = None
+    """So long its first task waits."""
 
 
 def node(node_id: str, kind: str = "noop", **more: Any) -> dict[str, Any]:
