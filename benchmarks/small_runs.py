@@ -299,7 +299,7 @@ async def main(rounds: int, only: int, share: float, keep: bool) -> None:
             "When a run stored its events by two or three activities and a start took five transactions, the plan did "
             "0.38 of the runs by hand, with 224 ms of processor time for a run of 71 ms by hand.",
             "Tried: uvloop and httptools in the API: 9.7 ms of processor time a start with them, 9.5 ms without.",
-            "Tried and kept: the first events of a run wait ten times as long as its first task had to, 5 s at most. "
+            "Tried and kept: the first events of a run wait ten times as long as its first task had to, 2 s at most. "
             "It was meant so before, but the delay was measured from the first task itself, and always none: with 50 "
             "in flight each run stored its events three times, with 118 ms of processor time; now once, with 74.",
             "Tried: a first batch after 0.6 or 1 s instead of 0.2 s where workers keep up: the same processor time.",

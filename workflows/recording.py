@@ -41,7 +41,7 @@ BUSY_FACTS = 30
 """After a batch of so many the next one comes twice as late, up to :data:`MAX_INTERVAL_SECONDS`: a batch costs a run of
 short nodes as much as several of them. After a smaller one it is the first interval again."""
 DELAYS = 10
-MAX_DELAY_SECONDS = 5.0
+MAX_DELAY_SECONDS = 2.0
 """Where workers do not keep up, the first batch waits for ten times what the run's first workflow task had to, and no
 longer than this: a run that is over by then costs them one batch, within its last task."""
 TIMER_SLACK = 1.25
