@@ -16,8 +16,8 @@ def undisturbed() -> Iterator[None]:
     """Look for no garbage while much is made that stays.
 
     With every million objects more Python looks through all of them for cycles, a tenth of a second in which no other
-    thread runs, and a third of the time that making them takes. What is there in the end is never looked through
-    again; as it has no cycles, it goes when nobody holds it any more.
+    thread runs, and a third of the time that making them takes. In the end they count as old at once, and old ones are
+    looked through rarely.
     """
     global _makers
     with _lock:
@@ -29,5 +29,6 @@ def undisturbed() -> Iterator[None]:
         with _lock:
             _makers -= 1
             if not _makers:
-                gc.freeze()
+                gc.freeze()  # set aside whatever there is, and taken back, it is of the oldest generation
+                gc.unfreeze()
                 gc.enable()
