@@ -173,7 +173,7 @@ class FactFlow:
         """Store batch after batch until closed and empty."""
         if self._late:
             pause = MIN_INTERVAL_SECONDS
-            if self._patient:
+            if self._patient and self.head["seq"] == 0:
                 delay = workflow.time() - workflow.info().workflow_start_time.timestamp()
                 pause = min(max(DELAYS * delay, pause), MAX_DELAY_SECONDS)
             self._not_before = workflow.time() + pause

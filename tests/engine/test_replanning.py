@@ -112,14 +112,17 @@ async def test_a_failed_node_that_waits_is_replaced(shared_engine: Engine) -> No
     assert outputs == {"x": 5, "key": f"{started.run_id}:a:0:1"}
 
 
-async def test_across_continue_as_new(shared_engine: Engine) -> None:
+async def test_across_continue_as_new(shared_engine: Engine, tmp_path: Path) -> None:
     """The next execution goes on with the new program, and a later revision is made of the newest plan."""
-    chain = noop_chain(20)
+    gate, chain = tmp_path / "open", noop_chain(20)
     started = await shared_engine.start(
         {"nodes": chain["nodes"], "edges": chain["edges"], "timeout": "1h"}, historyLimit=60
     )
     first = {
-        "addNodes": [{"nodeId": "x", "type": "sleep", "inputs": {"duration": "2s"}}, {"nodeId": "y", "type": "noop"}],
+        "addNodes": [
+            {"nodeId": "x", "type": "t-wait-file", "inputs": {"path": str(gate)}},
+            {"nodeId": "y", "type": "noop"},
+        ],
         "addEdges": [_edge("n19", "x"), _edge("x", "y")],
         "set": {"timeout": "2h"},
     }
@@ -128,6 +131,7 @@ async def test_across_continue_as_new(shared_engine: Engine) -> None:
     second = {"addNodes": [{"nodeId": "w", "type": "noop"}], "addEdges": [_edge("x", "w")]}
     answer = await started.handle.execute_update("replan", {"patch": second, "expectedRevision": 2})
     assert answer["revision"] == 3
+    gate.touch()
     end = await started.end()
     assert end["run"]["status"] == "COMPLETED"
     assert {"x", "y", "w"} <= end["nodes"].keys()
