@@ -3,8 +3,8 @@
 Theory of operation. While a handler works, the context it runs in names its attempt (threads and tasks that it begins
 have the same), so a line that anything logs there is known to be the node's. Lines are gathered in memory and written a
 batch at a time, beside the nodes: a handler that logs waits for nothing, and a line that cannot be kept - the database
-is away for long, a handler logs without end - is dropped, with a line in its place that says so. They are no part of
-what is proven: events tell what happened, lines what handlers say about it.
+is away for long, a handler logs without end - is dropped; of the latter a last line says so. They are no part of what
+is proven: events tell what happened, lines what handlers say about it.
 
 Secrets are masked before (``secrets.py``), as in the worker's own log; what looks like a token is taken out, too.
 """
@@ -12,12 +12,12 @@ Secrets are masked before (``secrets.py``), as in the worker's own log; what loo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -83,7 +83,7 @@ class NodeLogs(logging.Handler):
         self._waiting: deque[_Waiting] = deque(maxlen=MAX_WAITING)
         self._lock_of_attempts = threading.Lock()
 
-    @contextmanager
+    @contextlib.contextmanager
     def listening(self, task: NodeTask, number: int) -> Iterator[None]:
         """Take what is logged in this block, and in what begins there, for lines of an attempt."""
         key = (task["tenantId"], task["runId"], task["nodeId"], task["generation"], number)
@@ -133,26 +133,29 @@ class NodeLogs(logging.Handler):
             return replace(line, level="WARNING", error=None, message="This attempt logs more than is kept of one.")
         return line
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def keeping(self) -> AsyncIterator[None]:
         """Write what is logged for the length of the block, and the last lines at its end."""
         logging.getLogger().addHandler(self)
-        writing = asyncio.create_task(self._keep_for_ever())
+        ending = asyncio.Event()
+        writing = asyncio.create_task(self._keep_until(ending))
         try:
             yield
         finally:
             logging.getLogger().removeHandler(self)
-            writing.cancel()
-            await asyncio.gather(writing, return_exceptions=True)
+            ending.set()
+            await writing  # with the batch that it is at
             end = time.monotonic() + LAST_SECONDS
             while self._waiting and time.monotonic() < end and await self._keep():
                 pass
 
-    async def _keep_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(PAUSE_SECONDS)
-            if self._waiting and not await asyncio.shield(self._keep()):
-                await asyncio.sleep(_BETWEEN_TRIES)
+    async def _keep_until(self, ending: asyncio.Event) -> None:
+        pause = PAUSE_SECONDS
+        while not ending.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ending.wait(), pause)
+            is_stuck = self._waiting and not await self._keep()
+            pause = PAUSE_SECONDS + (_BETWEEN_TRIES if is_stuck else 0)
 
     async def _keep(self) -> bool:
         """Write a batch; False when nothing could be written now, and its lines wait again."""

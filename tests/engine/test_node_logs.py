@@ -133,3 +133,27 @@ async def test_lines_that_cannot_be_written_are_tried_again_and_then_dropped(
     monkeypatch.setattr(node_logs, "RUN_COMES_SECONDS", 0)
     assert not await kept._keep()
     assert not kept._waiting
+
+
+async def test_the_batch_at_hand_is_written_before_the_worker_ends(
+    shared_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lines wait nowhere else any more."""
+    begun, go_on, written = asyncio.Event(), asyncio.Event(), list[str]()
+
+    async def slowly(conn: Any, tenant_id: str, lines: list[LogLine]) -> list[LogLine]:
+        begun.set()
+        await go_on.wait()
+        written.extend(line.message for line in lines)
+        return []
+
+    monkeypatch.setattr(node_logs, "keep_lines", slowly)
+    monkeypatch.setattr(node_logs, "PAUSE_SECONDS", 0)
+    kept = NodeLogs(shared_engine.db, most=10)
+    task: Any = {"tenantId": TENANT, "runId": str(UUID(int=7)), "nodeId": "a", "generation": 0}
+    async with kept.keeping():
+        with kept.listening(task, 1):
+            logger.info("the last line")
+        await asyncio.wait_for(begun.wait(), PATIENCE)
+        asyncio.get_running_loop().call_later(0.05, go_on.set)
+    assert written == ["the last line"]
