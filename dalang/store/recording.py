@@ -118,7 +118,7 @@ async def _flush(
                 )
             await flush.begin_epoch(claimed, stored, request)
         events = [chain.prepare(fact, redaction=redaction) for fact in request["facts"]]
-        if not one_by_one:
+        if not (one_by_one and events):
             await flush.store(events)
         for fact, event in zip(request["facts"], events, strict=True) if one_by_one else ():
             try:
