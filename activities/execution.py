@@ -16,7 +16,6 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -101,7 +100,7 @@ class Recorder:
         """Return what made what the handler answers, as far as is known by now."""
         return {"build": self.build, **ctx._made} if self.build else dict(ctx._made)
 
-    def listening(self, task: NodeTask, attempt: int) -> AbstractContextManager[None]:
+    def listening(self, task: NodeTask, attempt: int) -> contextlib.AbstractContextManager[None]:
         """Take what is logged in the block, and in what begins there, for lines of the attempt."""
         return contextlib.nullcontext()
 

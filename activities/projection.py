@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -111,7 +110,7 @@ class StoreRecorder(Recorder):
         """Ask the configured policies whether the attempt may begin."""
         return None if self._enforcer is None else await permit(self._enforcer, task, attempt)
 
-    def listening(self, task: NodeTask, attempt: int) -> AbstractContextManager[None]:
+    def listening(self, task: NodeTask, attempt: int) -> contextlib.AbstractContextManager[None]:
         """Take what is logged in the block, and in what begins there, for lines of the attempt."""
         return super().listening(task, attempt) if self._logs is None else self._logs.listening(task, attempt)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
@@ -45,6 +44,9 @@ class LogItem(Answer):
     error: str | None = Field(description="The stack of an exception that was logged with it.")
 
 
+_LINE = tuple(name for name in LogItem.model_fields if name != "position")
+
+
 class LogPage(Answer):
     """Lines in order."""
 
@@ -62,10 +64,6 @@ async def get_logs(who: Reader, runId: UUID, query: Annotated[LogQuery, Query()]
     async with it.transaction(who.tenant_id) as conn:
         await found_run(conn, who, runId)
         lines = await list_lines(conn, who.tenant_id, runId, **options)
-    items = [LogItem(position=position, **_shown(asdict(line))) for position, line in lines]
+    items = [LogItem(position=position, **{name: getattr(line, name) for name in _LINE}) for position, line in lines]
     is_full = len(items) == query.limit and not query.newest
     return LogPage(items=items, next=items[-1].position if is_full else None)
-
-
-def _shown(line: dict[str, object]) -> dict[str, object]:
-    return {name: line[name] for name in LogItem.model_fields if name != "position"}

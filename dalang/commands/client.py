@@ -85,16 +85,15 @@ class ApiClient:
         except httpx.TransportError as error:
             raise self.unreachable(error) from None
 
-    def pages(self, path: str, *, limit: int, **query: Any) -> dict[str, Any]:
-        """Return up to ``limit`` items as ``{items, next}``, read page by page."""
+    def pages(self, path: str, by: str = "cursor", /, *, limit: int, **query: Any) -> dict[str, Any]:
+        """Return up to ``limit`` items as ``{items, next}``, read page by page; ``by`` takes what ``next`` says."""
         items: list[Any] = []
-        cursor = query.pop("cursor", None)
         while True:
-            page = self.get(path, limit=min(PAGE, limit - len(items)), cursor=cursor, **query)
+            page = self.get(path, limit=min(PAGE, limit - len(items)), **query)
             items += page["items"]
-            cursor = page.get("next")
-            if cursor is None or len(items) >= limit or not page["items"]:
-                return {"items": items, "next": cursor}
+            query[by] = page.get("next")
+            if query[by] is None or len(items) >= limit or not page["items"]:
+                return {"items": items, "next": query[by]}
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Send one request below ``/orchestrator``.

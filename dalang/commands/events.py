@@ -39,17 +39,11 @@ def events(
 ) -> None:
     """Print what happened in a run; with --follow --json one JSON object per line."""
     from dalang.commands.live import event_line
-    from dalang.commands.output import write_json
 
     run_id = session.client.run_id(run)
     types = [str(one) for one in type_ or ()]
     if follow:
-        for event in _followed(session, run_id, after, node, types):
-            if session.json:
-                write_json(event, indent=None)
-            else:
-                session.out.file.write(event_line(event) + "\n")
-                session.out.file.flush()
+        session.stream(_followed(session, run_id, after, node, types), event_line)
         return
     found: list[Any] = []
     place = after

@@ -35,36 +35,21 @@ def logs(
     ] = 1_000,
 ) -> None:
     """Print what the handlers of a run logged; with --follow --json one JSON object per line."""
-    from dalang.commands.output import write_json
-
     run_id = session.client.run_id(run)
     if follow:
-        for line in _followed(session, run_id, node, after):
-            if session.json:
-                write_json(line, indent=None)
-            else:
-                session.out.file.write(log_line(line) + "\n")
-                session.out.file.flush()
+        session.stream(_followed(session, run_id, node, after), log_line)
         return
-    found: list[dict[str, Any]] = []
-    place = after
-    while len(found) < limit:
-        most = min(PAGE, limit - len(found))
-        page = session.client.get(f"/runs/{run_id}/logs", nodeId=node, after=place, limit=most)
-        found += page["items"]
-        place = page["next"]
-        if place is None:
-            break
+    found = session.client.pages(f"/runs/{run_id}/logs", "after", limit=limit, after=after, nodeId=node)
 
     def show() -> None:
-        for line in found:
+        for line in found["items"]:
             session.out.file.write(log_line(line) + "\n")
-        if place is not None:
-            session.note(f"... and more (--after {place})")
-        elif not found:
+        if found["next"] is not None:
+            session.note(f"... and more (--after {found['next']})")
+        elif not found["items"]:
             session.note("Nothing was logged.")
 
-    session.emit({"runId": run_id, "items": found, "next": place}, show)
+    session.emit({"runId": run_id, **found}, show)
 
 
 def _followed(session: Session, run_id: str, node: str | None, after: int | None) -> Iterator[dict[str, Any]]:

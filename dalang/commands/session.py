@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -81,6 +81,17 @@ class Session:
             write_json(data)
         else:
             show()
+
+    def stream(self, documents: Iterable[dict[str, Any]], line: Callable[[dict[str, Any]], str]) -> None:
+        """Write documents as they come: as JSON, one in a line, or for people as ``line`` makes of them."""
+        from dalang.commands.output import write_json
+
+        for one in documents:
+            if self.json:
+                write_json(one, indent=None)
+            else:
+                self.out.file.write(line(one) + "\n")
+                self.out.file.flush()
 
     def note(self, text: str) -> None:
         """Tell a person something that is no result; programs are not told."""

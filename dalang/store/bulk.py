@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Select, Table, bindparam, cast, func, select
+from sqlalchemy import ColumnElement, Select, Table, and_, bindparam, cast, func, or_, select
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, Insert, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import Text
@@ -35,6 +35,13 @@ def _rows(table: Table, names: tuple[str, ...], same: tuple[str, ...], prefix: s
         *(bindparam(f"of_{name}", type_=table.c[name].type).label(name) for name in same),
         *(cast(given.c[name], JSONB) if _is_json(table, name) else given.c[name] for name in names),
     )
+
+
+def is_newer(table: Table, new: Any) -> ColumnElement[bool]:
+    """Whether a row that is inserted, the ``excluded`` one, tells of a later event than the one that is there."""
+    old = table.c
+    same_epoch = and_(old.revision_epoch == new.revision_epoch, old.revision < new.revision)
+    return or_(old.revision_epoch < new.revision_epoch, same_epoch)
 
 
 def _is_json(table: Table, name: str) -> bool:

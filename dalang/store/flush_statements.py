@@ -13,12 +13,12 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Column, ColumnElement, Insert, Text, and_, any_, bindparam, cast, func, or_, select, update
+from sqlalchemy import Column, ColumnElement, Insert, Text, and_, any_, bindparam, cast, func, select, update
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.store import projection, usage
-from dalang.store.bulk import arguments, insert_all
+from dalang.store.bulk import arguments, insert_all, is_newer
 from dalang.store.chain import Transition
 from dalang.store.engine import dump_json
 from dalang.store.prepared import Prepared
@@ -122,11 +122,8 @@ def _saving_nodes(prefix: str) -> Insert:
     statement = insert_all(node_executions, _NODE, prefix=prefix)
     new = statement.excluded
     keys = {"run_id", "node_id", "tenant_id", "created_at"}
-    newer = or_(
-        _nodes.revision_epoch < new.revision_epoch,
-        and_(_nodes.revision_epoch == new.revision_epoch, _nodes.revision < new.revision),
-    )
     changed = {name: new[name] for name in _NODE if name not in keys}
+    newer = is_newer(node_executions, new)
     return statement.on_conflict_do_update(index_elements=["run_id", "node_id"], set_=changed, where=newer)
 
 

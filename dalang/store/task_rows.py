@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from sqlalchemy import Uuid as UuidType
-from sqlalchemy import and_, any_, bindparam, case, delete, func, null, or_, select, update
+from sqlalchemy import and_, any_, bindparam, case, delete, func, null, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.statuses import TaskStatus
-from dalang.store.bulk import arguments, insert_all
+from dalang.store.bulk import arguments, insert_all, is_newer
 from dalang.store.chain import Transition
 from dalang.store.people_tables import human_tasks
 from dalang.store.projection import Row
@@ -43,14 +43,10 @@ async def save_tasks(conn: AsyncConnection, tasks: Mapping[UUID, Row]) -> None:
     statement = insert_all(human_tasks, names)
     new = statement.excluded
     keys = {"tenant_id", "task_id", "run_id", "created_at"}
-    newer = or_(
-        _tasks.revision_epoch < new.revision_epoch,
-        and_(_tasks.revision_epoch == new.revision_epoch, _tasks.revision < new.revision),
-    )
     statement = statement.on_conflict_do_update(
         index_elements=["tenant_id", "task_id"],
         set_={column.name: new[column.name] for column in _tasks if column.name not in keys},
-        where=and_(newer, _tasks.run_id == new.run_id),
+        where=and_(is_newer(human_tasks, new), _tasks.run_id == new.run_id),
     )
     await conn.execute(statement, arguments(human_tasks, names, rows))
 
