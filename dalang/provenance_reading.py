@@ -7,7 +7,6 @@ them, and nothing else. What was made of a run is kept for as long as its head s
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from dalang.errors import NotFound
 from dalang.launch import Prepared, about_of
 from dalang.program import Program
 from dalang.provenance import About, Happened, Provenance
+from dalang.recently_used import RecentlyUsed
 from dalang.store.events import Event, list_events
 from dalang.store.nodes import list_attempts
 from dalang.store.references import get_bodies, referred_digest, replaced
@@ -29,7 +29,8 @@ PAGE = 2_000
 MAX_VALUE_BYTES = 32 * 1024 * 1024
 """So much of large values is looked at for one run."""
 MAX_ATTEMPTS = 20_000
-KEPT, KEPT_EXECUTIONS = 4, 100_000
+KEPT = 200_000
+"""Nodes of the runs that are kept, and executions of them."""
 Prepare = Callable[[str, str], Coroutine[Any, Any, Prepared]]
 
 
@@ -46,7 +47,7 @@ class Provenances:
 
     def __init__(self, prepare: Prepare) -> None:
         self._prepare = prepare
-        self._kept: OrderedDict[tuple[UUID, int, int], Told] = OrderedDict()
+        self._kept: RecentlyUsed[tuple[str, UUID, int, int], Told] = RecentlyUsed(KEPT, _size)
 
     async def get(self, conn: AsyncConnection, tenant_id: str, run_id: UUID) -> Told:
         """Return the provenance of a run.
@@ -57,18 +58,12 @@ class Provenances:
         run = await get_run(conn, tenant_id, run_id)
         if run is None:
             raise NotFound(f"There is no run {run_id}.")
-        key = run.run_id, run.head_epoch, run.head_seq
-        told = self._kept.get(key)
-        if told is None or told.run.tenant_id != tenant_id:
-            told = Told(run, await self._read(conn, run))
-            self._kept[key] = told
-            while len(self._kept) > 1 and self._is_too_much():
-                self._kept.popitem(last=False)
-        return told
+        key = tenant_id, run_id, run.head_epoch, run.head_seq
 
-    def _is_too_much(self) -> bool:
-        executions = sum(len(one.provenance.executions) for one in self._kept.values())
-        return len(self._kept) > KEPT or executions > KEPT_EXECUTIONS
+        async def make() -> Told:
+            return Told(run, await self._read(conn, run))
+
+        return await self._kept.made(key, make)
 
     async def _read(self, conn: AsyncConnection, run: Run) -> Provenance:
         programs = await self._programs(conn, run)
@@ -116,6 +111,10 @@ class Provenances:
                 document: dict[str, Any] = dict(container["body"])
                 return document if run.elements is None else {**document, "repeat": run.elements}
         return None
+
+
+def _size(told: Told) -> int:
+    return told.run.total_nodes + len(told.provenance.executions)
 
 
 def about_run(run: Run, plan_digest: str) -> About:

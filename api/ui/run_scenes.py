@@ -7,11 +7,9 @@ counted in boxes, and in nodes.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from weakref import WeakValueDictionary
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -19,6 +17,7 @@ from dalang.api.ui.run_drawing import LiveDrawing
 from dalang.errors import NotFound
 from dalang.large_objects import undisturbed
 from dalang.picture import Picture, picture
+from dalang.recently_used import RecentlyUsed
 from dalang.sketch import Sketch, sketch
 from dalang.statuses import NodeStatus
 from dalang.store.plans import get_document
@@ -30,7 +29,8 @@ MAX_WIDTH = 24
 """A level with more nodes than this is drawn by type: more is no picture that anybody looks at."""
 MAX_OPENED = 600
 """A group with more nodes than this is listed, and not drawn node by node."""
-KEPT_BOXES, KEPT_NODES = 30_000, 250_000
+KEPT, OF_BOX = 250_000, 8
+"""Nodes of the plans that are kept; a box counts as so many, that it is drawn in."""
 LARGE_NODES = 5_000
 """The page of a run with as many nodes is shown before its picture, which takes long to make."""
 
@@ -82,31 +82,11 @@ def live_picture(plan: Sketch, opened: Iterable[str] = ()) -> Picture:
     return picture(plan, max_boxes=MAX_BOXES, max_links=MAX_LINKS, max_width=MAX_WIDTH, opened=frozenset(opened))
 
 
-class Scenes:
+class Scenes(RecentlyUsed[object, Scene]):
     """Scenes by what they show; the least recently used are dropped."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[object, Scene] = OrderedDict()
-        self._making: WeakValueDictionary[object, asyncio.Lock] = WeakValueDictionary()
-
-    def has(self, key: object) -> bool:
-        """Tell whether a scene is kept under ``key``."""
-        return key in self._kept
-
-    async def get(self, key: object, make: Callable[[], Awaitable[Scene]]) -> Scene:
-        """Return the scene that is kept under ``key``, or the one that ``make`` makes, once for all who wait."""
-        async with self._making.setdefault(key, asyncio.Lock()):
-            found = self._kept.get(key) or await make()
-            self._kept[key] = found
-        self._kept.move_to_end(key)
-        while len(self._kept) > 1 and self._is_too_much():
-            self._kept.popitem(last=False)
-        return found
-
-    def _is_too_much(self) -> bool:
-        kept = self._kept.values()
-        boxes, nodes = sum(len(one.drawing.frames) for one in kept), sum(len(one.ids) for one in kept)
-        return boxes > KEPT_BOXES or nodes > KEPT_NODES
+        super().__init__(KEPT, lambda one: len(one.ids) + OF_BOX * len(one.drawing.frames))
 
 
 async def scene_of(
@@ -127,7 +107,7 @@ async def scene_of(
         document = await document_of(conn, run, wanted)
         return await apart(run, lambda: laid_out(document))
 
-    return await scenes.get(_key_of(run, wanted, groups), make)
+    return await scenes.made(_key_of(run, wanted, groups), make)
 
 
 async def apart(run: RunSummary, make: Callable[[], T]) -> T:
@@ -142,7 +122,7 @@ async def apart(run: RunSummary, make: Callable[[], T]) -> T:
 
 def is_at_hand(scenes: Scenes, run: RunSummary, opened: Iterable[str] = ()) -> bool:
     """Tell whether the scene of a run is kept, or made in a moment."""
-    return run.total_nodes < LARGE_NODES or scenes.has(_key_of(run, run.plan_digest, tuple(sorted(opened))))
+    return run.total_nodes < LARGE_NODES or _key_of(run, run.plan_digest, tuple(sorted(opened))) in scenes
 
 
 def _key_of(run: RunSummary, digest: str, groups: tuple[str, ...]) -> object:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from dalang.recently_used import RecentlyUsed
 
 CACHED_NODES = 500_000
 
@@ -42,8 +43,7 @@ class PlanIndexes:
     """Indexes by tenant and digest, the least recently used dropped."""
 
     def __init__(self) -> None:
-        self._indexes: OrderedDict[tuple[str, str, int | None], PlanIndex] = OrderedDict()
-        self._nodes = 0
+        self._kept: RecentlyUsed[tuple[str, str, int | None], PlanIndex | None] = RecentlyUsed(CACHED_NODES, _size)
 
     async def get(self, conn: AsyncConnection, tenant_id: str, digest: str, elements: int | None = None) -> PlanIndex:
         """Return the index of a plan; an empty one when the document is gone (a restored backup).
@@ -51,24 +51,22 @@ class PlanIndexes:
         ``elements`` is a number for the run of a map.
         """
         key = tenant_id, digest, elements
-        found = self._indexes.get(key)
-        if found is not None:
-            self._indexes.move_to_end(key)
-            return found
-        columns = []
-        for part in ("nodes", "finally"):
-            of_plan = {"tenant": tenant_id, "digest": digest, "part": part}
-            columns.append((await conn.execute(_NODES, of_plan)).one())
-        if all(ids is None for ids, *_ in columns):
-            return PlanIndex([], elements)
-        index = await asyncio.to_thread(lambda: PlanIndex([one for row in columns for one in _planned(row)], elements))
-        if key not in self._indexes:
-            self._nodes += len(index.nodes)
-        self._indexes[key] = index
-        while self._nodes > CACHED_NODES and len(self._indexes) > 1:
-            _, dropped = self._indexes.popitem(last=False)
-            self._nodes -= len(dropped.nodes)
-        return index
+        found = await self._kept.made(key, lambda: _read_index(conn, *key))
+        return PlanIndex([], elements) if found is None else found
+
+
+async def _read_index(conn: AsyncConnection, tenant_id: str, digest: str, elements: int | None) -> PlanIndex | None:
+    columns = []
+    for part in ("nodes", "finally"):
+        of_plan = {"tenant": tenant_id, "digest": digest, "part": part}
+        columns.append((await conn.execute(_NODES, of_plan)).one())
+    if all(ids is None for ids, *_ in columns):
+        return None
+    return await asyncio.to_thread(lambda: PlanIndex([one for row in columns for one in _planned(row)], elements))
+
+
+def _size(index: PlanIndex | None) -> int:
+    return 0 if index is None else len(index.nodes)
 
 
 # Not read from the document: of 100,000 nodes that has 23 MB, and this four.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.plan_graph import Document, Parts, PlanGraph, names_read
+from dalang.recently_used import RecentlyUsed
 from dalang.store.engine import load_json
 
 CACHED_NODES = 500_000
@@ -96,16 +96,12 @@ class PlanGraphs:
     """Graphs of plans by tenant and digest, the least recently used dropped."""
 
     def __init__(self) -> None:
-        self._graphs: OrderedDict[tuple[str, str], PlanGraph] = OrderedDict()
+        self._kept: RecentlyUsed[tuple[str, str], PlanGraph | None] = RecentlyUsed(CACHED_NODES, _size)
 
     async def get(self, conn: AsyncConnection, tenant_id: str, digest: str) -> PlanGraph | None:
         """Return the graph of a plan; None: it is not stored."""
-        key = tenant_id, digest
-        found = self._graphs.get(key) or await read_lines(conn, tenant_id, digest)
-        if found is None:
-            return None
-        self._graphs[key] = found
-        self._graphs.move_to_end(key)
-        while len(self._graphs) > 1 and sum(len(one.ids) for one in self._graphs.values()) > CACHED_NODES:
-            self._graphs.popitem(last=False)
-        return found
+        return await self._kept.made((tenant_id, digest), lambda: read_lines(conn, tenant_id, digest))
+
+
+def _size(graph: PlanGraph | None) -> int:
+    return 0 if graph is None else len(graph.ids)

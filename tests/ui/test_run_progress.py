@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
@@ -10,10 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from dalang.api.ui import run_progress
-from dalang.api.ui.run_drawing import LiveDrawing
 from dalang.api.ui.run_progress import Answers, Progresses
-from dalang.api.ui.run_scenes import Scene, Scenes, live_picture
-from dalang.sketch import sketch
 from dalang.statuses import RunStatus
 from dalang.store.run_history import Progress
 
@@ -115,18 +111,3 @@ async def test_an_answer_is_made_again_when_something_happened(stored: Any, monk
     stored.status = RunStatus.COMPLETED
     assert await asked() == b"4"
     assert made == [2, 3, 4]
-
-
-async def test_a_scene_is_made_once_for_all_who_wait() -> None:
-    """Two pages of one large run that nobody had asked for do not draw it twice."""
-    made: list[object] = []
-
-    async def make() -> Scene:
-        made.append(await asyncio.sleep(0))
-        plan = sketch({"nodes": [{"nodeId": "a", "type": "noop"}]})
-        return Scene.of(plan, LiveDrawing(live_picture(plan)))
-
-    scenes = Scenes()
-    one, other = await asyncio.gather(scenes.get("key", make), scenes.get("key", make))
-    assert one is other
-    assert len(made) == 1
