@@ -88,12 +88,24 @@ class ApiClient:
     def pages(self, path: str, by: str = "cursor", /, *, limit: int, **query: Any) -> dict[str, Any]:
         """Return up to ``limit`` items as ``{items, next}``, read page by page; ``by`` takes what ``next`` says."""
         items: list[Any] = []
-        while True:
-            page = self.get(path, limit=min(PAGE, limit - len(items)), **query)
+        following = None
+        for page in self.each_page(path, by, limit=limit, **query):
             items += page["items"]
+            following = page.get("next")
+        return {"items": items, "next": following}
+
+    def each_page(
+        self, path: str, by: str = "cursor", /, *, limit: int, size: int = PAGE, **query: Any
+    ) -> Iterator[dict[str, Any]]:
+        """Go through the pages of a list, of ``size`` items each, until there are ``limit`` of them."""
+        left = limit
+        while True:
+            page = self.get(path, limit=min(size, left), **query)
+            yield page
+            left -= len(page["items"])
             query[by] = page.get("next")
-            if query[by] is None or len(items) >= limit or not page["items"]:
-                return {"items": items, "next": query[by]}
+            if query[by] is None or left <= 0 or not page["items"]:
+                return
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Send one request below ``/orchestrator``.

@@ -45,23 +45,24 @@ def events(
     if follow:
         session.stream(_followed(session, run_id, after, node, types), event_line)
         return
-    found: list[Any] = []
+    query = {"nodeId": node, "type": types or None, "bodies": "true" if bodies else None}
     place = after
-    while len(found) < limit:
-        query = {"nodeId": node, "type": types or None, "bodies": "true" if bodies else None}
-        page = session.client.get(f"/runs/{run_id}/events", after=place, limit=min(PAGE, limit - len(found)), **query)
-        found += page["items"]
-        place = page.get("next")
-        if place is None:
-            break
 
-    def show() -> None:
-        for event in found:
-            session.out.file.write(event_line(event) + "\n")
-        if place is not None:
-            session.note(f"... and more (--after {place})")
+    def listed() -> Iterator[dict[str, Any]]:
+        nonlocal place
+        for page in session.client.each_page(
+            f"/runs/{run_id}/events", "after", limit=limit, size=PAGE, after=after, **query
+        ):
+            yield from page["items"]
+            place = page.get("next")
 
-    session.emit({"runId": run_id, "items": found, "next": place}, show)
+    if session.json:
+        found = list(listed())
+        session.emit({"runId": run_id, "items": found, "next": place}, lambda: None)
+        return
+    session.stream(listed(), event_line)
+    if place is not None:
+        session.note(f"... and more (--after {place})")
 
 
 def _followed(

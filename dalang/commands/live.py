@@ -51,7 +51,7 @@ class Dashboard:
             yield _text((safe(self.run.name), "bold"), (f"  {safe(self.run.version)}", "bright_black"))
         else:
             yield self._heading(plain)
-        room = max(options.size.height - 4, 5)
+        room = room_for_nodes(options.size.height)
         graph = self._graph(room, options.max_width)
         if graph is not None:
             for row in range(graph.height):
@@ -64,6 +64,8 @@ class Dashboard:
                 for node in told:
                     yield self._node(node, width, 0, plain, options.max_width)
         elif len(self.run.nodes) <= room:
+            if self.run.total > len(self.run.nodes):
+                yield self._all(plain, options.max_width)
             width = min(max((len(safe(node.name)) for node in self.run.nodes), default=0), options.max_width // 2)
             kinds = min(max((len(node.type) for node in self.run.nodes), default=0), 16)
             for node in list(self.run.nodes):
@@ -120,7 +122,7 @@ class Dashboard:
             ("" if self.ended else f"{_spin(plain)} ", "cyan"),
             (safe(run.name), "bold"),
             (f"  {status}", STATUS_STYLES.get(run.status, "")),
-            (f"  {run.done:,}/{len(run.nodes):,} nodes  {lasted}", ""),
+            (f"  {run.done:,}/{run.total:,} nodes  {lasted}", ""),
             (f"  {self.run_id[:8]}", "bright_black"),
         )
 
@@ -144,10 +146,13 @@ class Dashboard:
         line.truncate(room, overflow="ellipsis")
         return line
 
+    def _all(self, plain: bool, width: int) -> Text:
+        return _text(("  all".ljust(22), "bold"), *_bar(self.run.counts, _bar_width(width), plain))
+
     def _groups(self, room: int, plain: bool, width: int) -> Iterator[Text]:
         run = self.run
-        bar_width = max(min(width - 50, 40), 10)
-        yield _text(("  all".ljust(22), "bold"), *_bar(run.counts, bar_width, plain))
+        bar_width = _bar_width(width)
+        yield self._all(plain, width)
         groups = dict(run.grouped)
         names = [(f"level {level + 1}", kind, counts) for (level, kind), counts in groups.items()]
         if len(names) > room - 2:
@@ -158,6 +163,11 @@ class Dashboard:
         for level, kind, counts in names[: room - 2]:
             label = f"  {level:<9} {safe(kind)}"[:21]
             yield _text((label.ljust(22), ""), *_bar(counts, bar_width, plain))
+
+
+def room_for_nodes(height: int) -> int:
+    """Return how many lines below the heading a terminal of this height has."""
+    return max(height - 4, 5)
 
 
 @contextlib.contextmanager
@@ -191,6 +201,10 @@ def event_line(event: dict[str, Any]) -> str:
 def symbol(status: str, plain: bool = False) -> str:
     """Return the sign of a node's status."""
     return ASCII.get(status, "*") if plain else SYMBOLS.get(status, "•")
+
+
+def _bar_width(width: int) -> int:
+    return max(min(width - 50, 40), 10)
 
 
 def _bar(counts: Any, width: int, plain: bool) -> Iterator[tuple[str, str]]:

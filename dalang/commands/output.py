@@ -82,9 +82,17 @@ def styled(status: Any) -> Text:
     return Text(text, style=STATUS_STYLES.get(text, ""))
 
 
-def table(out: Console, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, flexible: str | None = None) -> None:
-    """Print rows under headings. On a terminal the ``flexible`` column, else the last, is cut so that lines fit.
+def table(
+    out: Console,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    flexible: str | None = None,
+    headed: bool = True,
+) -> None:
+    """Print rows, ``headed`` by the names of the columns.
 
+    On a terminal the ``flexible`` column, else the last, is cut so that lines fit.
     A heading that begins with ``>`` is aligned to the right. Cells are texts of strangers, or rich's Text.
     """
     from rich.text import Text
@@ -94,7 +102,7 @@ def table(out: Console, columns: Sequence[str], rows: Iterable[Sequence[Any]], *
     widths = [max([len(head), *(row[at].cell_len for row in cells)]) for at, head in enumerate(heads)]
     if out.is_terminal:
         _narrow(widths, out.width, heads.index(flexible or heads[-1]))
-    for row in [[Text(head, style="bold") for head in heads], *cells]:
+    for row in [*([[Text(head, style="bold") for head in heads]] if headed else []), *cells]:
         line = Text()
         for at, (cell, width) in enumerate(zip(row, widths, strict=True)):
             cell.truncate(width, overflow="ellipsis" if out.is_terminal else "ignore")

@@ -62,6 +62,11 @@ class RunProgress:
         self._take(plan, nodes)
 
     @property
+    def total(self) -> int:
+        """How many nodes the run has."""
+        return len(self.nodes)
+
+    @property
     def done(self) -> int:
         """How many nodes have ended."""
         return sum(count for status, count in self.counts.items() if status in NODE_ENDS)

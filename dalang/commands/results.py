@@ -155,8 +155,8 @@ def _place_below(run: dict[str, Any]) -> str:
     return f"node {safe(run.get('parentNodeId') or '')} of run {run['parentRunId']}{iteration}"
 
 
-def nodes(out: Console, items: list[dict[str, Any]]) -> None:
-    """Print nodes, one line each."""
+def nodes(out: Console, items: list[dict[str, Any]], *, headed: bool = True) -> None:
+    """Print nodes, one line each; without a heading when they go on a list."""
     rows = []
     for node in items:
         live = node.get("live") or {}
@@ -170,7 +170,7 @@ def nodes(out: Console, items: list[dict[str, Any]]) -> None:
     heads = ["NODE", "TYPE", "STATUS", ">ATTEMPT", ">TIME", "NOTE"]
     if not any(row[-1] for row in rows):
         heads, rows = heads[:-1], [row[:-1] for row in rows]
-    table(out, heads, rows, flexible="NODE" if len(heads) == 5 else "NOTE")
+    table(out, heads, rows, flexible="NODE" if len(heads) == 5 else "NOTE", headed=headed)
 
 
 def node(out: Console, found: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
 import typer
@@ -14,6 +14,9 @@ from dalang.commands.failures import FAILED, INTERRUPTED, Usage
 from dalang.commands.plans import FileOrPlan, From, Select, TimeScale, loaded
 from dalang.commands.session import Session, online
 from dalang.statuses import NodeStatus, RunStatus
+
+if TYPE_CHECKING:
+    from dalang.commands.client import ApiClient
 
 app = typer.Typer()
 
@@ -34,6 +37,7 @@ PriorityOption = Annotated[
 IdempotencyKey = Annotated[
     str | None, typer.Option("--idempotency-key", help="The same key with the same plan and inputs is the same run.")
 ]
+NODES_AT_ONCE = 500
 Reason = Annotated[str | None, typer.Option("--reason", "-r", help="Why; it is recorded.")]
 
 
@@ -166,6 +170,7 @@ def nodes(
 ) -> None:
     """List a run's nodes, or show one with inputs, outputs, attempts and error."""
     from dalang.commands import results
+    from dalang.commands.output import write_json
 
     run_id = session.client.run_id(run)
     if node is not None:
@@ -173,14 +178,18 @@ def nodes(
         session.emit(found, lambda: results.node(session.out, found))
         return
     wanted = [str(one) for one in status] if status else None
-    page = session.client.pages(f"/runs/{run_id}/nodes", limit=limit, status=wanted)
-
-    def show() -> None:
-        results.nodes(session.out, page["items"])
-        if page["next"]:
-            session.note(f"... and more (--limit {limit * 10})")
-
-    session.emit({"runId": run_id, **page}, show)
+    pages = session.client.each_page(f"/runs/{run_id}/nodes", limit=limit, size=NODES_AT_ONCE, status=wanted)
+    if session.json:
+        found = list(pages)
+        items = [node for page in found for node in page["items"]]
+        write_json({"runId": run_id, "items": items, "next": found[-1]["next"]})
+        return
+    more = None
+    for number, page in enumerate(pages):
+        results.nodes(session.out, page["items"], headed=not number)
+        more = page["next"]
+    if more:
+        session.note(f"... and more (--limit {limit * 10})")
 
 
 @app.command()
@@ -258,10 +267,10 @@ def begin(
     return begun, document
 
 
-def _plan_of(client: Any, run_id: str) -> dict[str, Any]:
+def _plan_of(client: ApiClient, run: dict[str, Any]) -> dict[str, Any]:
     """Return the plan of a run; of the run below a map with its one node once for each element."""
-    plan: dict[str, Any] = client.get(f"/runs/{run_id}/plan")["plan"]
-    elements = client.get(f"/runs/{run_id}").get("elements")
+    plan: dict[str, Any] = client.get(f"/runs/{run['runId']}/plan")["plan"]
+    elements = run.get("elements")
     if elements is not None:
         plan["nodes"] = [{**plan["nodes"][0], "nodeId": str(number), "name": str(number)} for number in range(elements)]
     return plan
@@ -275,34 +284,20 @@ def watch_to_end(
     ``into`` receives the ended run; then what was shown live does not stay.
     """
     from dalang.commands import results
-    from dalang.commands.attempts import looked_at
-    from dalang.commands.live import shown
-    from dalang.commands.progress import RunProgress
-    from dalang.commands.watching import follow
+    from dalang.commands.watching import follow, looks
+    from dalang.commands.watching_large import LARGE, watch_large
 
     client = session.client
     try:
+        run: dict[str, Any] = {} if document is not None else client.get(f"/runs/{run_id}")
+        is_large = (_size(document) if document is not None else run["totalNodes"]) >= LARGE
         if session.json:
-            for _ in follow(client, run_id):
+            for _ in looks(client, run_id) if is_large else follow(client, run_id):
                 pass
+        elif is_large:
+            watch_large(session, run_id, transient=into is not None)
         else:
-            progress = RunProgress(document or _plan_of(client, run_id))
-
-            def say(text: str | None) -> None:
-                if not session.out.is_terminal and text != progress.away:
-                    session.note(text or "connected again")
-                progress.away = text
-
-            with contextlib.ExitStack() as around:
-                if session.out.is_terminal:
-                    around.enter_context(looked_at(client, run_id, progress))
-                show = around.enter_context(shown(session.out, progress, run_id, transient=into is not None))
-                for event in follow(client, run_id, say=say):
-                    progress.apply(event)
-                    if event["type"] == "PLAN_REVISED":
-                        number = event["data"]["revision"]
-                        progress.revise(client.get(f"/runs/{run_id}/revisions/{number}")["plan"])
-                    show(event)
+            _watch_events(session, run_id, document or _plan_of(client, run), transient=into is not None)
         found = client.get(f"/runs/{run_id}")
         if into is not None:
             into.update(found)
@@ -315,6 +310,36 @@ def watch_to_end(
         return INTERRUPTED
     session.emit(found, lambda: results.outcome(session.out, client, found))
     return results.EXIT_CODES.get(found["status"], FAILED)
+
+
+def _watch_events(session: Session, run_id: str, plan: dict[str, Any], *, transient: bool) -> None:
+    """Show a run of this plan until it has ended, as its events tell it."""
+    from dalang.commands.attempts import looked_at
+    from dalang.commands.live import shown
+    from dalang.commands.progress import RunProgress
+    from dalang.commands.watching import follow
+
+    client, progress = session.client, RunProgress(plan)
+
+    def say(text: str | None) -> None:
+        if not session.out.is_terminal and text != progress.away:
+            session.note(text or "connected again")
+        progress.away = text
+
+    with contextlib.ExitStack() as around:
+        if session.out.is_terminal:
+            around.enter_context(looked_at(client, run_id, progress))
+        show = around.enter_context(shown(session.out, progress, run_id, transient=transient))
+        for event in follow(client, run_id, say=say):
+            progress.apply(event)
+            if event["type"] == "PLAN_REVISED":
+                number = event["data"]["revision"]
+                progress.revise(client.get(f"/runs/{run_id}/revisions/{number}")["plan"])
+            show(event)
+
+
+def _size(plan: dict[str, Any]) -> int:
+    return len(plan.get("nodes") or ()) + len(plan.get("finally") or ())
 
 
 def _control(session: Session, control: str, run: str, reason: str | None, more: dict[str, Any] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Following a run to its end: its events in order, each once, whatever happens to the API meanwhile."""
+"""Following a run to its end, whatever happens to the API meanwhile: by its events, or by looking now and then."""
 
 from __future__ import annotations
 
@@ -15,7 +15,43 @@ from dalang.statuses import RUN_ENDS
 
 PATIENCE_SECONDS = 300.0
 """How long an API may be away before watching gives up; the run does not notice."""
+LOOK_SECONDS = 0.5
+"""How often a run is looked at whose events are not told."""
 Event = dict[str, Any]
+Say = Callable[[str | None], None]
+
+
+class Patience:
+    """How long one bears with an API that is away; ``say`` is told of it, and None when it is back."""
+
+    def __init__(self, run_id: str, say: Say, seconds: float = PATIENCE_SECONDS) -> None:
+        self._run_id, self._say, self._seconds = run_id, say, seconds
+        self._lost: float | None = None
+        self._pause = 0.2
+
+    def back(self) -> None:
+        """It has answered."""
+        if self._lost is not None:
+            self._lost, self._pause = None, 0.2
+            self._say(None)
+
+    def wait(self, reason: Exception) -> None:
+        """It does not answer: wait a moment.
+
+        Raises:
+            Unreachable: it has been away for too long.
+        """
+        now = time.monotonic()
+        self._lost = self._lost or now
+        if now - self._lost > self._seconds:
+            raise Unreachable(
+                f"{reason} It has been away for {self._seconds:.0f} s; the run goes on without it.",
+                hint=f"`dalang watch {self._run_id}` goes on watching.",
+            )
+        if now > self._lost:
+            self._say("the API is away, connecting again; the run goes on")
+        time.sleep(self._pause)
+        self._pause = min(self._pause * 2, 2.0)
 
 
 def follow(
@@ -23,7 +59,7 @@ def follow(
     run_id: str,
     *,
     after: str | None = None,
-    say: Callable[[str | None], None] = lambda text: None,
+    say: Say = lambda text: None,
     patience: float = PATIENCE_SECONDS,
 ) -> Iterator[Event]:
     """Yield the run's events from the one after ``after`` until it has ended.
@@ -35,14 +71,11 @@ def follow(
         Unreachable: it was away for ``patience`` seconds.
         CommandFailure: the API refuses.
     """
-    lost: float | None = None
-    pause = 0.2
+    waiting = Patience(run_id, say, patience)
     while True:
         try:
             for identity, text in client.events(run_id, after):
-                if lost is not None:
-                    lost, pause = None, 0.2
-                    say(None)
+                waiting.back()
                 event = json.loads(text)
                 if not isinstance(event, dict) or "type" not in event:
                     continue
@@ -57,17 +90,28 @@ def follow(
             reason = client.unreachable(error)
         except Unreachable as error:
             reason = error
-        now = time.monotonic()
-        lost = lost or now
-        if now - lost > patience:
-            raise Unreachable(
-                f"{reason} It has been away for {patience:.0f} s; the run goes on without it.",
-                hint=f"`dalang watch {run_id}` goes on watching.",
-            )
-        if now > lost:
-            say("the API is away, connecting again; the run goes on")
-        time.sleep(pause)
-        pause = min(pause * 2, 2.0)
+        waiting.wait(reason)
+
+
+def looks(client: ApiClient, run_id: str, *, say: Say = lambda text: None) -> Iterator[dict[str, Any]]:
+    """Yield how the run stands, now and then until it has ended: what that costs, no number of nodes changes.
+
+    Raises:
+        Unreachable: the API was away for too long.
+        CommandFailure: it refuses.
+    """
+    waiting = Patience(run_id, say)
+    while True:
+        try:
+            run = client.get(f"/runs/{run_id}")
+        except Unreachable as error:
+            waiting.wait(error)
+            continue
+        waiting.back()
+        yield run
+        if run["status"] in RUN_ENDS:
+            return
+        time.sleep(LOOK_SECONDS)
 
 
 def is_end(event: Event) -> bool:
