@@ -6,7 +6,8 @@ batch at a time, beside the nodes: a handler that logs waits for nothing, and a 
 is away for long, a handler logs without end - is dropped; of the latter a last line says so. They are no part of what
 is proven: events tell what happened, lines what handlers say about it.
 
-Secrets are masked before (``secrets.py``), as in the worker's own log; what looks like a token is taken out, too.
+Secrets are masked (``secrets.py``) as in the worker's own log, where a line is written as well as where it is made: a
+filter may have put one into it meanwhile. What looks like a token is taken out, too.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from dalang.activities.secrets import in_logs
 from dalang.canonical import safe_text
 from dalang.logs import line_of
 from dalang.store.engine import transaction
@@ -108,8 +110,9 @@ class NodeLogs(logging.Handler):
 
     def _line(self, attempt: _Attempt, record: logging.LogRecord) -> LogLine | None:
         said = line_of(record)
-        message = safe_text(said.message, MESSAGE_CHARACTERS)
-        error = None if said.error is None else safe_text(said.error[-ERROR_CHARACTERS:], ERROR_CHARACTERS)
+        message = safe_text(in_logs.text(said.message), MESSAGE_CHARACTERS)
+        error = None if said.error is None else in_logs.text(said.error)[-ERROR_CHARACTERS:]
+        error = None if error is None else safe_text(error, ERROR_CHARACTERS)
         with self._lock_of_attempts:  # a handler may log from several threads
             if attempt.lines_left <= 0:
                 return None
@@ -124,8 +127,8 @@ class NodeLogs(logging.Handler):
             attempt.generation,
             attempt.attempt,
             datetime.fromtimestamp(record.created, UTC),
-            record.levelname,
-            safe_text(record.name, 200),
+            safe_text(str(record.levelname), 50),
+            safe_text(str(record.name), 200),
             message,
             error,
         )
@@ -174,5 +177,6 @@ class NodeLogs(logging.Handler):
                 again += [one for one in mine if one.line.run_id in missing]
         now = time.monotonic()
         young = [one for one in again if now - one.since < RUN_COMES_SECONDS]
-        self._waiting.extendleft(reversed(young))
+        room = max(MAX_WAITING - len(self._waiting), 0)  # a full deque would drop the newest for these
+        self._waiting.extendleft(reversed(young[len(young) - min(room, len(young)) :]))
         return len(again) < len(batch)

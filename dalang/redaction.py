@@ -8,8 +8,9 @@ salted digest of the original fact stands beside it. See ``docs/audit.md``.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from dalang.errors import InvalidDocument, Problem
@@ -42,9 +43,9 @@ class Redaction:
         self._paths = tuple(tuple(path.split(".")) for path in paths)
         texts = tuple(patterns)
         self._pattern = re.compile("|".join(f"(?:{one})" for one in texts)) if texts else None
-        names = "|".join("[-_]*".join(map(re.escape, key)) for key in sorted(self._keys))
-        first = "".join(map(re.escape, sorted({key[:1] for key in self._keys})))
-        self._named = re.compile(f'"(?=[-_{first}])[-_]*(?:{names})[-_]*"', re.IGNORECASE) if names else None
+        names, written = ("|".join(_spelled(key, form) for key in sorted(self._keys)) for form in (str, _in_json))
+        first = "".join(map(re.escape, sorted({_in_json(key[:1])[:1] for key in self._keys})))
+        self._named = re.compile(f'"(?=[-_{first}])[-_]*(?:{written})[-_]*"', re.IGNORECASE) if names else None
         said = rf"(?i)(?<![\w-])({names})([\"']?\s*[:=]\s*)(\"[^\"]*\"|'[^']*'|(?:(?:Bearer|Basic) )?[^\s\"',;&}}\])]+)"
         self._said = re.compile(said) if names else None
 
@@ -117,6 +118,15 @@ class Redaction:
         if _plain(key) in self._keys and _is_secret(value):
             return REDACTED
         return self._value(value, [path for path in inner if path])
+
+
+def _spelled(key: str, form: Callable[[str], str]) -> str:
+    """Return the pattern of a key's spellings; of "İ" alone small letters are two characters, and it is one as well."""
+    return "[-_]*".join(re.escape(form(one)) for one in key).replace("[-_]*\u0307", "[-_]*\u0307?")
+
+
+def _in_json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 def _hidden(found: re.Match[str]) -> str:

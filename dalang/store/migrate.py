@@ -42,7 +42,7 @@ PRIVILEGES = {
     "bodies": "SELECT, INSERT, UPDATE, DELETE",
     "body_references": "SELECT, INSERT, DELETE",
     "node_attempts": "SELECT, INSERT, UPDATE",
-    "node_logs": "SELECT, INSERT",
+    "node_logs": "SELECT, INSERT, DELETE",
     "run_checkpoints": "SELECT, INSERT, DELETE",
     "node_checkpoints": "SELECT, INSERT, UPDATE, DELETE",
     "payload_blobs": "SELECT, INSERT, UPDATE, DELETE",

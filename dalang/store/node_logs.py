@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import and_, any_, bindparam, func, select
+from sqlalchemy import and_, any_, bindparam, delete, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import Uuid
@@ -83,3 +83,8 @@ async def list_lines(
     query = select(_logs.position, *(_logs[name] for name in _LINE)).where(and_(*terms)).order_by(order).limit(limit)
     found = [(row[0], LogLine(*row[1:])) for row in await conn.execute(query)]
     return found[::-1] if newest else found
+
+
+async def erase_lines(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> None:
+    """Delete all lines of a run: what handlers say of values is gone with them."""
+    await conn.execute(delete(node_logs).where(_logs.tenant_id == tenant_id, _logs.run_id == run_id))

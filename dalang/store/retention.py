@@ -15,6 +15,7 @@ from dalang.store.assignments import erase_assignments
 from dalang.store.callbacks import erase_callbacks
 from dalang.store.checkpoints import erase_checkpoints
 from dalang.store.episodes import erase_episodes
+from dalang.store.node_logs import erase_lines
 from dalang.store.sessions import erase_sessions
 from dalang.store.tables import body_references, event_bodies, execution_runs, node_attempts, retired_runs
 from dalang.store.task_rows import erase_tasks
@@ -87,7 +88,7 @@ async def get_retired_run(conn: AsyncConnection, tenant_id: str, run_id: UUID) -
 
 
 async def erase_bodies(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> int:
-    """Erase what users put into an ended run: inputs, outputs, errors, checkpoints; return how many bodies.
+    """Erase what users put into an ended run: inputs, outputs, errors, checkpoints, logs; return how many bodies.
 
     Events, statuses and times stay, and the chain stays verifiable: it holds salted digests, and the salts go too.
     Large bodies that no other run refers to go with the next ``delete_unreferenced_bodies``.
@@ -112,6 +113,7 @@ async def erase_bodies(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> i
     await erase_callbacks(conn, tenant_id, run_id)
     await erase_assignments(conn, tenant_id, run_id)
     await erase_checkpoints(conn, tenant_id, run_id)
+    await erase_lines(conn, tenant_id, run_id)
     await erase_episodes(conn, tenant_id, run_id)
     await erase_sessions(conn, tenant_id, run_id)
     nothing = dict.fromkeys(("inputs", "outputs", "error", "error_message", "origin"))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dalang.canonical import plain_json
+from dalang.canonical import compact_json, plain_json
 from dalang.errors import InvalidDocument
 from dalang.redaction import DEFAULT_KEYS, REDACTED, Redaction, is_withheld
 from dalang.redaction_file import redaction_of
@@ -146,6 +146,16 @@ def test_what_passes_holds_nothing_that_is_taken_out(body: dict[str, Any]) -> No
     keys = Redaction()
     assert text is None or not keys.passes(text) or keys(body) == body
     assert not RULES.passes("{}"), "with paths and patterns nobody knows without looking"
+
+
+def test_keys_that_json_writes_in_another_way_are_found_in_it() -> None:
+    """A quote or a tab is written with a backslash; of "İ" the small letters are two characters."""
+    for rule in ('pin "new"', "a\tb", "back\\slash", "\x01", "İd"):
+        keys, body = Redaction((rule,)), {"outputs": [{rule: "sesame"}]}
+        assert keys(body) == {"outputs": [{rule: REDACTED}]}
+        text = plain_json(body)
+        assert text is None or not keys.passes(text), rule
+        assert keys.concerns(compact_json(body)), rule
 
 
 def test_an_ordinary_event_is_stored_as_if_there_were_no_rules() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections import deque
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +13,7 @@ import pytest
 
 from dalang.activities import node_logs
 from dalang.activities.node_logs import NodeLogs
+from dalang.activities.secrets import MaskedLogs
 from dalang.nesting import child_run_id
 from dalang.nodes import NetworkError, NodeContext, node
 from dalang.store.engine import transaction
@@ -133,6 +135,62 @@ async def test_lines_that_cannot_be_written_are_tried_again_and_then_dropped(
     monkeypatch.setattr(node_logs, "RUN_COMES_SECONDS", 0)
     assert not await kept._keep()
     assert not kept._waiting
+
+
+async def test_a_line_holds_up_no_other(shared_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its level is called; a filter that writes a secret into it later than where it was masked tells none."""
+    run_id = (await shared_engine.start({"nodes": [{"nodeId": "a", "type": "noop"}]})).run_id
+    kept = NodeLogs(shared_engine.db, most=10)
+    task: Any = {"tenantId": TENANT, "runId": run_id, "nodeId": "a", "generation": 0}
+    own = logging.getLogger("tests.handlers.odd")
+    secrets = MaskedLogs()
+    secrets._install = lambda: None  # type: ignore[method-assign]
+    secrets.add(["a-password-of-peers"])
+    monkeypatch.setattr(node_logs, "in_logs", secrets)
+    monkeypatch.setattr(logging, "_levelToName", {**logging._levelToName, 21: "ODD\x00\ud800" * 99})
+
+    def addressed(record: logging.LogRecord) -> bool:
+        record.msg += " from http://me:a-password-of-peers@peer"
+        return True
+
+    own.addFilter(addressed)
+    own.addHandler(kept)
+    try:
+        with kept.listening(task, 1):
+            own.log(21, "odd")
+            own.error("plain", exc_info=ValueError("a-password-of-peers"))
+    finally:
+        own.removeFilter(addressed)
+        own.removeHandler(kept)
+    assert await kept._keep()
+    lines = await until_lines(shared_engine, run_id, 2)
+    assert [line.message for line in lines] == [f"{one} from http://me:***@peer" for one in ("odd", "plain")]
+    assert lines[0].level.startswith("ODD\ufffd")
+    assert (lines[1].error or "").endswith("ValueError: ***")
+
+
+async def test_the_oldest_lines_are_dropped_for_newer_ones(
+    shared_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while those that could not be written come back."""
+    kept = NodeLogs(shared_engine.db, most=10)
+    monkeypatch.setattr(node_logs, "MAX_WAITING", 3)
+    kept._waiting = deque(maxlen=3)
+    task: Any = {"tenantId": TENANT, "runId": str(UUID(int=7)), "nodeId": "a", "generation": 0}
+
+    def say(*numbers: int) -> None:
+        for number in numbers:
+            with kept.listening(task, 1):
+                kept.handle(logging.makeLogRecord({"msg": f"{number}", "levelname": "INFO"}))
+
+    async def away(*_: Any) -> list[LogLine]:
+        say(3, 4)
+        raise OSError("away")
+
+    monkeypatch.setattr(node_logs, "keep_lines", away)
+    say(0, 1, 2)
+    assert not await kept._keep()
+    assert [one.line.message for one in kept._waiting] == ["2", "3", "4"]
 
 
 async def test_the_batch_at_hand_is_written_before_the_worker_ends(
