@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import asyncpg
+import hypothesis
 import pytest
 from temporalio.client import Client
 
@@ -20,6 +21,11 @@ from tests.harness import LOOPBACK_ALLOWED, Database, Servers
 from tests.statements import compiled_once
 
 THRESHOLDS = gc.get_threshold()
+
+
+# Neither a busy machine nor a fresh checkout, in which it first makes tables of all characters, is a defect.
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
 
 
 def pytest_configure(config: pytest.Config) -> None:
