@@ -130,6 +130,13 @@ def questions(it: Site, detailed: int) -> dict[str, tuple[str, Ask]]:
         "list, label, rare": listed(label=filled.RARE_LABEL),
         "list, label, none": listed(label="ticket=nothing"),
         "list, two labels, FAILED": listed(label=["team=team-10", "env=prod"], status="FAILED"),
+        "list, two labels, FAILED, deep cursor": deep(label=["team=team-4", "env=old-prod"], status="FAILED"),
+        "list, two labels, FAILED or CANCELLED": listed(
+            label=["team=team-10", "env=prod"], status=["FAILED", "CANCELLED"]
+        ),
+        "list, two labels, none": listed(label=["team=team-10", "team=team-4"]),
+        "list, label, of a person": listed(label="team=team-10", createdBy="person-3"),
+        "list, label, plan by name, FAILED": listed(label="team=team-10", plan="order", status="FAILED"),
         "run": run(),
         "run, nodes": run("/nodes", detailed, 0),
         "run, events": run("/events", detailed, 0),

@@ -15,7 +15,22 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, Uuid, and_, func, insert, literal, or_, select, text
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Text,
+    Uuid,
+    and_,
+    any_,
+    bindparam,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang import merkle
@@ -91,8 +106,12 @@ def _leaves(tenant_id: str, rows: Sequence[Any]) -> list[bytes]:
     return [leaf(tenant_id, row.run_id, row._mapping) for row in rows]
 
 
-async def make_anchor(conn: AsyncConnection, tenant_id: str, keys: Keyring) -> Anchor | None:
+async def make_anchor(
+    conn: AsyncConnection, tenant_id: str, keys: Keyring, among: Sequence[UUID] | None = None
+) -> Anchor | None:
     """Anchor the heads that are in no anchor yet, some at a time; None: there are none.
+
+    ``among`` are the runs that may have such heads (``unanchored.py``); None: all of the tenant are looked through.
 
     Raises:
         NoSigningKey: there is no private key here.
@@ -101,11 +120,10 @@ async def make_anchor(conn: AsyncConnection, tenant_id: str, keys: Keyring) -> A
         raise NoSigningKey("This process has no private key to sign an anchor with (DALANG_AUDIT_KEY_FILE).")
     await conn.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"), {"tenant": tenant_id})
     last = (await conn.execute(_select(tenant_id).order_by(_anchors.number.desc()).limit(1))).first()
-    known = select(_heads.number).where(
-        _heads.tenant_id == tenant_id, _heads.run_id == _runs.run_id, _heads.hash == _runs.head_hash
-    )
     head = _runs.head_epoch.label("epoch"), _runs.head_seq.label("seq"), _runs.head_hash.label("hash")
-    new = select(_runs.run_id, *head).where(_runs.tenant_id == tenant_id, _runs.head_seq > 0, ~known.exists())
+    new = select(_runs.run_id, *head).where(*is_new(tenant_id))
+    if among is not None:
+        new = new.where(_runs.run_id == any_(bindparam("among", list(among), ARRAY(Uuid()))))
     runs = (await conn.execute(new.order_by(_runs.run_id).limit(MAX_HEADS - 1))).all()
     rows = [*(await conn.execute(_new_system_head(tenant_id))).all(), *runs]
     if not rows:
@@ -127,11 +145,20 @@ async def make_anchor(conn: AsyncConnection, tenant_id: str, keys: Keyring) -> A
     return made
 
 
+def is_new(tenant_id: str) -> tuple[ColumnElement[bool], ...]:
+    """The conditions that a run is the tenant's, and its head in no anchor."""
+    of_run = (_heads.tenant_id == tenant_id) & (_heads.run_id == _runs.run_id)
+    known = select(_heads.number).where(of_run, _heads.hash == _runs.head_hash)
+    return _runs.tenant_id == tenant_id, _runs.head_seq > 0, ~known.exists()
+
+
 async def due_tenants(conn: AsyncConnection, seconds: float) -> list[str]:
     """Tenants whose last anchor is older than this, or who have none."""
-    recent = select(_anchors.tenant_id).where(_anchors.at > func.now() - timedelta(seconds=seconds)).distinct()
-    done = set((await conn.execute(recent)).scalars())
-    return [tenant_id for tenant_id in await tenants_with_runs(conn) if tenant_id not in done]
+    names = bindparam("tenants", await tenants_with_runs(conn), ARRAY(Text()))
+    tenant = func.unnest(names).column_valued("tenant")
+    last = select(_anchors.at).where(_anchors.tenant_id == tenant).order_by(_anchors.number.desc()).limit(1)
+    recent = last.scalar_subquery() > func.now() - timedelta(seconds=seconds)
+    return list((await conn.execute(select(tenant).where(recent.is_not(True)))).scalars())
 
 
 def _new_system_head(tenant_id: str) -> Select[Any]:

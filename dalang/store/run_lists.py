@@ -6,8 +6,8 @@ merged; one query over all of them would sort everything they match. So are the 
 below their nodes, since lists mostly show only the former. A part of a plan's name is looked for among the
 names that there are, which are few, and not in every run; besides, under row level security no condition but equality
 or order may look into an index before a row is known to be the tenant's own, so no index for parts of texts or of JSON
-would be used. For the same reason labels stand in a table of their own (``run_labels``), in the order of lists; of
-several labels the rarest leads.
+would be used. For the same reason labels stand in a table of their own (``run_labels``), in the order of lists. With
+labels and more, the shortest list leads; where none is short, ``run_overlaps.py`` finds what they have in common.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from itertools import product
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Text, bindparam, func, literal, or_, select, text, true, union_all
+from sqlalchemy import ColumnElement, Select, Text, and_, bindparam, func, or_, select, text, true, union_all
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.statuses import RunStatus
 from dalang.store.engine import load_json
 from dalang.store.paging import Page, after, read_cursor, write_cursor
+from dalang.store.run_overlaps import SHORT, RunList, overlap
 from dalang.store.runs import SUMMARY, RunSummary
 from dalang.store.tables import execution_runs, run_labels
 
@@ -37,7 +38,6 @@ MAX_MERGED = 200
 """Lists that are merged."""
 INDEXED = 200
 """Characters of a label's name, and of its value, that the index knows."""
-COUNTED = 1_000
 
 _runs, _labels = execution_runs.c, run_labels.c
 _PLAIN = re.compile(r"true|false|null|-?(0|[1-9]\d{0,14})(\.\d{1,9})?", re.ASCII)
@@ -79,20 +79,20 @@ async def list_runs(
     cursor: str | None = None,
 ) -> Page[RunSummary]:
     """Which runs are there, the newest first? Raises :class:`paging.InvalidCursor`."""
+    last = None if cursor is None else read_cursor(cursor, datetime, UUID)
     query = select(*SUMMARY).where(_runs.tenant_id == tenant_id, *_conditions(wanted))
-    if cursor is not None:
-        created_at, run_id = read_cursor(cursor, datetime, UUID)
-        query = query.where(after((_runs.created_at, created_at), (_runs.run_id, run_id), descending=True))
+    if last is not None:
+        query = query.where(_before(_runs.created_at, _runs.run_id, last))
     names = None if wanted.plan_name is None else [wanted.plan_name]
     if wanted.text and names is None:
         names = await _names(conn, tenant_id, wanted.text)
     if names == []:
         return Page([], None)
     if wanted.labels:
-        page = _labelled(query, wanted, names, await _rarest(conn, tenant_id, wanted.labels), limit + 1)
+        rows = await _labelled(conn, tenant_id, query, wanted, names, last, limit + 1)
     else:
-        page = _page(query, wanted, names, limit + 1)
-    found = [RunSummary(*row) for row in await conn.execute(page)]
+        rows = (await conn.execute(_page(query, wanted, names, limit + 1))).all()
+    found = [RunSummary(*row) for row in rows]
     more = write_cursor(found[limit - 1].created_at, found[limit - 1].run_id) if len(found) > limit else None
     return Page(found[:limit], more)
 
@@ -116,7 +116,62 @@ def _page(query: Select[Any], wanted: RunFilter, names: Sequence[str] | None, li
     return _merged(key, _newest(query).limit(limit), limit)
 
 
-def _labelled(
+async def _labelled(
+    conn: AsyncConnection,
+    tenant_id: str,
+    query: Select[Any],
+    wanted: RunFilter,
+    names: Sequence[str] | None,
+    last: Sequence[Any] | None,
+    limit: int,
+) -> Sequence[Any]:
+    """Return a page of runs with labels: of the shortest list that they are in; of all of these where none is short."""
+
+    def within(created_at: Any, run_id: Any, key: Sequence[Any] | None) -> list[ColumnElement[bool]]:
+        return [*_in_time(wanted, created_at), *(_before(created_at, run_id, one) for one in (last, key) if one)]
+
+    lists = [*map(_with_label, wanted.labels), *_other_lists(wanted, names)]
+    looks = {one: await one.look(conn, tenant_id, within) for one in lists} if len(lists) > 1 else {}
+    counts = [look.count for look in looks.values()] or [0]
+    if min(counts) >= SHORT and sum(one.in_order for one in lists) > 1:
+        return await overlap(conn, tenant_id, looks, _of(query, wanted, names), within, limit)
+    shortest = counts.index(min(counts))
+    if shortest < len(wanted.labels):
+        query = query.where(*within(_labels.created_at, _labels.run_id, None))
+        page = _led(query, wanted, names, wanted.labels[shortest], limit)
+    else:
+        page = _page(query, wanted, names, limit)
+    rows: Sequence[Any] = (await conn.execute(page)).all()
+    return rows
+
+
+def _other_lists(wanted: RunFilter, names: Sequence[str] | None) -> list[RunList]:
+    """Return the lists, besides those of labels, that runs are in."""
+    found = []
+    statuses = [_runs.status == str(one) for one in wanted.statuses]
+    plans = [_runs.plan_name == name for name in names or ()]
+    if wanted.plan_id is not None:
+        plans = [_runs.plan_id == wanted.plan_id]
+    both = [and_(plan, status) for plan, status in product(plans, statuses)] if plans and statuses else plans + statuses
+    if 0 < len(both) <= MAX_MERGED:
+        found.append(RunList(execution_runs, both, in_order=bool(statuses)))
+    if wanted.parent_run_id is not None:
+        found.append(RunList(execution_runs, [_runs.parent_run_id == wanted.parent_run_id], in_order=False))
+    if wanted.created_by is not None:
+        roots, below = _runs.parent_run_id.is_(None), _runs.parent_run_id.is_not(None)
+        of_person = _runs.created_by == wanted.created_by
+        kinds = [roots, below] if wanted.children else [roots]
+        found.append(RunList(execution_runs, [and_(of_person, kind) for kind in kinds]))
+    return found
+
+
+def _with_label(label: tuple[str, str]) -> RunList:
+    name, value = label
+    named = _labels.name == name[:INDEXED]
+    return RunList(run_labels, [and_(named, _labels.value == one) for one in sorted(_meant(value))])
+
+
+def _led(
     query: Select[Any], wanted: RunFilter, names: Sequence[str] | None, label: tuple[str, str], limit: int
 ) -> Select[Any]:
     """Return the query of a page of runs with labels, led by this one of them."""
@@ -151,18 +206,6 @@ def _merged(key: Any, of_key: Select[Any], limit: int) -> Select[Any]:
 
 def _newest(query: Select[Any]) -> Select[Any]:
     return query.order_by(_runs.created_at.desc(), _runs.run_id.desc())
-
-
-async def _rarest(conn: AsyncConnection, tenant_id: str, labels: Sequence[tuple[str, str]]) -> tuple[str, str]:
-    """Return the label that the fewest runs have; how many, is counted up to a number."""
-    if len(labels) == 1:
-        return labels[0]
-    counts = []
-    for name, value in labels:
-        has = (_labels.tenant_id == tenant_id, _labels.name == name[:INDEXED], _labels.value.in_(_meant(value)))
-        some = select(literal(1)).where(*has).limit(COUNTED).subquery()
-        counts.append((await conn.execute(select(func.count()).select_from(some))).scalar_one())
-    return labels[counts.index(min(counts))]
 
 
 def _meant(value: str) -> set[str]:
@@ -200,10 +243,7 @@ def _conditions(wanted: RunFilter) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
     if wanted.plan_id is not None:
         conditions.append(_runs.plan_id == wanted.plan_id)
-    if wanted.created_from is not None:
-        conditions.append(_runs.created_at >= wanted.created_from)
-    if wanted.created_until is not None:
-        conditions.append(_runs.created_at < wanted.created_until)
+    conditions += _in_time(wanted, _runs.created_at)
     if wanted.created_by is not None:
         conditions.append(_runs.created_by == wanted.created_by)
     if wanted.parent_run_id is not None:
@@ -214,6 +254,15 @@ def _conditions(wanted: RunFilter) -> list[ColumnElement[bool]]:
         conditions.append(_runs.parent_node_id == wanted.parent_node_id)
     conditions += [_has_label(name, value) for name, value in wanted.labels]
     return conditions
+
+
+def _in_time(wanted: RunFilter, created_at: Any) -> list[ColumnElement[bool]]:
+    since = [] if wanted.created_from is None else [created_at >= wanted.created_from]
+    return since if wanted.created_until is None else [*since, created_at < wanted.created_until]
+
+
+def _before(created_at: Any, run_id: Any, key: Sequence[Any]) -> ColumnElement[bool]:
+    return after((created_at, key[0]), (run_id, key[1]), descending=True)
 
 
 def _has_label(name: str, value: str) -> ColumnElement[bool]:

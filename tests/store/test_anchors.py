@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from dalang import merkle
 from dalang.anchoring import Anchoring
@@ -15,6 +18,7 @@ from dalang.store.anchors import Anchor, AnchorFinding, inclusion, leaf, list_an
 from dalang.store.engine import system_transaction, transaction
 from dalang.store.retention import delete_finished_runs
 from dalang.store.runs import Run
+from dalang.store.unanchored import horizon, moved
 from dalang.store.verification import Tampering, verify_run
 from tests.store.test_signatures import rewrite
 from tests.store.world import TENANT, World, begun, change, ended, intrusion, tamper
@@ -184,3 +188,97 @@ async def test_workers_anchor_what_is_due(signing: World) -> None:
     assert await anchoring.step() == 0
     assert await Anchoring(signing.engine, signing.keys, 0.000001).step() == 1
     await Anchoring(signing.engine, Keyring(), 3600).anchor_for_ever()
+
+
+SOON = 0.000001
+
+
+async def test_a_worker_looks_only_at_what_has_moved(
+    signing: World, intruder: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After its first look; whatever else is in no anchor is found when it looks at everything again, a day later."""
+    old = await signing.run()
+    head = await signing.flush(old, begun())
+    others = [(await signing.whole())[0] for _ in range(2)]
+    anchoring = Anchoring(signing.engine, signing.keys, SOON)
+    await _settled(signing)
+    assert await anchoring.step() == 1
+    await signing.flush(old, ended(), head, status="FAILED")
+    looked_at = list[set[UUID]]()
+    monkeypatch.setattr("dalang.anchoring.make_anchor", _noting(looked_at))
+    assert await anchoring.step() == 1
+    assert looked_at == [{old.run_id}]
+    async with transaction(signing.engine, TENANT) as conn:
+        proven = await inclusion(conn, TENANT, old.run_id)
+    assert proven is not None
+    assert (proven.anchor.number, proven.anchor.heads, proven.head["seq"]) == (2, 1, 8)
+    assert await anchoring.step() == 0
+    assert await check(signing) is None
+    await tamper(intruder, "DELETE FROM audit_anchor_heads WHERE number = 1 AND run_id <> :run", run=old.run_id)
+    assert await anchoring.step() == 0
+    monkeypatch.setattr("dalang.anchoring.WHOLE_SECONDS", 0)
+    assert await anchoring.step() == 1
+    assert looked_at[-1] == {run.run_id for run in others}
+
+
+def _noting(looked_at: list[set[UUID]]) -> Any:
+    async def noted(conn: AsyncConnection, tenant_id: str, keys: Keyring, among: Sequence[UUID]) -> Anchor | None:
+        looked_at.append(set(among))
+        return await make_anchor(conn, tenant_id, keys, among)
+
+    return noted
+
+
+async def test_what_was_anchored_long_ago_is_not_rewritten_unnoticed(signing: World, intruder: AsyncEngine) -> None:
+    """Nobody looks at an old run to make an anchor, so it gets no new one; the check of all anchors names it."""
+    run, _ = await signing.whole()
+    anchoring = Anchoring(signing.engine, signing.keys, SOON)
+    await anchoring.step()
+    await tamper(intruder, "UPDATE run_events SET node_id = 'b' WHERE run_id = :run AND seq = 3", run=run.run_id)
+    async with intruder.begin() as conn:
+        await conn.execute(text("SET LOCAL session_replication_role = replica"))
+        await rewrite(conn, run.run_id)
+    await signing.whole()
+    assert await anchoring.step() == 1
+    found = await check(signing)
+    assert found is not None
+    assert (found.what, found.number, found.run_id) == ("HEAD_CHANGED", 1, run.run_id)
+
+
+async def test_what_has_moved_is_read_in_parts(signing: World) -> None:
+    """However few events are read at once, also of one transaction; of no other tenant, and not what was before."""
+    runs = [(await signing.whole())[0].run_id for _ in range(3)]
+    since = await _settled(signing)
+    assert await _moved(signing, 0, 1) == await _moved(signing, 0, 200) == set(runs)
+    assert await _moved(signing, since, 1) == set()
+    assert [found async for found in moved(signing.engine, ["globex"], 0)] == [{}]
+
+
+async def _settled(world: World) -> int:
+    """Wait until what is written by now is older than all that anybody still writes, and return the horizon."""
+    async with system_transaction(world.engine) as conn:
+        last = (await conn.execute(text("SELECT pg_current_xact_id()::text::bigint"))).scalar_one()
+    while True:
+        async with system_transaction(world.engine) as conn:
+            found = await horizon(conn)
+        if found > last:
+            return found
+
+
+async def _moved(world: World, since: int, span: int) -> set[UUID]:
+    return {run async for found in moved(world.engine, [TENANT], since, span) for run in found.get(TENANT, ())}
+
+
+async def test_a_database_of_another_past_is_looked_through(signing: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backup that was put into a new server while the worker ran: transactions are numbered anew there."""
+    anchoring = Anchoring(signing.engine, signing.keys, SOON)
+    monkeypatch.setattr("dalang.anchoring.horizon", _far)
+    await signing.whole()
+    assert await anchoring.step() == 1
+    monkeypatch.undo()
+    await signing.whole()
+    assert await anchoring.step() == 1
+
+
+async def _far(conn: AsyncConnection) -> int:
+    return 1 << 60

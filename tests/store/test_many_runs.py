@@ -68,6 +68,7 @@ ASKED: dict[str, Work] = {
     "time": _runs(created_from=NOW - timedelta(days=101), created_until=NOW - timedelta(days=99)),
     "label": _runs(labels=[("ticket", "T-77")]),
     "label, common": _runs(labels=[("env", "old-prod")]),
+    "labels, FAILED": _runs(labels=[("team", "team-4"), ("env", "old-prod")], statuses=["FAILED"]),
     "events of a node": lambda conn: list_events(conn, filled.TENANT, WIDE, node_id="wide-500", bodies=True),
     "events of nodes": lambda conn: list_events_of_nodes(
         conn, filled.TENANT, WIDE, ["wide-70", "wide-500"], types=OF_RUN, limit=99
