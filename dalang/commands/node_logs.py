@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dalang.commands.failures import Unreachable
 from dalang.commands.runs import RunArgument
 from dalang.commands.session import Session, online
 from dalang.statuses import RUN_ENDS
@@ -53,10 +54,18 @@ def logs(
 
 
 def _followed(session: Session, run_id: str, node: str | None, after: int | None) -> Iterator[dict[str, Any]]:
+    from dalang.commands.watching import Patience
+
+    waiting = Patience(run_id, lambda text: session.note(text or "connected again"))
     place, end = after, None
     while True:
-        is_over = session.client.get(f"/runs/{run_id}")["status"] in RUN_ENDS
-        page = session.client.get(f"/runs/{run_id}/logs", nodeId=node, after=place, limit=PAGE)
+        try:
+            is_over = session.client.get(f"/runs/{run_id}")["status"] in RUN_ENDS
+            page = session.client.get(f"/runs/{run_id}/logs", nodeId=node, after=place, limit=PAGE)
+        except Unreachable as error:
+            waiting.wait(error)
+            continue
+        waiting.back()
         yield from page["items"]
         if page["items"]:
             place = page["items"][-1]["position"]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from dalang.commands.failures import Unreachable
 from dalang.commands.output import clock, instant
 from dalang.commands.progress import UNDER_WAY, NodeProgress, RunProgress
 from dalang.commands.watching import looks
@@ -65,8 +67,12 @@ def watch_large(session: Session, run_id: str, *, transient: bool) -> None:
             session.note(text or "connected again")
         progress.away = text
 
+    shown_nodes: list[dict[str, Any]] = []
+
     def look(run: Mapping[str, Any]) -> None:
-        progress.take(run, window(client, run, room_for_nodes(session.out.size.height) - 1))
+        with suppress(Unreachable):  # it went away since it told of the run: the next look waits for it
+            shown_nodes[:] = window(client, run, room_for_nodes(session.out.size.height) - 1)
+        progress.take(run, shown_nodes)
 
     runs = looks(client, run_id, say=say)
     if not is_drawn:
