@@ -215,6 +215,7 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
             yield running
     finally:
         await scheduled.close()
+        recorder.close()
         leasing.close()
         loop.close()
         wasm.close()

@@ -26,6 +26,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from dalang.activities.patience import RUN_COMES_SECONDS
 from dalang.activities.secrets import in_logs
 from dalang.canonical import safe_text
 from dalang.logs import line_of
@@ -44,8 +45,6 @@ MESSAGE_CHARACTERS = 4_000
 ERROR_CHARACTERS = 16_000
 ATTEMPT_CHARACTERS = 500_000
 """Of all lines of an attempt."""
-RUN_COMES_SECONDS = 60.0
-"""So long a line waits for the row of its run, which of a short run below a node is written at its end."""
 LAST_SECONDS = 5.0
 """So long the end of a worker waits for the last lines."""
 _BETWEEN_TRIES = 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -16,6 +17,8 @@ from dalang.store.engine import is_connection_error, sql_state, transaction
 BEAT_SECONDS = 1.5
 AWAY_SECONDS = 1.0
 """Pause before Postgres is asked again that is away."""
+RUN_COMES_SECONDS, RUN_COMES_PAUSE = 60.0, 0.25
+"""So long what is kept of a run waits for its row, and from one try to the next."""
 _FOREIGN_KEY = "23503"
 T = TypeVar("T")
 
@@ -71,3 +74,16 @@ async def patiently(
             if not run_may_come or sql_state(error.orig or error) != _FOREIGN_KEY:
                 raise
             await asyncio.sleep(AWAY_SECONDS)
+
+
+async def until_run_comes(keep: Callable[[], Awaitable[bool]]) -> bool:
+    """Try to keep what belongs to a run until the run's row is there; a run that was deleted has none ever again.
+
+    A run below a node has none before its first events are stored, which of a short one are stored at its end.
+    """
+    end = time.monotonic() + RUN_COMES_SECONDS
+    while not await keep():
+        if time.monotonic() > end:
+            return False
+        await asyncio.sleep(RUN_COMES_PAUSE)
+    return True

@@ -18,7 +18,7 @@ from temporalio.exceptions import ApplicationError
 from dalang import metrics
 from dalang.activities.execution import Recorder
 from dalang.activities.node_logs import NodeLogs
-from dalang.activities.patience import beating, patiently
+from dalang.activities.patience import beating, patiently, until_run_comes
 from dalang.activities.policy import permit
 from dalang.activities.secrets import Vault
 from dalang.artifacts import Artifacts
@@ -105,6 +105,12 @@ class StoreRecorder(Recorder):
         self._public_url = public_url
         self._redaction = redaction
         self._enforcer = enforcer
+        self._later = set[asyncio.Task[bool]]()
+
+    def close(self) -> None:
+        """Give up what waits for the rows of its runs."""
+        for one in self._later:
+            one.cancel()
 
     async def permit(self, task: NodeTask, attempt: int) -> dict[str, Any] | None:
         """Ask the configured policies whether the attempt may begin."""
@@ -118,9 +124,11 @@ class StoreRecorder(Recorder):
         self, task: NodeTask, attempt: int, error: Mapping[str, Any], made: Mapping[str, Any]
     ) -> None:
         """Record one failed attempt; without Postgres it is only logged, since Temporal's history has it as well."""
-        try:
+        started, ended = activity.info().started_time, datetime.now(UTC)
+
+        async def keep() -> bool:
             async with asyncio.timeout(5), transaction(self._engine, task["tenantId"]) as conn:
-                await record_attempt(
+                return await record_attempt(
                     conn,
                     task["tenantId"],
                     UUID(task["runId"]),
@@ -129,11 +137,17 @@ class StoreRecorder(Recorder):
                     starts=task.get("starts", 0),
                     attempt=attempt,
                     error=error if self._redaction is None else self._redaction(error),
-                    started_at=activity.info().started_time,
-                    ended_at=datetime.now(UTC),
+                    started_at=started,
+                    ended_at=ended,
                     worker=self.worker,
                     made=made,
                 )
+
+        try:
+            if not await keep():  # the next attempt does not wait for the first events of its run
+                later = asyncio.create_task(until_run_comes(keep))
+                self._later.add(later)
+                later.add_done_callback(self._later.discard)
         except Exception:
             logger.warning("attempt %d of node %s could not be recorded", attempt, task["nodeId"], exc_info=True)
 
@@ -144,7 +158,7 @@ class StoreRecorder(Recorder):
         await patiently(self._engine, tenant_id, lambda conn: put_body(conn, tenant_id, encoded))
 
     async def save_checkpoint(self, task: NodeTask, checkpoint: Checkpoint, encoded: bytes) -> None:
-        """Keep a state, unless there is one of a newer attempt."""
+        """Keep a state, unless there is one of a newer attempt; waits for the row of its run, which may come."""
         tenant_id, work = task["tenantId"], _work(task)
         new = StoredCheckpoint(
             begun=_time(checkpoint["begun"]),
@@ -154,7 +168,9 @@ class StoreRecorder(Recorder):
             size=checkpoint["size"],
             state=encoded.decode(),
         )
-        await patiently(self._engine, tenant_id, lambda conn: put_checkpoint(conn, tenant_id, work, new))
+        await until_run_comes(
+            lambda: patiently(self._engine, tenant_id, lambda conn: put_checkpoint(conn, tenant_id, work, new))
+        )
 
     async def load_checkpoint(self, task: NodeTask) -> tuple[Checkpoint, bytes] | None:
         """Return the state that is kept for the node in this iteration and generation."""

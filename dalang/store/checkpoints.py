@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, delete, literal, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from dalang.store.nodes import has_run
 from dalang.store.restart_tables import node_checkpoints
 from dalang.store.tables import execution_runs
 
@@ -44,10 +45,10 @@ class StoredCheckpoint(CheckpointInfo):
     state: str
 
 
-async def put_checkpoint(conn: AsyncConnection, tenant_id: str, work: Work, new: StoredCheckpoint) -> None:
+async def put_checkpoint(conn: AsyncConnection, tenant_id: str, work: Work, new: StoredCheckpoint) -> bool:
     """Keep a state in place of an older one; that of an attempt that was replaced meanwhile changes nothing.
 
-    Earlier iterations and generations are over, so what they left goes. Nothing is kept for a run that is gone.
+    Earlier iterations and generations are over, so what they left goes. False: the run is not there, or not yet.
     """
     values = {"tenant_id": tenant_id, **asdict(work), **asdict(new)}
     runs = execution_runs.c
@@ -58,9 +59,10 @@ async def put_checkpoint(conn: AsyncConnection, tenant_id: str, work: Work, new:
     is_newer = tuple_(_kept.begun, _kept.number) < tuple_(excluded.begun, excluded.number)
     changed = {name: excluded[name] for name in asdict(new)}
     key = ["run_id", "node_id", "iteration", "generation"]
-    await conn.execute(statement.on_conflict_do_update(index_elements=key, set_=changed, where=is_newer))
+    kept = await conn.execute(statement.on_conflict_do_update(index_elements=key, set_=changed, where=is_newer))
     over = tuple_(_kept.iteration, _kept.generation) < tuple_(literal(work.iteration), literal(work.generation))
     await conn.execute(delete(node_checkpoints).where(_of_node(tenant_id, work.run_id, work.node_id), over))
+    return kept.rowcount > 0 or await has_run(conn, tenant_id, work.run_id)
 
 
 async def get_checkpoint(conn: AsyncConnection, tenant_id: str, work: Work) -> StoredCheckpoint | None:

@@ -142,8 +142,8 @@ async def record_attempt(
     started_at: datetime | None = None,
     worker: str = "",
     made: Mapping[str, Any] | None = None,
-) -> None:
-    """Keep a failed attempt; a second report of it changes nothing, and one of a run that is gone is dropped."""
+) -> bool:
+    """Keep a failed attempt; a second report of it changes nothing. False: its run is not there, or not yet."""
     unsafe = find_unsafe(error)
     stored = dict(error) if unsafe is None else {"message": f"The error could not be stored: {unsafe[0]} {unsafe[1]}"}
     values: dict[str, ColumnElement[Any]] = {
@@ -162,7 +162,15 @@ async def record_attempt(
     runs = execution_runs.c
     is_there = select(runs.run_id).where(runs.tenant_id == tenant_id, runs.run_id == run_id).exists()
     row = select(*list(values.values())).where(is_there)
-    await conn.execute(insert(node_attempts).from_select(list(values), row).on_conflict_do_nothing())
+    kept = await conn.execute(insert(node_attempts).from_select(list(values), row).on_conflict_do_nothing())
+    return kept.rowcount > 0 or await has_run(conn, tenant_id, run_id)
+
+
+async def has_run(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> bool:
+    """Is there such a run? That of one below a node comes with its first events."""
+    runs = execution_runs.c
+    found = await conn.execute(select(runs.run_id).where(runs.tenant_id == tenant_id, runs.run_id == run_id))
+    return found.first() is not None
 
 
 async def list_attempts(

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
-from tests.engine.kit import Engine, body_of
+from dalang.nesting import child_run_id
+from dalang.store.engine import transaction
+from dalang.store.nodes import list_attempts
+from tests.engine.kit import TENANT, Engine, body_of
+from tests.harness import PATIENCE
 
 FAST = {"initialDelayMs": 10, "maxDelayMs": 20}
 
@@ -33,6 +39,23 @@ async def test_the_attempt_after_a_failed_one_goes_on(
     outputs = body_of(end, "NODE_COMPLETED", "a")["outputs"]
     assert (outputs["begun"], outputs["attempt"]) == (3, 2)
     assert steps_done(tmp_path / "log") == [0, 1, 2, 3, 4]
+
+
+async def test_a_run_below_a_node_keeps_them_before_its_first_events(shared_engine: Engine, tmp_path: Path) -> None:
+    """Its row comes with those; until then a large state waits for it, and so does the failed attempt."""
+    inner = {"name": "inner", "nodes": [steps_node(tmp_path / "log", fail_at=3, kilobytes=100)]}
+    started = await shared_engine.start({"nodes": [{"nodeId": "below", "type": "plan", "plan": inner}]})
+    await started.end()
+    assert steps_done(tmp_path / "log") == [0, 1, 2, 3, 4]
+    below = UUID(str(child_run_id(started.run_id, "below", 0, 0)))
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            async with transaction(shared_engine.db, TENANT) as conn:
+                attempts = await list_attempts(conn, TENANT, below)
+            if attempts:
+                break
+            await asyncio.sleep(0.05)
+    assert [one.attempt for one in attempts] == [1]
 
 
 async def test_a_checkpoint_that_is_no_json_fails_the_node(shared_engine: Engine) -> None:
