@@ -20,7 +20,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import RowMapping, Select, any_, bindparam, delete, desc, func, select, text, tuple_
+from sqlalchemy import RowMapping, Select, any_, bindparam, delete, desc, func, select, text, true, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.types import Text
@@ -32,6 +32,7 @@ from dalang.store.plan_index import PlanIndexes, PlannedNode
 from dalang.store.projection import body_part
 from dalang.store.references import resolve
 from dalang.store.tables import event_bodies, execution_runs, node_executions
+from dalang.store.told_bodies import body_at
 
 MAX_FOUND = 100
 FIRST_EVENTS = 200_000
@@ -295,9 +296,8 @@ async def _executions(
     """How have these nodes ended? Those that have begun anew since are left out."""
     if not wanted:
         return ()
-    given, failed = event_bodies.alias("given"), event_bodies.alias("failed")
-    is_given = (given.c.run_id == _nodes.run_id) & (given.c.epoch == _nodes.input_epoch)
-    is_failed = (failed.c.run_id == _nodes.run_id) & (failed.c.epoch == _nodes.error_epoch)
+    given = body_at(_nodes.run_id, _nodes.input_epoch, _nodes.input_seq, "given")
+    failed = body_at(_nodes.run_id, _nodes.error_epoch, _nodes.error_seq, "failed")
     query = (
         select(
             _nodes.run_id,
@@ -308,11 +308,7 @@ async def _executions(
             given.c.body.label("input"),
             failed.c.body.label("error"),
         )
-        .select_from(
-            node_executions.outerjoin(given, is_given & (given.c.seq == _nodes.input_seq)).outerjoin(
-                failed, is_failed & (failed.c.seq == _nodes.error_seq)
-            )
-        )
+        .select_from(node_executions.outerjoin(given, true()).outerjoin(failed, true()))
         .where(
             _nodes.tenant_id == tenant_id,
             _nodes.status == any_(bindparam("outcomes", list(EPISODE_OUTCOMES), ARRAY(Text))),

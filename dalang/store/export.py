@@ -19,7 +19,8 @@ from dalang.store import chain
 from dalang.store.anchors import inclusion
 from dalang.store.chain import Transition
 from dalang.store.engine import dump_json
-from dalang.store.tables import bodies, body_references, event_bodies, execution_runs, run_events
+from dalang.store.tables import bodies, body_references, execution_runs, run_events
+from dalang.store.told_bodies import told, told_events
 
 _CHUNK = 500
 
@@ -73,9 +74,8 @@ async def export_run(conn: AsyncConnection, tenant_id: str, run_id: UUID, keys: 
 
 
 async def _events(conn: AsyncConnection, run_id: UUID) -> AsyncIterator[str]:
-    events, stored = run_events.c, event_bodies.c
-    same = (stored.run_id == events.run_id) & (stored.epoch == events.epoch) & (stored.seq == events.seq)
-    query = select(run_events, stored.salt, stored.body).select_from(run_events.outerjoin(event_bodies, same))
+    events = run_events.c
+    query = select(run_events, told.c.salt, told.c.body).select_from(told_events)
     query = query.where(events.run_id == run_id).order_by(events.epoch, events.seq).limit(_CHUNK)
     place = (-1, 0)
     while rows := (await conn.execute(query.where(tuple_(events.epoch, events.seq) > tuple_(*place)))).all():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Integer, any_, bindparam, func, or_, select
+from sqlalchemy import BigInteger, Integer, any_, bindparam, func, or_, select, true
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import Text
@@ -22,7 +22,8 @@ from dalang.store.chain import REFUSED
 from dalang.store.projection import body_part
 from dalang.store.references import get_bodies, references, replaced
 from dalang.store.runs import RunSummary
-from dalang.store.tables import bodies, event_bodies, execution_runs, node_executions, run_events
+from dalang.store.tables import bodies, execution_runs, node_executions, run_events
+from dalang.store.told_bodies import body_at, told, told_events
 from dalang.wire import EventType
 
 _nodes = node_executions.c
@@ -88,10 +89,9 @@ async def raw_values(
         bindparam("seqs", [seq for _, seq in places], ARRAY(BigInteger)),
     )
     given = wanted.table_valued("epoch", "seq", name="given").render_derived()
-    stored = event_bodies.c
-    same = (stored.epoch == given.c.epoch) & (stored.seq == given.c.seq)
-    query = select(stored.epoch, stored.seq, stored.body).select_from(event_bodies.join(given, same))
-    rows = await conn.execute(query.where(stored.tenant_id == tenant_id, stored.run_id == run_id))
+    stored = body_at(run_id, given.c.epoch, given.c.seq)
+    query = select(given.c.epoch, given.c.seq, stored.c.body).select_from(given.join(stored, true()))
+    rows = await conn.execute(query.where(stored.c.tenant_id == tenant_id))
     found = {(epoch, seq): body for epoch, seq, body in rows}
     values: dict[str, dict[str, Any]] = {}
     for one in nodes:
@@ -121,11 +121,10 @@ async def list_told(conn: AsyncConnection, tenant_id: str, run_id: UUID, node_id
     Raises:
         Conflict: something was erased.
     """
-    events, stored = run_events.c, event_bodies.c
-    same = (stored.run_id == events.run_id) & (stored.epoch == events.epoch) & (stored.seq == events.seq)
+    events, stored = run_events.c, told.c
     wanted = events.node_id == any_(bindparam("nodes", sorted(node_ids), ARRAY(Text)))
     columns = (events.node_id, events.type, events.data, events.body_digest, stored.body)
-    query = select(*columns).select_from(run_events.outerjoin(event_bodies, same))
+    query = select(*columns).select_from(told_events)
     query = query.where(events.tenant_id == tenant_id, events.run_id == run_id, wanted, ~events.superseded)
     found = []
     for node_id, kind, data, digest, body in await conn.execute(query.order_by(events.seq)):
@@ -150,9 +149,8 @@ async def current_plan_digest(conn: AsyncConnection, run: RunSummary) -> str:
 
 async def changed_inputs(conn: AsyncConnection, run: RunSummary) -> dict[str, dict[str, Any]]:
     """Which inputs did operators change when they retried nodes, by node id?"""
-    events, stored = run_events.c, event_bodies.c
-    same = (stored.run_id == events.run_id) & (stored.epoch == events.epoch) & (stored.seq == events.seq)
-    query = select(events.node_id, stored.body).select_from(run_events.join(event_bodies, same))
+    events, stored = run_events.c, told.c
+    query = select(events.node_id, stored.body).select_from(run_events.join(told, true()))
     query = query.where(
         events.tenant_id == run.tenant_id,
         events.run_id == run.run_id,
@@ -167,12 +165,11 @@ async def changed_inputs(conn: AsyncConnection, run: RunSummary) -> dict[str, di
 
 async def who_had_hands_in(conn: AsyncConnection, tenant_id: str, run_id: UUID) -> dict[str, list[str]]:
     """Who decided about each node, or gave its inputs or outputs, in this run or where it took the node over?"""
-    events, stored = run_events.c, event_bodies.c
-    same = (stored.run_id == events.run_id) & (stored.epoch == events.epoch) & (stored.seq == events.seq)
+    events, stored = run_events.c, told.c
     below = (events.type == str(EventType.NODE_COMPLETED)) & events.data.has_key("contributors")  # in a run below it
     said = events.data["operator"], events.data["completedBy"], events.data["contributors"]
     columns = (events.node_id, *said, stored.body["hands"])
-    query = select(*columns).select_from(run_events.outerjoin(event_bodies, same))
+    query = select(*columns).select_from(told_events)
     query = query.where(
         events.tenant_id == tenant_id,
         events.run_id == run_id,

@@ -270,7 +270,9 @@ SELECT_EVENTS = """
     SELECT e.run_id, e.tenant_id, e.epoch, e.seq, e.type, e.node_id, e.at, e.recorded_at, e.data, e.superseded,
            b.body AS payload, e.body_digest IS NOT NULL AS has_payload, r.plan_id, r.plan_name, r.plan_version
     FROM run_events e JOIN execution_runs r ON r.run_id = e.run_id
-    LEFT JOIN event_bodies b ON b.run_id = e.run_id AND b.epoch = e.epoch AND b.seq = e.seq
+    LEFT JOIN LATERAL (
+      SELECT body FROM event_bodies WHERE run_id = e.run_id AND epoch = e.epoch AND seq = e.seq OFFSET 0
+    ) b ON true  -- as in told_bodies.py
 """
 _AFTER = """
     WHERE e.run_id = :run AND e.tenant_id = :tenant AND (e.epoch, e.seq) > (:epoch, :seq)

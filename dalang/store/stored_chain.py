@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import any_, bindparam, or_, select
@@ -12,14 +12,9 @@ from sqlalchemy.types import Text
 
 from dalang.store import chain
 from dalang.store.chain import Transition
-from dalang.store.tables import event_bodies, execution_runs, run_events
+from dalang.store.tables import execution_runs, run_events
+from dalang.store.told_bodies import told, told_events
 from dalang.wire import EventType, Head, RecordInput
-
-_BODY_OF_EVENT: Any = (
-    (event_bodies.c.run_id == run_events.c.run_id)
-    & (event_bodies.c.epoch == run_events.c.epoch)
-    & (event_bodies.c.seq == run_events.c.seq)
-)
 
 
 class Span(NamedTuple):
@@ -61,8 +56,8 @@ async def head_after(conn: AsyncConnection, run_id: UUID, request: RecordInput) 
     last = claimed["seq"] + len(facts)
     columns = [run_events.c[name] for name in ("epoch", "seq", "type", "data", "hash", "fact_digest", "body_digest")]
     rows = await conn.execute(
-        select(*columns, event_bodies.c.salt)
-        .select_from(run_events.outerjoin(event_bodies, _BODY_OF_EVENT))
+        select(*columns, told.c.salt)
+        .select_from(told_events)
         .where(
             run_events.c.run_id == run_id,
             ~run_events.c.superseded,
@@ -128,8 +123,8 @@ async def chain_of(conn: AsyncConnection, run_id: UUID, node_ids: set[str]) -> l
     is_wanted = run_events.c.node_id == any_(bindparam("nodes", sorted(node_ids), ARRAY(Text)))
     columns = [run_events.c[name] for name in ("epoch", "seq", "type", "node_id", "at", "data")]
     rows = await conn.execute(
-        select(*columns, event_bodies.c.body)
-        .select_from(run_events.outerjoin(event_bodies, _BODY_OF_EVENT))
+        select(*columns, told.c.body)
+        .select_from(told_events)
         .where(run_events.c.run_id == run_id, ~run_events.c.superseded, or_(run_events.c.node_id.is_(None), is_wanted))
         .order_by(run_events.c.seq)
     )
@@ -140,8 +135,8 @@ async def task_events(conn: AsyncConnection, run_id: UUID) -> list[tuple[int, Tr
     """The current chain's events about human tasks, with epochs, in order."""
     columns = [run_events.c[name] for name in ("epoch", "seq", "type", "node_id", "at", "data")]
     rows = await conn.execute(
-        select(*columns, event_bodies.c.body)
-        .select_from(run_events.outerjoin(event_bodies, _BODY_OF_EVENT))
+        select(*columns, told.c.body)
+        .select_from(told_events)
         .where(run_events.c.run_id == run_id, ~run_events.c.superseded, run_events.c.data["task"].astext.is_not(None))
         .order_by(run_events.c.seq)
     )

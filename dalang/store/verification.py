@@ -27,7 +27,8 @@ from dalang.store.chain import Transition
 from dalang.store.engine import across_tenants
 from dalang.store.paging import Page, read_cursor, write_cursor
 from dalang.store.references import references
-from dalang.store.tables import bodies, event_bodies, execution_runs, run_events
+from dalang.store.tables import bodies, execution_runs, run_events
+from dalang.store.told_bodies import told, told_events
 from dalang.wire import EventType, Head
 
 _CHUNK = 2000
@@ -276,9 +277,7 @@ def _recorded_differs(audit: _Audit, recorded: Iterable[Head]) -> Finding | None
 
 async def _chunk(conn: AsyncConnection, run_id: UUID, position: Place) -> list[Any]:
     """The next events of a run, with bodies, whatever tenant they claim."""
-    stored = event_bodies.c
-    same = (stored.run_id == _events.run_id) & (stored.epoch == _events.epoch) & (stored.seq == _events.seq)
-    query = select(run_events, stored.salt, stored.body).select_from(run_events.outerjoin(event_bodies, same))
+    query = select(run_events, told.c.salt, told.c.body).select_from(told_events)
     query = query.where(_events.run_id == run_id, tuple_(_events.epoch, _events.seq) > tuple_(*position))
     async with across_tenants(conn):
         return list(await conn.execute(query.order_by(_events.epoch, _events.seq).limit(_CHUNK)))
