@@ -17,6 +17,7 @@ from temporalio.client import Client
 from dalang.settings import PREFIX, Settings
 from dalang.stack.postgres import drop_database
 from tests import harness
+from tests.forked_parts import forked_parts
 from tests.harness import LOOPBACK_ALLOWED, Database, Servers
 from tests.statements import compiled_once
 
@@ -61,6 +62,12 @@ def _no_settings_of_the_machine() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def _compiled_once() -> Iterator[None]:
     with compiled_once():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forked_parts() -> Iterator[None]:
+    with forked_parts():
         yield
 
 

@@ -2,7 +2,8 @@
 
 A start of Dalang's command line computes for a third of a second before it does what it was told. :func:`forking`
 makes a folder for PATH with a ``dalang`` that asks this process to fork: the child gets the arguments, the working
-folder, the environment and the three open files of who asked; signals and the exit code go back and forth.
+folder, the environment and the three open files of who asked; signals and the exit code go back and forth. Workers and
+APIs are forked from a second such process, see ``tests/forked_parts.py``.
 
 It is the real program wherever that could matter: the first time that a command is used, for commands that last,
 and where what Python itself reads from the environment differs.
@@ -64,28 +65,19 @@ if command in {lasting!r} or pythonic() != {pythonic!r} or first():
     os.execv({dalang!r}, [{dalang!r}, *words])
 answer = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
 answer.connect(f"{{folder}}/socket")
-asked = marshal.dumps((words, os.getcwd(), dict(os.environ)))
+asked = marshal.dumps((["dalang", *words], os.getcwd(), dict(os.environ)))
 files = b"".join(one.to_bytes(4, sys.byteorder) for one in (0, 1, 2))
 answer.sendmsg([len(asked).to_bytes(8, "big")], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, files)])
 answer.sendall(asked)
-child, told = int.from_bytes(answer.recv(8), "big"), []
-
-
-def tell(number, _):
-    told.append(number)
-    os.kill(child, number)
-
-
+child = int.from_bytes(answer.recv(8), "big")
 for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
     if _signal.getsignal(number) != _signal.SIG_IGN:
-        _signal.signal(number, tell)
-code = answer.recv(1)
-if code:
-    os._exit(code[0])
-for number in told:  # it ended by the signal, and so do we
-    _signal.signal(number, _signal.SIG_DFL)
-    os.kill(os.getpid(), number)
-os._exit(70)
+        _signal.signal(number, lambda number, _: os.kill(child, number))
+code = int.from_bytes(answer.recv(4), "big", signed=True)
+if code < 0:  # it ended by a signal, and so do we
+    _signal.signal(-code, _signal.SIG_DFL)
+    os.kill(os.getpid(), -code)
+os._exit(code)
 """
 
 
@@ -115,15 +107,16 @@ async def forking(folder: Path, environment: dict[str, str]) -> AsyncIterator[Pa
         await began.wait()
 
 
-def main(address: str) -> None:
-    """Import the whole command line, then fork for whoever asks until the test run is gone."""
-    _import_everything()
+def main(address: str, kind: str = "commands") -> None:
+    """Import the whole command line, or the ``services``, then fork for whoever asks until the test run is gone."""
+    IMPORTS[kind]()
     assert threading.active_count() == 1, threading.enumerate()
     tasks = Path("/proc/self/task")
     assert not tasks.exists() or len(list(tasks.iterdir())) == 1, "a library has a thread of its own"
     gc.collect()
     gc.freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    children: dict[int, socket.socket] = {}
+    signal.signal(signal.SIGCHLD, lambda *_: _tell_ends(children))
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(f"{address}.new")
     listening.listen(64)
@@ -133,13 +126,27 @@ def main(address: str) -> None:
     while os.getppid() == parent:
         with contextlib.suppress(TimeoutError):
             asking, _ = listening.accept()
-            if os.fork() == 0:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # no child ends before it is known
+            child = os.fork()
+            if child == 0:
                 listening.close()
                 _run(asking)
-            asking.close()
+            children[child] = asking
+            asking.sendall(child.to_bytes(8, "big"))
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
 
 
-def _import_everything() -> None:
+def _tell_ends(children: dict[int, socket.socket]) -> None:
+    """Tell those who asked for children that have ended how they did: the exit code, or minus the signal."""
+    while children:
+        child, status = os.waitpid(-1, os.WNOHANG)
+        if child == 0:
+            return
+        with children.pop(child) as asking, contextlib.suppress(OSError):
+            asking.sendall(os.waitstatus_to_exitcode(status).to_bytes(4, "big", signed=True))
+
+
+def _import_commands() -> None:
     import dalang.commands
     from dalang.start import without_httpx_command
 
@@ -148,6 +155,17 @@ def _import_everything() -> None:
         importlib.import_module(module.name)
     for name in COMMANDS_NEED:
         importlib.import_module(name)
+
+
+def _import_services() -> None:
+    from dalang.start import ROOTS, without_httpx_command
+
+    without_httpx_command()
+    for name in ROOTS.values():
+        importlib.import_module(name)
+
+
+IMPORTS = {"commands": _import_commands, "services": _import_services}
 
 
 def _run(asking: socket.socket) -> None:
@@ -160,18 +178,19 @@ def _run(asking: socket.socket) -> None:
         while len(asked) < int.from_bytes(head, "big"):
             asked += asking.recv(1 << 20)
         words, place, environment = marshal.loads(asked)  # from a test
+        asking.close()
         for target, file in enumerate(files):
             os.dup2(file, target)
             os.close(file)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         os.chdir(place)
         os.environ.clear()
         os.environ.update(environment)
-        sys.argv = ["dalang", *words]
+        sys.argv = words
         sys.path[0] = ""
         for name, stream in zip(("stdin", "stdout", "stderr"), _streams(), strict=True):
             setattr(sys, name, stream)
-        asking.sendall(os.getpid().to_bytes(8, "big"))
         code = _exit_code()
     except BaseException:
         import traceback
@@ -181,7 +200,6 @@ def _run(asking: socket.socket) -> None:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
-        asking.sendall(bytes([code]))
         os._exit(code)
 
 
@@ -193,14 +211,26 @@ def _streams() -> Iterator[io.TextIOWrapper]:
 
 
 def _exit_code() -> int:
-    from dalang.cli import main as dalang
-
     try:
+        if sys.argv[0] != "dalang":
+            return _service(*sys.argv)
+        from dalang.cli import main as dalang
+
         dalang()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
 
 
+def _service(root: str) -> int:
+    """Be a worker or an API, as ``python -m dalang.start ROOT --told``, in a session of its own."""
+    from dalang.stack.processes import DiesWithParent
+    from dalang.start import become
+
+    os.setsid()
+    DiesWithParent(signal.SIGTERM, os.getppid())()
+    return become(root, told=True)
+
+
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import psutil
 
@@ -73,27 +73,30 @@ class Child:
     async def start(self) -> None:
         """Start the process; its output is appended to its log. Raises :class:`StackError` if it cannot be started."""
         self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        identity: dict[str, Any] = (
-            {"user": self.user, "group": _group_of(self.user), "extra_groups": []} if self.user else {}
-        )
         _rotate(self.log)
         with self.log.open("ab") as log:
             try:
-                self._process = await asyncio.create_subprocess_exec(
-                    *self.command,
-                    stdin=asyncio.subprocess.PIPE if self.asks else asyncio.subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    cwd=self.folder,
-                    env=dict(self.environment) if self.environment is not None else None,
-                    # Ctrl-C in a terminal reaches the supervisor alone, which stops the parts in order.
-                    start_new_session=True,
-                    preexec_fn=_DiesWithParent(self.stop_signal) if _libc is not None else None,
-                    **identity,
-                )
+                self._process = await self._spawn(log)
             except OSError as e:
                 raise StackError(f"{self.name} cannot be started: {e}") from e
         write_mark(self.mark, self._process.pid, self.name)
+
+    async def _spawn(self, log: BinaryIO) -> asyncio.subprocess.Process:
+        identity: dict[str, Any] = (
+            {"user": self.user, "group": _group_of(self.user), "extra_groups": []} if self.user else {}
+        )
+        return await asyncio.create_subprocess_exec(
+            *self.command,
+            stdin=asyncio.subprocess.PIPE if self.asks else asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=self.folder,
+            env=dict(self.environment) if self.environment is not None else None,
+            # Ctrl-C in a terminal reaches the supervisor alone, which stops the parts in order.
+            start_new_session=True,
+            preexec_fn=DiesWithParent(self.stop_signal, os.getpid()) if _libc is not None else None,
+            **identity,
+        )
 
     async def tell(self, line: str) -> None:
         """Give the process its only line of input; what has ended meanwhile says so by its exit code."""
@@ -217,14 +220,15 @@ def _group_of(user: str | None) -> int | None:
     return pwd.getpwnam(user).pw_gid
 
 
-class _DiesWithParent:
-    """Run between fork and exec: ask Linux to signal this process when its parent dies."""
+class DiesWithParent:
+    """Called between fork and exec: ask Linux to signal this process when its parent dies."""
 
-    def __init__(self, stop_signal: signal.Signals) -> None:
+    def __init__(self, stop_signal: signal.Signals, parent: int) -> None:
         self.stop_signal = int(stop_signal)
-        self.parent = os.getpid()
+        self.parent = parent
 
     def __call__(self) -> None:
+        """Ask; end at once where it is dead already."""
         assert _libc is not None
         _libc.prctl(_PR_SET_PDEATHSIG, self.stop_signal, 0, 0, 0)
         if os.getppid() != self.parent:  # the parent died before the line above
