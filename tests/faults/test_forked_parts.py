@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -11,7 +12,6 @@ import psutil
 import pytest
 
 from dalang.stack import python_process
-from tests.faults.site import until
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere none is forked")
@@ -40,7 +40,8 @@ async def test_it_ends_as_a_process_does(tmp_path: Path) -> None:
             assert await child.wait() == 2
             assert "dalang worker: DALANG_NONSENSE" in (tmp_path / "log").read_text()
         else:
-            await until(lambda: os.getsid(child.pid or 0) == child.pid)
+            while os.getsid(child.pid) != child.pid:
+                await asyncio.sleep(0.02)
             await child.kill()
             assert await child.wait() == -signal.SIGKILL
         assert not child.running
