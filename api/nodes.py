@@ -36,8 +36,8 @@ from dalang.store.runs import RunSummary
 
 router = APIRouter(prefix="/orchestrator/runs/{runId}/nodes", tags=["nodes"])
 
-CHUNK = 10_000
-"""Nodes looked at in one query when a list is narrowed to statuses."""
+CHUNK, LARGEST_CHUNK = 500, 10_000
+"""Nodes looked at in one query when a list is narrowed to statuses: the first time, and when few were found."""
 FEW = 2_000
 """With no more nodes of such statuses in a run they are found by the status: among 100,000 it may be the last ones."""
 
@@ -129,7 +129,9 @@ async def _chosen(
 ) -> tuple[Chosen, int | None]:
     """Return a page of nodes from place ``first`` on, and the place where the next page begins."""
     if query.node_id:
-        planned = [index.nodes[place] for place in sorted({index.places.get(one, -1) for one in query.node_id} - {-1})]
+        planned: Sequence[PlannedNode] = [
+            index.nodes[place] for place in sorted({index.places.get(one, -1) for one in query.node_id} - {-1})
+        ]
         rows = await nodes_among(conn, run.tenant_id, run.run_id, [one.node_id for one in planned])
         return _fitting(run, planned, rows, query.status), None
     if not query.status:
@@ -145,8 +147,10 @@ async def _chosen(
         following_place = places[query.limit] if len(places) > query.limit else None
         return _fitting(run, planned, rows, query.status), following_place
     found: Chosen = []
-    for start in range(first, len(index.nodes), CHUNK):
-        planned = index.nodes[start : start + CHUNK]
+    start, size = first, max(CHUNK, 2 * query.limit)
+    while start < len(index.nodes):
+        planned = index.nodes[start : start + size]
+        start, size = start + size, min(2 * size, LARGEST_CHUNK)
         rows = await nodes_among(conn, run.tenant_id, run.run_id, [one.node_id for one in planned])
         found += _fitting(run, planned, rows, query.status)
         if len(found) > query.limit:

@@ -7,24 +7,28 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import Field
 
 from dalang.api.auth import Reader
+from dalang.api.prov_export import PAGE, prov_pieces
 from dalang.api.runs import found_run
 from dalang.api.schemas import Answer, QueryModel
-from dalang.api.services import Service
+from dalang.api.services import Service, Services
 from dalang.errors import NotFound
 from dalang.openlineage import KINDS, lineage_event
 from dalang.prov_json import prov_document
-from dalang.provenance_reading import Told
+from dalang.provenance_reading import Part, Position, Told
 from dalang.provenance_walk import around, givers, sources_of
 from dalang.store.events import Event, list_events
 from dalang.store.paging import read_cursor, write_cursor
+from dalang.store.runs import Run, get_run
 
 router = APIRouter(prefix="/orchestrator/runs/{runId}", tags=["provenance"])
 
 READ_SECONDS = 60.0
+START = "START"
 Execution = dict[str, Any]
 
 
@@ -55,7 +59,7 @@ class RunProvenance(Answer):
 class ProvenancePage(RunProvenance):
     """A run with a part of its executions, in the order they began (`docs/provenance.md` has their fields)."""
 
-    total: int
+    total: int | None = Field(description="Of executions; null of a large run, of which only this page was read.")
     executions: Sequence[Execution]
     next: str | None
 
@@ -82,7 +86,7 @@ class LineageEvents(Answer):
 class PageQuery(QueryModel):
     """Which part of a list."""
 
-    limit: int = Field(500, ge=1, le=5_000)
+    limit: int = Field(100, ge=1, le=5_000)
     cursor: str | None = Field(None, max_length=200)
 
 
@@ -95,27 +99,36 @@ class LimitQuery(QueryModel):
 @router.get("/provenance")
 async def get_provenance(who: Reader, runId: UUID, query: Annotated[PageQuery, Query()], it: Service) -> ProvenancePage:
     """Read where everything in a run came from: each execution with the sources of its inputs, and what made it."""
-    told = await _told(it, who.tenant_id, runId)
-    executions = told.provenance.executions
-    first = max(read_cursor(query.cursor, int)[0], 0) if query.cursor is not None else 0
-    following = first + query.limit
+    after = _position(query.cursor)
+    told = await _told(it, who.tenant_id, runId, after, query.limit)
+    part = told.after(after, query.limit)
     return ProvenancePage(
         **_about(told),
-        total=len(executions),
-        executions=executions[first:following],
-        next=write_cursor(following) if following < len(executions) else None,
+        total=None if told.part is not None else len(told.provenance.executions),
+        executions=part.executions,
+        next=None if part.following is None else write_cursor(*part.following),
     )
 
 
-@router.get("/provenance/prov")
-async def get_prov_document(who: Reader, runId: UUID, it: Service) -> dict[str, Any]:
-    """Read it as W3C PROV-JSON."""
-    told = await _told(it, who.tenant_id, runId)
+@router.get(
+    "/provenance/prov",
+    response_class=Response,
+    responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}}},
+)
+async def get_prov_document(who: Reader, runId: UUID, it: Service) -> Response:
+    """Read it as W3C PROV-JSON; that of a large run comes as it is read."""
+    told = await _told(it, who.tenant_id, runId, None, PAGE)
     times = {"startedAt": told.run.started_at, "completedAt": told.run.completed_at}
     about = RunProvenance(**_about(told)).model_dump(mode="json", by_alias=True)
     about |= {name: at.isoformat() for name, at in times.items() if at is not None}
     about["planName"] = told.run.plan_name
-    return await asyncio.to_thread(prov_document, about, told.provenance.executions)
+    if told.part is None:
+        return JSONResponse(await asyncio.to_thread(prov_document, about, told.provenance.executions))
+
+    async def next_page(after: Position) -> Part:
+        return (await _told(it, who.tenant_id, runId, after, PAGE)).after(after, PAGE)
+
+    return StreamingResponse(prov_pieces(about, told.part, next_page), media_type="application/json")
 
 
 @router.get("/provenance/openlineage")
@@ -123,18 +136,19 @@ async def get_lineage_events(
     who: Reader, runId: UUID, query: Annotated[PageQuery, Query()], it: Service
 ) -> LineageEvents:
     """Read it as OpenLineage events: START, COMPLETE, FAIL or ABORT of the run and of each of its nodes."""
-    told = await _told(it, who.tenant_id, runId)
-    after: tuple[int, int] | None = None
-    if query.cursor is not None:
-        epoch, seq = read_cursor(query.cursor, int, int)
-        after = epoch, seq
-    async with it.transaction(who.tenant_id, seconds=READ_SECONDS) as conn:
+    after = _position(query.cursor)
+    async with it.transaction(who.tenant_id, seconds=READ_SECONDS, snapshot=True) as conn:
+        run = await found_run(conn, who, runId, resolved=True)
         page = await list_events(
             conn, who.tenant_id, runId, after=after, limit=query.limit, superseded=False, bodies=True
         )
+        ended = [event.node_id for event in page if event.node_id is not None and KINDS.get(event.type, START) != START]
+        executions = await it.near.of_nodes(conn, run, ended)
+        if executions is None:
+            executions = (await it.provenances.get(conn, who.tenant_id, runId)).provenance.executions
     more = len(page) == query.limit
     following = write_cursor(page[-1].epoch, page[-1].seq) if more else None
-    return LineageEvents(events=await asyncio.to_thread(_lineage, told, page), next=following)
+    return LineageEvents(events=await asyncio.to_thread(_lineage, run, executions, page), next=following)
 
 
 @router.get("/nodes/{nodeId:path}/provenance")
@@ -164,9 +178,19 @@ async def get_node_provenance(
     )
 
 
-async def _told(it: Service, tenant_id: str, run_id: UUID) -> Told:
+async def _told(it: Services, tenant_id: str, run_id: UUID, after: Position | None, limit: int) -> Told:
+    """Return what is known of the executions that began after an event: of those of a page, or of all of a run."""
     async with it.transaction(tenant_id, seconds=READ_SECONDS, snapshot=True) as conn:
-        return await it.provenances.get(conn, tenant_id, run_id)
+        run = await get_run(conn, tenant_id, run_id)
+        part = None if run is None else await it.near.page(conn, run, after, limit)
+        return part or await it.provenances.get(conn, tenant_id, run_id)
+
+
+def _position(cursor: str | None) -> Position | None:
+    if cursor is None:
+        return None
+    epoch, seq = read_cursor(cursor, int, int)
+    return epoch, seq
 
 
 def _about(told: Told) -> dict[str, Any]:
@@ -179,15 +203,13 @@ def _about(told: Told) -> dict[str, Any]:
     return {**own, **links, "parent": above}
 
 
-def _lineage(told: Told, page: Sequence[Event]) -> list[dict[str, Any]]:
-    run = told.run
+def _lineage(run: Run, executions: Sequence[Execution], page: Sequence[Event]) -> list[dict[str, Any]]:
     about: dict[str, Any] = {"runId": str(run.run_id), "tenantId": run.tenant_id, "planName": run.plan_name}
     if run.parent_run_id is not None:
         about["parent"] = {"runId": str(run.parent_run_id), "nodeId": run.parent_node_id}
-    nodes = {one["id"]: one["nodeId"] for one in told.provenance.executions}
     fed = {
-        one["endedEvent"]: list(dict.fromkeys(nodes[giver] for giver in givers(sources_of(one))))
-        for one in told.provenance.executions
+        one["endedEvent"]: list(dict.fromkeys(giver.rpartition("@")[0] for giver in givers(sources_of(one))))
+        for one in executions
         if "endedEvent" in one
     }
     found = (

@@ -7,6 +7,7 @@ something, by their id alone. A plan of 100,000 nodes is so answered for by as m
 
 from __future__ import annotations
 
+import json
 import re
 from array import array
 from collections import deque
@@ -45,11 +46,71 @@ class PlanGraph:
         self.sources = array("i", map(self.index.__getitem__, sources))
         self.targets = array("i", map(self.index.__getitem__, targets))
         self._into, self._out = Grouped.places(self.targets, len(ids)), Grouped.places(self.sources, len(ids))
-        self._reads: dict[int, list[int]] = {}
-        self._readers: dict[int, list[int]] = {}
-        for reader, read in reads:
-            self._reads.setdefault(reader, []).append(read)
-            self._readers.setdefault(read, []).append(reader)
+        pairs = sorted(set(reads))
+        self._reads = _second_by_first(pairs, len(ids))
+        self._readers = _second_by_first(sorted((read, reader) for reader, read in pairs), len(ids))
+
+    @classmethod
+    def of(cls, plan: Document) -> PlanGraph:
+        """Return the graph of a plan's document."""
+        nodes, edges = nodes_of(plan), plan.get("edges") or ()
+        index = {node["nodeId"]: number for number, node in enumerate(nodes)}
+
+        def reads() -> Iterator[tuple[int, int]]:
+            for number, node in enumerate(nodes):
+                written = json.dumps(node)
+                if "${" in written and "nodes" in written:
+                    yield from ((number, index[name]) for name in names_read(written) if name in index)
+            for edge in edges:
+                names = names_read(edge["condition"]) if edge.get("condition") is not None else ()
+                yield from ((index[edge["targetNodeId"]], index[name]) for name in names if name in index)
+
+        return cls(
+            list(index),
+            [edge["sourceNodeId"] for edge in edges],
+            [edge["targetNodeId"] for edge in edges],
+            reads=reads(),
+            people=[node["nodeId"] for node in nodes if node["type"] == "human"],
+            final=len(plan.get("finally") or ()),
+            outputs=plan.get("outputs"),
+        )
+
+    def packed(self) -> tuple[dict[str, Any], bytes]:
+        """Return it, but for the ids, to be kept: what is JSON, and its numbers."""
+        groups = (self._into, self._out, self._reads, self._readers)
+        columns = (self.sources, self.targets, *(column for group in groups for column in group.columns()))
+        sizes = [len(column) for column in columns]
+        said = {"people": sorted(self.people), "outputs": self.outputs, "firstFinal": self.first_final, "sizes": sizes}
+        return said, b"".join(column.tobytes() for column in columns)
+
+    @classmethod
+    def unpacked(cls, ids: Sequence[str], said: Document, numbers: bytes) -> PlanGraph:
+        """Return what was packed, with its ids."""
+        made = cls.__new__(cls)
+        made.ids, made.people, made.outputs = ids, frozenset(said["people"]), said["outputs"]
+        made.first_final = said["firstFinal"]
+        made.index = {node_id: number for number, node_id in enumerate(ids)}
+        columns = []
+        at = 0
+        for size in said["sizes"]:
+            column = array("i")
+            column.frombytes(numbers[at : at + size * column.itemsize])
+            columns.append(column)
+            at += size * column.itemsize
+        made.sources, made.targets = columns[:2]
+        made._into, made._out, made._reads, made._readers = (
+            Grouped.of(*columns[at : at + 2]) for at in range(2, len(columns), 2)
+        )
+        return made
+
+    @property
+    def edges_by_target(self) -> Sequence[int]:
+        """All edges, those into one node beside each other."""
+        return self._into.columns()[0]
+
+    def place_of_edge(self, edge: int) -> int:
+        """Return where an edge stands in :attr:`edges_by_target`."""
+        return self._into.place(self.targets[edge], edge)
 
     def nearest(self, starts: Iterable[int], count: int, known: Container[int], *, forward: bool) -> list[int]:
         """Return ``starts`` and what is nearest to them, in the direction of edges or against it, without ``known``."""
@@ -68,12 +129,12 @@ class PlanGraph:
     def givers(self, node: int) -> Iterator[int]:
         """Yield the nodes that may give to one."""
         yield from (self.sources[edge] for edge in self._into[node])
-        yield from self._reads.get(node, ())
+        yield from self._reads[node]
 
     def takers(self, node: int) -> Iterator[int]:
         """Yield the nodes that one may give to."""
         yield from (self.targets[edge] for edge in self._out[node])
-        yield from self._readers.get(node, ())
+        yield from self._readers[node]
 
     def edges_into(self, nodes: Iterable[int]) -> tuple[list[int], dict[str, int]]:
         """Return the edges into ``nodes``, in plan order, and of how many edges into which node they are too many."""
@@ -98,6 +159,17 @@ class Parts:
 
     nodes: Mapping[int, Document]
     edges: Mapping[int, Document]
+
+
+def nodes_of(plan: Document) -> Sequence[Document]:
+    """Return the documents of all nodes of a plan, in the order of their numbers."""
+    return [*plan["nodes"], *(plan.get("finally") or ())]
+
+
+def _second_by_first(pairs: Sequence[tuple[int, int]], count: int) -> Grouped:
+    """Return the second of sorted pairs by the first."""
+    groups = Grouped.places([first for first, _ in pairs], count)
+    return Grouped.of(array("i", [second for _, second in pairs]), groups.columns()[1])
 
 
 def names_read(text: str) -> set[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from array import array
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
@@ -183,6 +184,21 @@ class Grouped:
         found = Counter(numbers)
         made._ends.extend(accumulate(map(found.__getitem__, range(count))))
         return made
+
+    @classmethod
+    def of(cls, numbers: array[int], ends: array[int]) -> Grouped:
+        """Return what :meth:`columns` gave."""
+        made = cls()
+        made._numbers, made._ends = numbers, ends
+        return made
+
+    def columns(self) -> tuple[array[int], array[int]]:
+        """Return all numbers, group after group, and where each group ends, after a 0."""
+        return self._numbers, self._ends
+
+    def place(self, number: int, one: int) -> int:
+        """Return where ``one`` stands among the numbers of all groups; it is in the group ``number``, which rises."""
+        return bisect_left(self._numbers, one, self._ends[number], self._ends[number + 1])
 
     def __getitem__(self, number: int) -> Sequence[int]:
         return self._numbers[self._ends[number] : self._ends[number + 1]]

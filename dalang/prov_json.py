@@ -6,6 +6,7 @@ entities that it used; workers, agents, models and people are agents that it is 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -20,7 +21,8 @@ Json = dict[str, Any]
 def prov_document(told: Mapping[str, Any], executions: Sequence[Mapping[str, Any]]) -> Json:
     """Return the PROV-JSON document of a run: ``told`` is what is known of the run, ``executions`` all of its own."""
     put_out = {one["id"] for one in executions if one.get("outputs") is not None}
-    document = _Document(told["runId"], put_out)
+    document = Whole(put_out)
+    document.records["prefix"] = prefixes(told["runId"])
     document.run(told)
     for execution in executions:
         document.execution(execution)
@@ -28,44 +30,53 @@ def prov_document(told: Mapping[str, Any], executions: Sequence[Mapping[str, Any
     return document.records
 
 
-class _Document:
-    """A document under construction; ``put_out`` are the executions that have outputs."""
+def prefixes(run_id: str) -> Json:
+    """Return the namespaces of a run's document."""
+    return {"dalang": NAMESPACE, "run": f"urn:dalang:run:{run_id}#", "plan": "urn:dalang:plan:sha256:"}
 
-    def __init__(self, run_id: str, put_out: Collection[str]) -> None:
+
+class Records(ABC):
+    """The records of a document, one after the other; ``put_out`` are the executions that have outputs."""
+
+    def __init__(self, put_out: Collection[str]) -> None:
         self._put_out = put_out
-        self.records: Json = {
-            "prefix": {"dalang": NAMESPACE, "run": f"urn:dalang:run:{run_id}#", "plan": "urn:dalang:plan:sha256:"}
-        }
 
+    @abstractmethod
     def put(self, kind: str, name: str, attributes: Mapping[str, Any]) -> str:
-        known = {key: value for key, value in attributes.items() if value is not None}
-        self.records.setdefault(kind, {}).setdefault(name, {}).update(known)
-        return name
+        """Take what is known of an entity, an activity or an agent, and return its name."""
 
+    @abstractmethod
     def relate(self, kind: str, **ends: str | None) -> None:
-        records = self.records.setdefault(kind, {})
-        records[f"_:{kind}{len(records) + 1}"] = {f"prov:{end}": name for end, name in ends.items() if name}
+        """Take a relation between some."""
 
-    def agent(self, kind: str, name: str, type_: str, **attributes: Any) -> str:
+    def _given(self, execution: str) -> str:
+        """Return what others took from an execution: its outputs, or its error where it has none."""
+        return self.put("entity", self._given_name(execution), {})
+
+    def _given_name(self, execution: str) -> str:
+        return f"run:{'outputs' if execution in self._put_out else 'error'}/{_local(execution)}"
+
+    def _agent(self, kind: str, name: str, type_: str, **attributes: Any) -> str:
         more = {f"dalang:{key}": value for key, value in attributes.items()}
         label = {"prov:type": _qualified(type_), "prov:label": name}
         return self.put("agent", f"dalang:{kind}/{_local(name)}", {**label, **more})
 
-    def value(self, name: str, label: str, value: Mapping[str, Any] | None) -> str:
+    def _value(self, name: str, label: str, value: Mapping[str, Any] | None) -> str:
         digest = (value or {}).get("digest")
         return self.put("entity", name, {"prov:label": label, "dalang:digest": digest})
 
-    def plan(self, digest: str) -> str | None:
+    def _plan(self, digest: str) -> str | None:
         return self.put("entity", f"plan:{digest}", {"prov:type": _qualified(_PLAN)}) if digest else None
 
     def run(self, told: Mapping[str, Any]) -> None:
+        """Take what is known of the run when it began."""
         times = {"prov:startTime": told.get("startedAt"), "prov:endTime": told.get("completedAt")}
         name = self.put("activity", "run:run", {"prov:label": told.get("planName"), **times})
-        self.value("run:inputs", "inputs of the run", told.get("inputs"))
+        self._value("run:inputs", "inputs of the run", told.get("inputs"))
         self.relate("used", activity=name, entity="run:inputs")
         if told.get("createdBy"):
-            person = self.agent("person", told["createdBy"], _PERSON)
-            self.relate("wasAssociatedWith", activity=name, agent=person, plan=self.plan(told.get("plan", "")))
+            person = self._agent("person", told["createdBy"], _PERSON)
+            self.relate("wasAssociatedWith", activity=name, agent=person, plan=self._plan(told.get("plan", "")))
         above = told.get("parent") or {}
         for run, node in ((above.get("runId"), above.get("nodeId")), (told.get("redriveOf"), None)):
             if run:
@@ -74,6 +85,7 @@ class _Document:
                 self.relate("wasInformedBy", informed=name, informant=other)
 
     def execution(self, one: Mapping[str, Any]) -> None:
+        """Take an execution."""
         name = _activity(one["id"])
         self.put(
             "activity",
@@ -92,7 +104,7 @@ class _Document:
             self._inputs(name, one)
         for part, label in (("outputs", "outputs"), ("error", "error")):
             if one.get(part) is not None:
-                entity = self.value(f"run:{part}/{_local(one['id'])}", f"{label} of {one['nodeId']}", one[part])
+                entity = self._value(f"run:{part}/{_local(one['id'])}", f"{label} of {one['nodeId']}", one[part])
                 self.relate("wasGeneratedBy", entity=entity, activity=name)
                 if one.get("keptFrom"):
                     before = f"dalang:run/{one['keptFrom']}/{_local(one['nodeId'])}/{part}"
@@ -101,16 +113,16 @@ class _Document:
         self._agents(name, one)
 
     def _inputs(self, name: str, one: Mapping[str, Any]) -> None:
-        entity = self.value(f"run:inputs/{_local(one['id'])}", f"inputs of {one['nodeId']}", one["inputs"])
+        entity = self._value(f"run:inputs/{_local(one['id'])}", f"inputs of {one['nodeId']}", one["inputs"])
         self.relate("used", activity=name, entity=entity)
         sources = sources_of(one)
         for giver in givers(sources):
-            given = self.put("entity", self._given_by(giver), {})
+            given = self._given(giver)
             self.relate("wasDerivedFrom", generatedEntity=entity, usedEntity=given)
             self.relate("wasInformedBy", informed=name, informant=_activity(giver))
         if any(read["of"] in ("inputs", "index") for source in sources for read in source.get("reads", ())):
             self.relate("wasDerivedFrom", generatedEntity=entity, usedEntity="run:inputs")
-        plan = self.plan(one.get("plan", ""))
+        plan = self._plan(one.get("plan", ""))
         if plan and any(source["from"] in ("literal", "default", "expression") for source in sources):
             self.relate("wasDerivedFrom", generatedEntity=entity, usedEntity=plan)
         for secret in dict.fromkeys(secret for source in sources for secret in source.get("secrets", ())):
@@ -118,26 +130,22 @@ class _Document:
             self.relate("used", activity=name, entity=used)
         for person in dict.fromkeys(source.get("operator") for source in sources):
             if person:
-                given_by = self.agent("person", person, _PERSON)
+                given_by = self._agent("person", person, _PERSON)
                 self.relate("wasAttributedTo", entity=entity, agent=given_by)
 
-    def _given_by(self, execution: str) -> str:
-        """Return the entity that others took from an execution: its outputs, or its error where it has none."""
-        return f"run:{'outputs' if execution in self._put_out else 'error'}/{_local(execution)}"
-
     def _agents(self, name: str, one: Mapping[str, Any]) -> None:
-        plan = self.plan(one.get("plan", ""))
+        plan = self._plan(one.get("plan", ""))
         found = []
         if one.get("worker"):
-            found.append(self.agent("worker", one["worker"], _SOFTWARE, build=one.get("build")))
+            found.append(self._agent("worker", one["worker"], _SOFTWARE, build=one.get("build")))
         if one.get("agent"):
-            found.append(self.agent("agent", one["agent"], _SOFTWARE))
+            found.append(self._agent("agent", one["agent"], _SOFTWARE))
         model = one.get("model") or {}
         if model.get("name"):
             version = model.get("version")
             label = f"{model['name']} {version}" if version else model["name"]
-            found.append(self.agent("model", label, _SOFTWARE, provider=model.get("provider"), version=version))
-        found += [self.agent("person", person, _PERSON) for person in one.get("people", ())]
+            found.append(self._agent("model", label, _SOFTWARE, provider=model.get("provider"), version=version))
+        found += [self._agent("person", person, _PERSON) for person in one.get("people", ())]
         for agent in found:
             self.relate("wasAssociatedWith", activity=name, agent=agent, plan=plan)
         code = one.get("implementation") or {}
@@ -148,14 +156,34 @@ class _Document:
             self.relate("used", activity=name, entity=used)
 
     def end(self, told: Mapping[str, Any]) -> None:
+        """Take what the run came to, after all executions."""
         outputs = told.get("outputs")
         if outputs is None:
             return
-        entity = self.value("run:outputs", "outputs of the run", outputs)
+        entity = self._value("run:outputs", "outputs of the run", outputs)
         self.relate("wasGeneratedBy", entity=entity, activity="run:run")
         for giver in givers(outputs["sources"]):
-            given = self.put("entity", self._given_by(giver), {})
+            given = self._given(giver)
             self.relate("wasDerivedFrom", generatedEntity=entity, usedEntity=given)
+
+
+class Whole(Records):
+    """All records at once."""
+
+    def __init__(self, put_out: Collection[str]) -> None:
+        super().__init__(put_out)
+        self.records: Json = {}
+
+    def put(self, kind: str, name: str, attributes: Mapping[str, Any]) -> str:
+        """Take what is known of an entity, an activity or an agent, and return its name."""
+        record = self.records.setdefault(kind, {}).setdefault(name, {})
+        record |= {key: value for key, value in attributes.items() if value is not None and key not in record}
+        return name
+
+    def relate(self, kind: str, **ends: str | None) -> None:
+        """Take a relation between some."""
+        records = self.records.setdefault(kind, {})
+        records[f"_:{kind}{len(records) + 1}"] = {f"prov:{end}": name for end, name in ends.items() if name}
 
 
 def _activity(execution: str) -> str:

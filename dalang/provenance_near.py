@@ -1,4 +1,4 @@
-"""The provenance of one node of a large run: what it takes to explain what is around it is read, and no more.
+"""The provenance of parts of a large run, around one node or page by page: what it takes to explain them is read.
 
 Theory of operation. To *explain* some nodes takes their part of the plan (``plan_graph.excerpt``), what happened to
 them and to whoever may have given to them, found by an index, and the same :class:`~dalang.provenance.Provenance` that
@@ -10,7 +10,7 @@ comes to what is not explained yet it goes on from there. So the cost is that of
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -21,9 +21,19 @@ from dalang.plan import Plan
 from dalang.plan_graph import PlanGraph, excerpt
 from dalang.program import Program
 from dalang.provenance import OF_RUN, Execution, Provenance
-from dalang.provenance_reading import MAX_VALUE_BYTES, Told, about_run, add_attempts, happened, with_values
+from dalang.provenance_reading import (
+    MAX_VALUE_BYTES,
+    Part,
+    Position,
+    Told,
+    about_run,
+    add_attempts,
+    began,
+    happened,
+    with_values,
+)
 from dalang.provenance_walk import Around, around
-from dalang.store.events import list_events_of_nodes
+from dalang.store.events import list_beginnings, list_events_of_nodes
 from dalang.store.plan_parts import PlanGraphs, read_parts
 from dalang.store.revisions import list_revisions
 from dalang.store.runs import Run
@@ -58,26 +68,92 @@ class NearProvenance:
         Raises:
             NotFound: the run has no such node.
         """
-        if run.total_nodes < FROM_NODES or run.parent_run_id is not None:
-            return None
-        if len(await list_revisions(conn, run.tenant_id, run.run_id)) > 1:
-            return None  # which edges there were depends on when
-        graph = await self._graphs.get(conn, run.tenant_id, run.plan_digest)
+        graph = await self._graph(conn, run)
         if graph is None:
             return None
         if node_id not in graph.index:
             raise NotFound(f"Run {run.run_id} has no node {node_id!r}.")
         return await _Walk(conn, run, graph, node_id, limit).go()
 
+    async def page(self, conn: AsyncConnection, run: Run, after: Position | None, limit: int) -> Told | None:
+        """Return the executions that began after an event, in order; None: of this run everything has to be read."""
+        graph = await self._graph(conn, run)
+        if graph is None:
+            return None
+        found: list[Execution] = []
+        around: list[Execution] = []
+        more = True
+        while more and len(found) < limit:
+            size = min(limit - len(found), LARGEST_BATCH)
+            begun = await list_beginnings(conn, run.tenant_id, run.run_id, after=after, limit=size + 1)
+            more = len(begun) > size
+            explaining = _Explaining(conn, run, graph)
+            names = dict.fromkeys(name for _, name in begun[:size])
+            numbers = [graph.index[name] for name in names if name in graph.index]
+            provenance = await explaining.explain(numbers or [0])  # what is told of the run is told all the same
+            until = begun[min(size, len(begun)) - 1][0] if begun else (after or (0, 0))
+            found += (one for one in explaining.executions if (after or (0, 0)) < began(one) <= until)
+            around += provenance.executions
+            after = until
+        return Told(run, provenance, Part(found, after if more else None, around))
 
-class _Walk:
+    async def of_nodes(self, conn: AsyncConnection, run: Run, names: Iterable[str]) -> list[Execution] | None:
+        """Return the executions of some nodes; None: of this run everything has to be read."""
+        graph = await self._graph(conn, run)
+        if graph is None:
+            return None
+        explaining = _Explaining(conn, run, graph)
+        numbers = [graph.index[name] for name in dict.fromkeys(names) if name in graph.index]
+        for at in range(0, len(numbers), LARGEST_BATCH):
+            await explaining.explain(numbers[at : at + LARGEST_BATCH])
+        return explaining.executions
+
+    async def _graph(self, conn: AsyncConnection, run: Run) -> PlanGraph | None:
+        if run.total_nodes < FROM_NODES or run.parent_run_id is not None:
+            return None
+        if len(await list_revisions(conn, run.tenant_id, run.run_id)) > 1:
+            return None  # which edges there were depends on when
+        return await self._graphs.get(conn, run.tenant_id, run.plan_digest)
+
+
+class _Explaining:
+    """Nodes of a run that are explained by their part of its plan, and by what happened to them."""
+
+    def __init__(self, conn: AsyncConnection, run: Run, graph: PlanGraph) -> None:
+        self.conn, self.run, self.graph = conn, run, graph
+        self.executions: list[Execution] = []
+        self.is_cut = False
+
+    async def explain(self, batch: Sequence[int]) -> Provenance:
+        """Add the executions of some nodes; return what was told of them and of those around them."""
+        conn, run, graph = self.conn, self.run, self.graph
+        edges, cut = graph.edges_into(batch)
+        parts = await read_parts(conn, run.tenant_id, run.plan_digest, graph, batch, edges)
+        program = await asyncio.to_thread(lambda: Program(compile_plan(Plan.model_validate(excerpt(graph, parts)))))
+        page = await list_events_of_nodes(conn, run.tenant_id, run.run_id, program.ids, types=OF_RUN, limit=MAX_EVENTS)
+        bodies, _ = await with_values(conn, run.tenant_id, [event.body for event in page], MAX_VALUE_BYTES)
+        provenance = Provenance(about_run(run, run.plan_digest), {run.plan_digest: program}.get)
+        events = [happened(event, body) for event, body in zip(page, bodies, strict=True)]
+        await asyncio.to_thread(provenance.tell, events)
+        names = {graph.ids[one] for one in batch}
+        await add_attempts(conn, run, provenance, names)
+        for one in provenance.executions:
+            if one["nodeId"] in names:
+                self.executions.append(one)
+                if one["nodeId"] in cut and "inputs" in one:
+                    one["inputs"]["edgesLeftOut"] = cut[one["nodeId"]]
+        self.executions.sort(key=began)
+        self.is_cut = self.is_cut or bool(cut) or len(page) == MAX_EVENTS
+        return provenance
+
+
+class _Walk(_Explaining):
     """What is known of a run's nodes while one goes from one to the next."""
 
     def __init__(self, conn: AsyncConnection, run: Run, graph: PlanGraph, node_id: str, limit: int) -> None:
-        self.conn, self.run, self.graph, self.node_id, self.limit = conn, run, graph, node_id, limit
+        super().__init__(conn, run, graph)
+        self.node_id, self.limit = node_id, limit
         self.known: dict[int, None] = {}
-        self.executions: list[Execution] = []
-        self.is_cut = False
 
     async def go(self) -> Near:
         """Explain as much as there is to tell, or as anybody looks at."""
@@ -85,7 +161,7 @@ class _Walk:
         size, walked = BATCH, 0
         while True:
             batch = await asyncio.to_thread(self._batch, back, forward, size)
-            provenance = await self._explain(batch)
+            provenance = await self.explain(batch)
             found = await asyncio.to_thread(self._around, provenance)
             back, forward = self._missing(found)
             is_enough = len(self.known) >= MAX_EXPLAINED
@@ -106,29 +182,7 @@ class _Walk:
         self.known.update(dict.fromkeys(batch))
         return batch
 
-    async def _explain(self, batch: Sequence[int]) -> Provenance:
-        """Add the executions of some nodes; return what was told of them and of those around them."""
-        conn, run, graph = self.conn, self.run, self.graph
-        edges, cut = graph.edges_into(batch)
-        parts = await read_parts(conn, run.tenant_id, run.plan_digest, graph, batch, edges)
-        program = await asyncio.to_thread(lambda: Program(compile_plan(Plan.model_validate(excerpt(graph, parts)))))
-        page = await list_events_of_nodes(conn, run.tenant_id, run.run_id, program.ids, types=OF_RUN, limit=MAX_EVENTS)
-        bodies, _ = await with_values(conn, run.tenant_id, [event.body for event in page], MAX_VALUE_BYTES)
-        provenance = Provenance(about_run(run, run.plan_digest), {run.plan_digest: program}.get)
-        events = [happened(event, body) for event, body in zip(page, bodies, strict=True)]
-        await asyncio.to_thread(provenance.tell, events)
-        names = {graph.ids[one] for one in batch}
-        await add_attempts(conn, run, provenance, names)
-        for one in provenance.executions:
-            if one["nodeId"] in names:
-                self.executions.append(one)
-                if one["nodeId"] in cut and "inputs" in one:
-                    one["inputs"]["edgesLeftOut"] = cut[one["nodeId"]]
-        self.is_cut = self.is_cut or bool(cut) or len(page) == MAX_EVENTS
-        return provenance
-
     def _around(self, provenance: Provenance) -> Around:
-        self.executions.sort(key=_began)
         return around(self.executions, provenance.outputs, self.node_id, self.limit)
 
     def _missing(self, found: Around) -> tuple[list[int], list[int]]:
@@ -139,7 +193,3 @@ class _Walk:
         reached = dict.fromkeys(one["nodeId"] for one in (*found.executions, *found.forward.executions))
         takers = (taker for name in reached for taker in self.graph.takers(self.graph.index[name]))
         return back, [one for one in dict.fromkeys(takers) if one not in self.known]
-
-
-def _began(execution: Execution) -> tuple[int, ...]:
-    return tuple(map(int, execution["startedEvent"].split(".")))

@@ -7,7 +7,8 @@ them, and nothing else. What was made of a run is kept for as long as its head s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -17,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from dalang.errors import NotFound
 from dalang.launch import Prepared, about_of
 from dalang.program import Program
-from dalang.provenance import About, Happened, Provenance
+from dalang.provenance import About, Execution, Happened, Provenance
 from dalang.recently_used import RecentlyUsed
 from dalang.store.events import Event, list_events
 from dalang.store.nodes import list_attempts
@@ -34,12 +35,44 @@ KEPT = 200_000
 Prepare = Callable[[str, str], Coroutine[Any, Any, Prepared]]
 
 
+Position = tuple[int, int]
+"""Of an event: epoch and seq."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Executions in the order they began, and the event after which the rest did; None: these are the last.
+
+    ``around`` has these, and at least those that gave to them.
+    """
+
+    executions: Sequence[Execution]
+    following: Position | None
+    around: Sequence[Execution]
+
+
 @dataclass(frozen=True)
 class Told:
-    """A run and where everything in it came from."""
+    """A run and where everything in it came from, or a ``part`` of it."""
 
     run: Run
     provenance: Provenance
+    part: Part | None = None
+
+    def after(self, place: Position | None, limit: int) -> Part:
+        """Return the executions that began after an event; of a part, that part."""
+        if self.part is not None:
+            return self.part
+        executions = self.provenance.executions
+        first = bisect_right(executions, place, key=began) if place is not None else 0
+        page = executions[first : first + limit]
+        return Part(page, began(page[-1]) if first + limit < len(executions) else None, executions)
+
+
+def began(execution: Execution) -> Position:
+    """Return the event with which an execution began."""
+    epoch, _, seq = execution["startedEvent"].partition(".")
+    return int(epoch), int(seq)
 
 
 class Provenances:

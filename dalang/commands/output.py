@@ -5,10 +5,12 @@ Names and outputs come from whoever wrote a plan; none of their characters may s
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Any
 
@@ -64,7 +66,7 @@ def safe_lines(text: str) -> str:
 def to_json(value: Any, *, indent: int | None = 2) -> str:
     """Return JSON whose texts cannot steer a terminal either."""
     text = json.dumps(value, ensure_ascii=False, indent=indent, default=str)
-    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _harmless(text)
 
 
 def write_json(value: Any, *, stream: IO[str] | None = None, indent: int | None = 2) -> None:
@@ -72,6 +74,39 @@ def write_json(value: Any, *, stream: IO[str] | None = None, indent: int | None 
     stream = stream or sys.stdout
     stream.write(to_json(value, indent=indent) + "\n")
     stream.flush()
+
+
+def write_json_list(
+    items: Iterable[Any], *, within: Mapping[str, Any] | None = None, key: str = "", stream: IO[str] | None = None
+) -> None:
+    """Write a JSON list as its items come, or an object with the list under ``key``, which is the last one then."""
+    stream = stream or sys.stdout
+    depth = 0 if within is None else 1
+    if within is not None:
+        head = to_json({**{name: value for name, value in within.items() if name != key}, key: []})
+        stream.write(head.removesuffix("]\n}"))
+    else:
+        stream.write("[")
+    indent, empty = "  " * (depth + 1), True
+    for item in items:
+        stream.write(("\n" if empty else ",\n") + textwrap.indent(to_json(item), indent))
+        empty = False
+    stream.write(("" if empty else "\n" + "  " * depth) + ("]\n" if within is None else "]\n}\n"))
+    stream.flush()
+
+
+def write_text(chunks: Iterable[bytes], *, stream: IO[str] | None = None) -> None:
+    """Write the JSON document that comes in pieces, as it is but for characters that could steer a terminal."""
+    stream = stream or sys.stdout
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for chunk in chunks:
+        stream.write(_harmless(decoder.decode(chunk)))
+    stream.write(_harmless(decoder.decode(b"", final=True)) + "\n")
+    stream.flush()
+
+
+def _harmless(text: str) -> str:
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def styled(status: Any) -> Text:

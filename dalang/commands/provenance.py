@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.tree import Tree
 
 app = typer.Typer()
-PAGE = 2_000
+PAGE, AROUND = 500, 2_000
 
 
 class Form(StrEnum):
@@ -38,23 +38,24 @@ def provenance(
     ] = Form.TREE,
 ) -> None:
     """Show where values came from: from a node, or the run's outputs, back to its inputs, and forward."""
-    from dalang.commands.output import write_json
+    from dalang.commands.output import write_json_list, write_text
 
     run_id = session.client.run_id(run)
+    address = f"/runs/{run_id}/provenance"
     if form is Form.PROV:
-        write_json(session.client.get(f"/runs/{run_id}/provenance/prov"))
+        write_text(session.client.download(f"{address}/prov"))
         return
     if form is Form.OPENLINEAGE:
-        write_json(list(_all(session, f"/runs/{run_id}/provenance/openlineage", "events")))
+        write_json_list(_all(session, f"{address}/openlineage", "events"))
+        return
+    if node is None and session.json:
+        found = session.client.get(address, limit=1)
+        write_json_list(_all(session, address, "executions"), within=found, key="executions")
         return
     if node is None:
-        found = session.client.get(f"/runs/{run_id}/provenance", limit=PAGE)
-        found["executions"] = list(_all(session, f"/runs/{run_id}/provenance", "executions"))
-        session.emit(found, lambda: _show_run(session, found))
+        _show_run(session, session.client.get(address, limit=1))
         return
-    from urllib.parse import quote
-
-    found = session.client.get(f"/runs/{run_id}/nodes/{quote(node, safe='')}/provenance", limit=PAGE)
+    found = _of_node(session, run_id, node)
     session.emit(found, lambda: _show_node(session, found))
 
 
@@ -73,13 +74,32 @@ def _show_run(session: Session, found: Mapping[str, Any]) -> None:
     from rich.tree import Tree
 
     tree = Tree(Text(f"outputs of run {found['runId']}", style="bold"))
-    known = {one["id"]: one for one in found["executions"]}
     if found["outputs"] is None:
         tree.add(Text("none: the run has not succeeded", style="dim"))
     else:
-        _add_sources(tree, found["outputs"]["sources"], known, set())
+        sources = found["outputs"]["sources"]
+        _add_sources(tree, sources, _behind(session, found["runId"], sources), set())
     session.out.print(tree)
     _origins(session, found)
+
+
+def _behind(session: Session, run_id: str, sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return by id the executions that sources name, and those that fed them; not all of a run, which may be large."""
+    from dalang.provenance_walk import givers
+
+    known: dict[str, Any] = {}
+    for execution in givers(sources):
+        if execution not in known:
+            found = _of_node(session, run_id, execution.rpartition("@")[0])
+            known |= {one["id"]: one for one in (*found["back"], *found["executions"])}
+    return known
+
+
+def _of_node(session: Session, run_id: str, node: str) -> dict[str, Any]:
+    from urllib.parse import quote
+
+    path = f"/runs/{run_id}/nodes/{quote(node, safe='')}/provenance"
+    return dict(session.client.get(path, limit=AROUND))
 
 
 def _show_node(session: Session, found: Mapping[str, Any]) -> None:

@@ -9,11 +9,12 @@ from functools import cached_property
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Text, any_, bindparam, null, select, tuple_
+from sqlalchemy import Text, and_, any_, bindparam, null, or_, select, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.event_actors import seen
+from dalang.event_types import EventType
 from dalang.store.references import resolve
 from dalang.store.tables import event_bodies, run_events
 
@@ -110,6 +111,34 @@ async def list_events_of_nodes(
     rows = [*await conn.execute(of_nodes), *await conn.execute(of_run)]
     found = [Event(**dict(zip(_NAMES, row, strict=True))) for row in rows]
     return sorted(found, key=lambda event: (event.epoch, event.seq))[:limit]
+
+
+_earlier = run_events.alias("earlier")
+_ENDS = (EventType.NODE_COMPLETED, EventType.NODE_FAILED, EventType.NODE_ERROR, EventType.NODE_SKIPPED)
+_BEGIN = (EventType.NODE_STARTED, EventType.NODE_KEPT, EventType.NODE_COMPENSATING)
+
+
+async def list_beginnings(
+    conn: AsyncConnection, tenant_id: str, run_id: UUID, *, after: tuple[int, int] | None, limit: int
+) -> list[tuple[tuple[int, int], str]]:
+    """With which events after that one, and of which nodes, may executions have begun, in order? All that did are here.
+
+    Without what a reset took back. An end is one if nothing had started: somebody gave what was never done.
+    """
+    one = _earlier.c
+    before = select(one.type).where(one.run_id == _events.run_id, one.node_id == _events.node_id, ~one.superseded)
+    before = before.where(one.type.in_((EventType.NODE_STARTED, EventType.NODE_CANCELLED, *_ENDS)))
+    before = before.where(tuple_(one.epoch, one.seq) < tuple_(_events.epoch, _events.seq))
+    last = before.order_by(one.epoch.desc(), one.seq.desc()).limit(1).scalar_subquery()
+    tells = or_(_events.type != EventType.NODE_SKIPPED, _events.body_digest.is_not(None))
+    ends = and_(_events.type.in_(_ENDS), tells, last.is_distinct_from(EventType.NODE_STARTED))
+    query = select(_events.epoch, _events.seq, _events.node_id)
+    query = query.where(_events.tenant_id == tenant_id, _events.run_id == run_id, ~_events.superseded)
+    query = query.where(or_(_events.type.in_(_BEGIN), ends))
+    if after is not None:
+        query = query.where(tuple_(_events.epoch, _events.seq) > tuple_(*after))
+    rows = await conn.execute(query.order_by(_events.epoch, _events.seq).limit(limit))
+    return [((epoch, seq), str(node_id)) for epoch, seq, node_id in rows]
 
 
 async def list_events_of_task(

@@ -52,6 +52,8 @@ FATES: dict[str, Fate] = {
         (
             "plans",
             "plan_documents",
+            "plan_outlines",
+            "plan_pieces",
             "schedules",
             "bodies",  # with the last run that refers to them
             "artifacts",  # and their files: when nobody has used them for as long as runs are kept

@@ -26,6 +26,8 @@ from dalang.store.row_security import APP_ROLE, enforce
 
 PRIVILEGES = {
     "plan_documents": "SELECT, INSERT",
+    "plan_outlines": "SELECT, INSERT",
+    "plan_pieces": "SELECT, INSERT",
     "plans": "SELECT, INSERT",
     "execution_runs": "SELECT, INSERT, UPDATE",
     "node_executions": "SELECT, INSERT, UPDATE, DELETE",

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, overload
 
-from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.recently_used import RecentlyUsed
+from dalang.store.plan_parts import read_nodes
 
 CACHED_NODES = 500_000
+_NOTHING: Mapping[str, Any] = {"ids": [], "names": None, "kinds": [], "kindOf": []}
 
 
 class PlannedNode(NamedTuple):
@@ -22,16 +23,47 @@ class PlannedNode(NamedTuple):
     type: str
 
 
+class PlannedNodes(Sequence[PlannedNode]):
+    """The nodes of a plan in its order, in columns: each is made when somebody looks at it."""
+
+    def __init__(self, columns: Mapping[str, Any]) -> None:
+        self.ids: Sequence[str] = columns["ids"]
+        self._names: Sequence[str | None] | None = columns["names"]
+        self._kinds: Sequence[str] = columns["kinds"]
+        self._kind_of: Sequence[int] = columns["kindOf"]
+
+    @overload
+    def __getitem__(self, place: int) -> PlannedNode: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[PlannedNode]: ...
+
+    def __getitem__(self, place: int | slice) -> PlannedNode | Sequence[PlannedNode]:
+        if isinstance(place, slice):
+            return [self[one] for one in range(*place.indices(len(self.ids)))]
+        node_id = self.ids[place]
+        name = None if self._names is None else self._names[place]
+        return PlannedNode(node_id, name or node_id, self._kinds[self._kind_of[place]])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
 class PlanIndex:
     """The nodes of one plan, by place and by id."""
 
-    def __init__(self, nodes: list[PlannedNode], elements: int | None = None) -> None:
-        self.nodes = nodes
+    def __init__(self, columns: Mapping[str, Any], elements: int | None = None) -> None:
         if elements is not None:
             # The run of a map: one node of the plan stands for all, which are called by their place in the list.
-            kind = self.nodes[0].type if self.nodes else "unknown"
-            self.nodes = [PlannedNode(str(place), str(place), kind) for place in range(elements)]
-        self.places = {node.node_id: place for place, node in enumerate(self.nodes)}
+            kind = columns["kinds"][columns["kindOf"][0]] if columns["ids"] else "unknown"
+            columns = {
+                "ids": [str(place) for place in range(elements)],
+                "names": None,
+                "kinds": [kind],
+                "kindOf": bytes(elements),
+            }
+        self.nodes: Sequence[PlannedNode] = PlannedNodes(columns)
+        self.places = {node_id: place for place, node_id in enumerate(columns["ids"])}
 
     def node(self, node_id: str) -> PlannedNode | None:
         """Return the node with this id."""
@@ -52,31 +84,13 @@ class PlanIndexes:
         """
         key = tenant_id, digest, elements
         found = await self._kept.made(key, lambda: _read_index(conn, *key))
-        return PlanIndex([], elements) if found is None else found
+        return PlanIndex(_NOTHING, elements) if found is None else found
 
 
 async def _read_index(conn: AsyncConnection, tenant_id: str, digest: str, elements: int | None) -> PlanIndex | None:
-    columns = []
-    for part in ("nodes", "finally"):
-        of_plan = {"tenant": tenant_id, "digest": digest, "part": part}
-        columns.append((await conn.execute(_NODES, of_plan)).one())
-    if all(ids is None for ids, *_ in columns):
-        return None
-    return await asyncio.to_thread(lambda: PlanIndex([one for row in columns for one in _planned(row)], elements))
+    columns = await read_nodes(conn, tenant_id, digest)
+    return None if columns is None else await asyncio.to_thread(PlanIndex, columns, elements)
 
 
 def _size(index: PlanIndex | None) -> int:
     return 0 if index is None else len(index.nodes)
-
-
-# Not read from the document: of 100,000 nodes that has 23 MB, and this four.
-_NODES = text("""
-    SELECT array_agg(one ->> 'nodeId' ORDER BY nr), array_agg(one ->> 'name' ORDER BY nr),
-      array_agg(one ->> 'type' ORDER BY nr)
-    FROM plan_documents, jsonb_array_elements(document -> CAST(:part AS text)) WITH ORDINALITY AS nodes (one, nr)
-    WHERE tenant_id = :tenant AND digest = :digest
-    """)
-
-
-def _planned(row: Row[Any]) -> Iterator[PlannedNode]:
-    return (PlannedNode(one, name or one, kind) for one, name, kind in zip(*(each or () for each in row), strict=True))

@@ -1,95 +1,84 @@
-"""Parts of stored plans, cut out by the database: of one of 23 MB nobody wants to read all for some nodes' sake."""
+"""Parts of stored plans: of one of 23 MB nobody wants to read all for some nodes' sake.
+
+Those of large plans are read from their pieces, which are made now if the plan was stored before there were any.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row, text
+from sqlalchemy import and_, any_, bindparam, or_, select
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.types import Integer
 
-from dalang.plan_graph import Document, Parts, PlanGraph, names_read
+from dalang.plan_graph import Document, Parts, PlanGraph, nodes_of
 from dalang.recently_used import RecentlyUsed
-from dalang.store.engine import load_json
+from dalang.store import plan_pieces as pieces
+from dalang.store.plan_pieces import EDGES, NODES, SIZES, listed, put_pieces
+from dalang.store.plan_tables import plan_outlines, plan_pieces
+from dalang.store.plans import get_document
 
 CACHED_NODES = 500_000
-_LINES = text("""
-    SELECT jsonb_path_query_array(document, '$.nodes[*].nodeId')::text AS nodes,
-      jsonb_path_query_array(document, '$.finally[*].nodeId')::text AS final,
-      jsonb_path_query_array(document, '$.edges[*].sourceNodeId')::text AS sources,
-      jsonb_path_query_array(document, '$.edges[*].targetNodeId')::text AS targets,
-      jsonb_path_query_array(document, '$.edges[*] ? (exists(@.condition))')::text AS conditional,
-      jsonb_path_query_array(document, '$.nodes[*] ? (@.type == "human").nodeId')::text AS people,
-      (document -> 'outputs')::text AS outputs, to_jsonb(document::text LIKE '%${%')::text AS templated
-    FROM plan_documents WHERE tenant_id = :tenant AND digest = :digest
-    """)
-_READING = text("""
-    SELECT one ->> 'nodeId' AS node_id, one::text AS written
-    FROM plan_documents, LATERAL (
-      SELECT jsonb_path_query(document, '$.nodes[*]') UNION ALL SELECT jsonb_path_query(document, '$.finally[*]')
-    ) AS every (one)
-    WHERE tenant_id = :tenant AND digest = :digest AND one::text LIKE '%${%nodes%'
-    """)
-# A subquery of what is unpacked once: joined with the places, 20 MB would be copied for each of them.
-_PARTS = text("""
-    SELECT (
-      SELECT jsonb_agg(whole.parts -> wanted.place ORDER BY nr)
-      FROM unnest(CAST(:places AS int[])) WITH ORDINALITY AS wanted (place, nr)
-    )::text
-    FROM (
-      SELECT document #> :path AS parts FROM plan_documents WHERE tenant_id = :tenant AND digest = :digest OFFSET 0
-    ) AS whole
-    """)
+_outlines, _pieces = plan_outlines.c, plan_pieces.c
 
 
-async def read_lines(conn: AsyncConnection, tenant_id: str, digest: str) -> PlanGraph | None:
+async def read_nodes(conn: AsyncConnection, tenant_id: str, digest: str) -> Mapping[str, Any] | None:
+    """Which nodes has a plan: ``ids``, ``names`` or None, ``kinds``, and ``kindOf`` each? None: it is not stored."""
+    found = select(_outlines.nodes).where(_outlines.tenant_id == tenant_id, _outlines.digest == digest)
+    text = (await conn.execute(found)).scalar_one_or_none()
+    if text is not None:
+        return dict(await asyncio.to_thread(json.loads, text))
+    plan = await _document(conn, tenant_id, digest)
+    return None if plan is None else await asyncio.to_thread(listed, plan)
+
+
+async def read_graph(conn: AsyncConnection, tenant_id: str, digest: str) -> PlanGraph | None:
     """Which node of this plan may give to which? None: it is not stored."""
-    of_plan = {"tenant": tenant_id, "digest": digest}
-    row = (await conn.execute(_LINES, of_plan)).first()
-    if row is None:
-        return None
-    reading = (await conn.execute(_READING, of_plan)).all() if load_json(row.templated) else ()
-    return await asyncio.to_thread(_graph, row, reading)
+    of_plan = _outlines.tenant_id == tenant_id, _outlines.digest == digest
+    row = (await conn.execute(select(_outlines.nodes, _outlines.lines, _outlines.numbers).where(*of_plan))).first()
+    if row is not None:
+        return await asyncio.to_thread(
+            lambda: PlanGraph.unpacked(json.loads(row.nodes)["ids"], json.loads(row.lines), row.numbers)
+        )
+    plan = await _document(conn, tenant_id, digest)
+    return None if plan is None else await asyncio.to_thread(PlanGraph.of, plan)
 
 
-def _graph(row: Row[Any], reading: Sequence[Row[Any]]) -> PlanGraph:
-    found: dict[str, Any] = {}
-    for name, written in row._mapping.items():
-        found[name] = None if written is None else load_json(written)
-    ids = [*found["nodes"], *found["final"]]
-    index = {node_id: number for number, node_id in enumerate(ids)}
-
-    def reads() -> Iterator[tuple[int, int]]:
-        for one in reading:
-            names = names_read(one.written)
-            yield from ((index[one.node_id], index[name]) for name in names if name in index)
-        for edge in found["conditional"]:
-            names = names_read(edge["condition"])
-            yield from ((index[edge["targetNodeId"]], index[name]) for name in names if name in index)
-
-    more = {"people": found["people"], "outputs": found["outputs"], "final": len(found["final"])}
-    return PlanGraph(ids, found["sources"], found["targets"], reads=reads(), **more)
+async def _document(conn: AsyncConnection, tenant_id: str, digest: str) -> Document | None:
+    """Return a plan without pieces, after they were made if it has many nodes."""
+    plan = await get_document(conn, tenant_id, digest)
+    if plan is not None:
+        await put_pieces(conn, tenant_id, digest, plan)
+    return plan
 
 
 async def read_parts(
     conn: AsyncConnection, tenant_id: str, digest: str, graph: PlanGraph, nodes: Sequence[int], edges: Sequence[int]
 ) -> Parts:
     """How are these nodes and edges of a plan written?"""
-    main = [number for number in nodes if number < graph.first_final]
-    final = [number for number in nodes if number >= graph.first_final]
-    wanted = {
-        "nodes": main,
-        "finally": [number - graph.first_final for number in final],
-        "edges": edges,
-    }
-    found: dict[str, list[Document]] = {}
-    for path, places in wanted.items():
-        values = {"tenant": tenant_id, "digest": digest, "path": [path], "places": list(places)}
-        written = (await conn.execute(_PARTS, values)).scalar_one() if places else None
-        found[path] = load_json(written) if written is not None else []
-    documents = dict(zip((*main, *final), (*found["nodes"], *found["finally"]), strict=True))
-    return Parts(documents, dict(zip(edges, found["edges"], strict=True)))
+    places = {NODES: {node: node for node in nodes}, EDGES: {edge: graph.place_of_edge(edge) for edge in edges}}
+    if len(graph.ids) < pieces.MANY:
+        plan = await get_document(conn, tenant_id, digest)
+        all_ = {NODES: nodes_of(plan or {"nodes": ()}), EDGES: (plan or {}).get("edges") or ()}
+        return Parts({one: all_[NODES][one] for one in nodes}, {one: all_[EDGES][one] for one in edges})
+    wanted = [
+        and_(_pieces.kind == kind, _pieces.number == any_(bindparam(kind, numbers, ARRAY(Integer))))
+        for kind, of_kind in places.items()
+        if (numbers := sorted({place // SIZES[kind] for place in of_kind.values()}))
+    ]
+    of_plan = _pieces.tenant_id == tenant_id, _pieces.digest == digest
+    query = select(_pieces.kind, _pieces.number, _pieces.content).where(*of_plan, or_(*wanted))
+    rows = (await conn.execute(query)).all() if wanted else []
+    found = {(row.kind, row.number): json.loads(row.content) for row in rows}
+    nodes_found, edges_found = (
+        {one: found[kind, place // SIZES[kind]][place % SIZES[kind]] for one, place in of_kind.items()}
+        for kind, of_kind in places.items()
+    )
+    return Parts(nodes_found, edges_found)
 
 
 class PlanGraphs:
@@ -100,7 +89,7 @@ class PlanGraphs:
 
     async def get(self, conn: AsyncConnection, tenant_id: str, digest: str) -> PlanGraph | None:
         """Return the graph of a plan; None: it is not stored."""
-        return await self._kept.made((tenant_id, digest), lambda: read_lines(conn, tenant_id, digest))
+        return await self._kept.made((tenant_id, digest), lambda: read_graph(conn, tenant_id, digest))
 
 
 def _size(graph: PlanGraph | None) -> int:

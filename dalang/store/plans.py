@@ -20,6 +20,7 @@ from dalang.large_objects import undisturbed
 from dalang.plan import Plan, derived_plan_id, with_derived_ids
 from dalang.store.engine import load_json, load_large_json
 from dalang.store.paging import Page, after, read_cursor, write_cursor
+from dalang.store.plan_pieces import put_pieces
 from dalang.store.tables import plan_documents, plans
 
 _plans, _documents = plans.c, plan_documents.c
@@ -152,7 +153,9 @@ async def put_document(conn: AsyncConnection, tenant_id: str, plan: Plan) -> str
     content, digest = await asyncio.to_thread(_stored_form, plan)
     counts = {"node_count": len(plan.all_nodes()), "edge_count": len(plan.edges)}
     document = {"tenant_id": tenant_id, "digest": digest, "document": content, **counts}
-    await conn.execute(insert(plan_documents).values(document).on_conflict_do_nothing())
+    new = insert(plan_documents).values(document).on_conflict_do_nothing().returning(_documents.digest)
+    if (await conn.execute(new)).first() is not None:
+        await put_pieces(conn, tenant_id, digest, content)
     return digest
 
 

@@ -12,6 +12,8 @@ import pytest
 from prov.model import ProvDocument
 
 from dalang import provenance_near
+from dalang.api import prov_export
+from dalang.store import plan_pieces
 from tests.api import world
 from tests.api.world import Api, problem
 
@@ -81,11 +83,40 @@ async def near(api: Api, run_id: str, nodes: list[str], monkeypatch: pytest.Monk
         with monkeypatch.context() as patched:
             patched.setattr(provenance_near, "FROM_NODES", 0)
             patched.setattr(provenance_near, "BATCH", 1)
+            patched.setattr(plan_pieces, "MANY", 0)
             assert await api.get(address) == whole
             few = await api.get(address, params={"limit": 1})
             problem(await api("GET", f"{RUNS}/{run_id}/nodes/nobody/provenance"), 404)
         assert (few["back"], few["forward"]) == (whole["back"][:1], whole["forward"][:1])
         assert few["truncated"] == (len(whole["back"]) > 1 or len(whole["forward"]) > 1)
+
+
+async def by_pages(api: Api, run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a large run every page and every export is made of what it needs, and says the same as all of it."""
+    address = f"{RUNS}/{run_id}/provenance"
+    whole = [await api.get(address + form) for form in ("", "/prov", "/openlineage")]
+    with monkeypatch.context() as patched:
+        patched.setattr(provenance_near, "FROM_NODES", 0)
+        patched.setattr(provenance_near, "LARGEST_BATCH", 2)
+        patched.setattr(prov_export, "PAGE", 2)
+        patched.setattr(plan_pieces, "MANY", 0)
+        for limit in (1, 3, 100):
+            pages = [await api.get(address, params={"limit": limit})]
+            while pages[-1]["next"] is not None:
+                pages.append(await api.get(address, params={"limit": limit, "cursor": pages[-1]["next"]}))
+            assert {page["total"] for page in pages} == {None}
+            told = {**pages[-1], "total": whole[0]["total"]}
+            assert {**told, "executions": [one for page in pages for one in page["executions"]]} == whole[0]
+        large = await api.get(address + "/prov")
+        assert {kind: unnamed(records) for kind, records in large.items()} == {
+            kind: unnamed(records) for kind, records in whole[1].items()
+        }
+        assert await api.get(address + "/openlineage") == whole[2]
+
+
+def unnamed(records: dict[str, Any]) -> Any:
+    """Return records without the numbers of relations, in the same order."""
+    return [*records.values()] if next(iter(records)).startswith("_:") else records
 
 
 @pytest.mark.usefixtures("working")
@@ -132,6 +163,7 @@ async def test_a_run_and_its_redrive(api: Api, settings: Any, monkeypatch: pytes
 
     for run_id in (old, new):
         await near(api, run_id, ["first", "each", "flaky", "last"], monkeypatch)
+        await by_pages(api, run_id, monkeypatch)
 
     (child,) = first["each"]["childRuns"]
     below = await provenance(api, child)

@@ -15,18 +15,10 @@ from tests.core.test_run_properties import Game
 from tests.effort import tries
 
 
-def graph_of(document: dict[str, Any], **more: Any) -> PlanGraph:
-    nodes = [*document["nodes"], *document.get("finally", ())]
-    edges = document.get("edges", [])
-    return PlanGraph(
-        [node["nodeId"] for node in nodes],
-        [edge["sourceNodeId"] for edge in edges],
-        [edge["targetNodeId"] for edge in edges],
-        people=[node["nodeId"] for node in nodes if node["type"] == "human"],
-        final=len(document.get("finally", ())),
-        outputs=document.get("outputs"),
-        **more,
-    )
+def graph_of(document: dict[str, Any]) -> PlanGraph:
+    """Return the graph of a plan as it comes back from where it is kept."""
+    graph = PlanGraph.of(document)
+    return PlanGraph.unpacked(list(graph.ids), *graph.packed())
 
 
 def test_a_node_is_explained_by_its_part_of_the_plan() -> None:
@@ -61,12 +53,14 @@ class _Facts:
 
 def test_the_nearest_and_what_is_left_out(monkeypatch: Any) -> None:
     """Nearest first along edges and reads, without what is known; of too many edges those between known nodes stay."""
-    nodes = [{"nodeId": name, "type": "noop"} for name in "abcdef"]
+    nodes: list[dict[str, Any]] = [{"nodeId": name, "type": "noop"} for name in "abcdef"]
+    nodes[3]["inputs"] = {"x": "${nodes.f.outputs.x}"}
     edges = [{"sourceNodeId": one, "targetNodeId": other} for one, other in ("ab", "bc", "cd", "ad", "ed")]
-    graph = graph_of({"nodes": nodes, "edges": edges}, reads=[(3, 5)])
+    graph = graph_of({"nodes": nodes, "edges": edges})
     assert graph.nearest([3], 9, (), forward=False) == [3, 2, 0, 4, 5, 1]
     assert graph.nearest([3, 0], 3, {3}, forward=True) == [0, 1, 2]
     assert graph.nearest([5], 9, (), forward=True) == [5, 3]
+    assert [graph.edges_by_target[graph.place_of_edge(edge)] for edge in range(5)] == [0, 1, 2, 3, 4]
     monkeypatch.setattr("dalang.plan_graph.MAX_INTO", 2)
     assert graph.edges_into([3, 4, 1]) == ([0, 4], {"d": 2})
 
