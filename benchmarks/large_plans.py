@@ -60,7 +60,7 @@ ASKED = {
     "provenance": "/orchestrator/runs/{run}/provenance?limit=100",
 }
 AFTERWARDS = ("provenance", "provenance of a node")
-"""Asked for when the run has ended; the whole is read before anything of it is answered."""
+"""Asked for when the run has ended."""
 NOTE = "Layers of 500 nodes with two edges each; a new worker and a new API for every size."
 TIMES, SECONDS = 20, 5
 """How often each is asked for when the run has ended, and for how long at most."""
