@@ -52,7 +52,7 @@ FATES: dict[str, Fate] = {
         (
             "plans",
             "plan_documents",
-            "plan_outlines",
+            "plan_graphs",
             "plan_pieces",
             "schedules",
             "bodies",  # with the last run that refers to them

@@ -26,7 +26,7 @@ from dalang.store.row_security import APP_ROLE, enforce
 
 PRIVILEGES = {
     "plan_documents": "SELECT, INSERT",
-    "plan_outlines": "SELECT, INSERT",
+    "plan_graphs": "SELECT, INSERT",
     "plan_pieces": "SELECT, INSERT",
     "plans": "SELECT, INSERT",
     "execution_runs": "SELECT, INSERT, UPDATE",

@@ -19,16 +19,16 @@ from dalang.plan_graph import Document, Parts, PlanGraph, nodes_of
 from dalang.recently_used import RecentlyUsed
 from dalang.store import plan_pieces as pieces
 from dalang.store.plan_pieces import EDGES, NODES, SIZES, listed, put_pieces
-from dalang.store.plan_tables import plan_outlines, plan_pieces
+from dalang.store.plan_tables import plan_graphs, plan_pieces
 from dalang.store.plans import get_document
 
 CACHED_NODES = 500_000
-_outlines, _pieces = plan_outlines.c, plan_pieces.c
+_graphs, _pieces = plan_graphs.c, plan_pieces.c
 
 
 async def read_nodes(conn: AsyncConnection, tenant_id: str, digest: str) -> Mapping[str, Any] | None:
     """Which nodes has a plan: ``ids``, ``names`` or None, ``kinds``, and ``kindOf`` each? None: it is not stored."""
-    found = select(_outlines.nodes).where(_outlines.tenant_id == tenant_id, _outlines.digest == digest)
+    found = select(_graphs.nodes).where(_graphs.tenant_id == tenant_id, _graphs.digest == digest)
     text = (await conn.execute(found)).scalar_one_or_none()
     if text is not None:
         return dict(await asyncio.to_thread(json.loads, text))
@@ -38,8 +38,8 @@ async def read_nodes(conn: AsyncConnection, tenant_id: str, digest: str) -> Mapp
 
 async def read_graph(conn: AsyncConnection, tenant_id: str, digest: str) -> PlanGraph | None:
     """Which node of this plan may give to which? None: it is not stored."""
-    of_plan = _outlines.tenant_id == tenant_id, _outlines.digest == digest
-    row = (await conn.execute(select(_outlines.nodes, _outlines.lines, _outlines.numbers).where(*of_plan))).first()
+    of_plan = _graphs.tenant_id == tenant_id, _graphs.digest == digest
+    row = (await conn.execute(select(_graphs.nodes, _graphs.lines, _graphs.numbers).where(*of_plan))).first()
     if row is not None:
         return await asyncio.to_thread(
             lambda: PlanGraph.unpacked(json.loads(row.nodes)["ids"], json.loads(row.lines), row.numbers)

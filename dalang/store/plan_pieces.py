@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.plan_graph import Document, PlanGraph, nodes_of
 from dalang.store.engine import dump_json
-from dalang.store.plan_tables import plan_outlines, plan_pieces
+from dalang.store.plan_tables import plan_graphs, plan_pieces
 
 MANY = 1_000
 """Plans of so many nodes are stored in pieces."""
@@ -29,8 +29,8 @@ async def put_pieces(conn: AsyncConnection, tenant_id: str, digest: str, plan: D
         return
     of_plan = {"tenant_id": tenant_id, "digest": digest}
     outline, pieces = await asyncio.to_thread(_made, plan)
-    new = insert(plan_outlines).values(**of_plan, **outline).on_conflict_do_nothing()
-    if (await conn.execute(new.returning(plan_outlines.c.digest))).first() is not None:
+    new = insert(plan_graphs).values(**of_plan, **outline).on_conflict_do_nothing()
+    if (await conn.execute(new.returning(plan_graphs.c.digest))).first() is not None:
         await conn.execute(plan_pieces.insert(), [{**of_plan, **piece} for piece in pieces])
 
 

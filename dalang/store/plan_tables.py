@@ -17,8 +17,8 @@ from dalang.store.columns import metadata, tenant
 
 _OF_PLAN = (["tenant_id", "digest"], ["plan_documents.tenant_id", "plan_documents.digest"])
 
-plan_outlines = Table(
-    "plan_outlines",
+plan_graphs = Table(
+    "plan_graphs",
     metadata,
     tenant(),
     Column("digest", Text, nullable=False),

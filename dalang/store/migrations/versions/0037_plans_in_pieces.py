@@ -14,22 +14,22 @@ depends_on = None
 def upgrade() -> None:
     """Apply."""
     op.create_table(
-        "plan_outlines",
+        "plan_graphs",
         sa.Column("tenant_id", sa.Text(), nullable=False),
         sa.Column("digest", sa.Text(), nullable=False),
         sa.Column("nodes", sa.Text(), nullable=False),
         sa.Column("lines", sa.Text(), nullable=False),
         sa.Column("numbers", sa.LargeBinary(), nullable=False),
-        sa.PrimaryKeyConstraint("tenant_id", "digest", name="pk_plan_outlines"),
+        sa.PrimaryKeyConstraint("tenant_id", "digest", name="pk_plan_graphs"),
         sa.ForeignKeyConstraint(
             ["tenant_id", "digest"],
             ["plan_documents.tenant_id", "plan_documents.digest"],
-            name="fk_plan_outlines_plan_documents",
+            name="fk_plan_graphs_plan_documents",
         ),
         comment="Of large plans: JSON of ids, names and types of all nodes, and the graph as PlanGraph packs it.",
     )
     # All of it is read at once, often, and hardly gets smaller.
-    op.execute("ALTER TABLE plan_outlines ALTER COLUMN numbers SET STORAGE EXTERNAL")
+    op.execute("ALTER TABLE plan_graphs ALTER COLUMN numbers SET STORAGE EXTERNAL")
     op.create_table(
         "plan_pieces",
         sa.Column("tenant_id", sa.Text(), nullable=False),
@@ -52,4 +52,4 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Undo."""
     op.drop_table("plan_pieces")
-    op.drop_table("plan_outlines")
+    op.drop_table("plan_graphs")
