@@ -20,6 +20,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from temporalio.client import Client
 from temporalio.common import RetryPolicy
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from benchmarks.results import Row, Spread, arguments, computed, pids, ratio, row, save
+from benchmarks.results import TASK_TIMEOUT, Row, Spread, arguments, computed, pids, ratio, row, save, settled
 
 with workflow.unsafe.imports_passed_through():
     from dalang.activities.catalogue import node_activities
@@ -175,7 +176,11 @@ def plan_of(name: str, graph: tuple[int, Edges], execution: str = "durable") -> 
 async def _by_hand(client: Client, queue: str, graph: tuple[int, Edges]) -> None:
     count, edges = graph
     await client.execute_workflow(
-        "HandWritten", args=[count, [list(edge) for edge in edges]], id=uuid.uuid4().hex, task_queue=queue
+        "HandWritten",
+        args=[count, [list(edge) for edge in edges]],
+        id=uuid.uuid4().hex,
+        task_queue=queue,
+        task_timeout=TASK_TIMEOUT,
     )
 
 
@@ -208,6 +213,7 @@ async def _measured(work: Callable[[], Awaitable[None]], processes: Mapping[str,
     with computed(processes) as spent:
         await work()
         wall = time.perf_counter() - begin
+    await settled()
     return {"wall": wall, "all CPU": spent.total, **spent}
 
 
@@ -274,6 +280,7 @@ async def main(rounds: int, chosen: Sequence[str], keep: bool) -> None:
         async with stack(settings, frozenset({"postgres", "temporal"}), durable=False) as running:
             db = create_engine(running.settings)
             client = await connect(running.settings, storage_driver=PostgresBlobDriver(db))
+            client.start_workflow = partial(client.start_workflow, task_timeout=TASK_TIMEOUT)  # type: ignore[method-assign]
             loop, http = HandlerLoop(200), Http()
             activities = node_activities(StoreRecorder(db, "bench"), loop, http)
             async with Worker(
