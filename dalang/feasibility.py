@@ -20,6 +20,7 @@ def pool_warnings(program: Mapping[str, Any], most: Mapping[str, float], names: 
     ``most`` is the largest amount of each pool that a node can have at once, ``names`` are all pools there are.
     """
     found: list[Problem] = []
+    unknown: set[str] = set()
     first_finally = program["finally"]
     nodes = NodeColumns.of(program["nodes"])
     for at, (node_id, node) in enumerate(zip(nodes.ids, nodes.definitions, strict=True)):
@@ -33,8 +34,9 @@ def pool_warnings(program: Mapping[str, Any], most: Mapping[str, float], names: 
             if name in most and amount > most[name] + 1e-9:
                 text = f"It needs {amount:g} of the pool {name}, which has {most[name]:g} in all: it would fail."
                 found.append(_warning(LARGER_THAN_POOL, steps, text, node_id))
-            elif name in pools and name not in names:
-                text = f"There is no pool {name} now, so nothing limits the node there."
+            elif name in pools and name not in names and name not in unknown:
+                unknown.add(name)  # once: what is the matter is the pool, not each node that names it
+                text = f"There is no pool {name} now, so nothing limits the nodes that ask for it."
                 found.append(_warning(UNKNOWN_POOL, steps, text, node_id))
             if len(found) >= MAX_WARNINGS:
                 return found

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from dalang.axon import from_axon
 from dalang.canonical import MAX_DEPTH, find_unsafe
 from dalang.errors import InvalidDocument
+from dalang.foreign import foreign_format
 from dalang.plan import MAX_BYTES
 from dalang.plan_base import PRIORITY_WORDS
 from dalang.yaml_core import dump_yaml, load_yaml, refuse, shown
@@ -37,6 +38,8 @@ def load_document(data: bytes | str, *, name: str | None = None) -> dict[str, An
     text = _text(data)
     if text.isspace() or not text:
         refuse("EMPTY_DOCUMENT", "The document is empty.")
+    if name is not None and name.lower().endswith(".py"):
+        refuse("NOT_A_PLAN", "A plan in Python is a program: let it print `json.dumps(plan.wire())`, and give that.")
     only_json = name is not None and name.lower().endswith(".json")
     braced = text.lstrip()[:1] in ("{", "[")
     value = _json_or_flow(text, only_json) if only_json or braced else load_yaml(text)
@@ -162,18 +165,33 @@ def to_plan_document(document: Mapping[str, Any]) -> dict[str, Any]:
     node count where the node says nothing else), and Axon's ``tasks`` and ``dependencies``.
 
     Raises:
-        InvalidDocument: an Axon workflow is wrong, or the document is in a form that is imported, not loaded.
+        InvalidDocument: an Axon workflow is wrong, or the document is in a form that is imported (IMPORT_NEEDED), not
+            loaded, or that is not known here (FOREIGN_FORMAT, NOT_A_PLAN).
     """
+    foreign = foreign_format(document)
+    if foreign is not None:
+        here = "its own plans, and those of Wayang and Axon; `--from` imports others (docs/importing.md)"
+        refuse("FOREIGN_FORMAT", f"This looks like {foreign}. Dalang reads {here}.")
     if "nodes" in document:
         nodes = document["nodes"]
         if not isinstance(nodes, list):
             return dict(document)
         return {**document, "nodes": [_from_wayang(node) for node in nodes]}
     if "tasks" in document and "workflow" not in document:
+        if isinstance(document["tasks"], list) and any(map(_is_agent_plan, document["tasks"])):
+            refuse(
+                "IMPORT_NEEDED", "This looks like a collection of agents' plans: import it as agent-plans.", "/tasks"
+            )
         return from_axon(document)
     if isinstance(document.get("workflow"), Mapping):
         refuse("IMPORT_NEEDED", "This looks like a WfFormat instance: import it as wfformat.", "/workflow")
+    if isinstance(document.get("plan"), Mapping) and "nodes" in document["plan"]:
+        refuse("NOT_A_PLAN", "This is a request that holds a plan; give what stands in `plan`.", "/plan")
     return dict(document)
+
+
+def _is_agent_plan(task: Any) -> bool:
+    return isinstance(task, Mapping) and isinstance(task.get("nodes"), list) and "task_type" not in task
 
 
 def _from_wayang(node: Any) -> Any:

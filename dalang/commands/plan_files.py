@@ -50,8 +50,9 @@ class PlanFile:
         errors = len(self.report.errors)
         message = f"{self.source} has {errors} error{'' if errors == 1 else 's'}."
         hint = None
-        if any(problem.code == "IMPORT_NEEDED" for problem in self.report.problems):
-            hint = "Give `--from wfformat`."
+        for problem in self.report.problems:
+            if problem.code == "IMPORT_NEEDED":  # which says as what, at its end
+                hint = f"Give `--from {problem.message.rstrip('.').rsplit(' ', 1)[-1]}`."
         return CommandFailure(
             "INVALID_PLAN", message, hint=hint, exit_code=USAGE, problems=self.problems(), source=self.source
         )

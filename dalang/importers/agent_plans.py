@@ -31,14 +31,18 @@ def import_agent_plans(
     """
     tasks = document.get("tasks") if isinstance(document, Mapping) else None
     if not isinstance(tasks, list):
-        _refuse("/tasks", "NOT_AGENT_PLANS", "A collection of agent plans has a list tasks.")
+        _refuse(
+            "/tasks",
+            "NOT_AGENT_PLANS",
+            "A collection of agent plans has a list tasks; a single one is an element of it.",
+        )
     wanted = None if select is None else [select] if isinstance(select, str) else list(select)
     problems: list[Problem] = []
     plans: dict[str, dict[str, Any]] = {}
     for index, task in enumerate(tasks):
         identity = task.get("id") if isinstance(task, Mapping) else None
         if not isinstance(identity, str) or not identity:
-            problems.append(_problem(("tasks", index), "NO_ID", "A task is an object with an id."))
+            problems.append(_problem(("tasks", index), "NO_ID", "A task is an object with an id, a text."))
         elif identity in plans:
             problems.append(_problem(("tasks", index, "id"), "DUPLICATE_ID", f"The id {identity!r} is taken."))
         elif wanted is None or identity in wanted:
@@ -101,7 +105,7 @@ def _edges(given: Any, nodes: Mapping[str, Any], index: int, problems: list[Prob
     for position, edge in enumerate(given):
         where = ("tasks", index, "edges", position)
         if not isinstance(edge, Mapping):
-            problems.append(_problem(where, "WRONG_TYPE", "An edge is an object."))
+            problems.append(_problem(where, "WRONG_TYPE", "An edge is an object with sourceNodeId and targetNodeId."))
             continue
         source, target = edge.get("sourceNodeId"), edge.get("targetNodeId")
         for end in ("sourceNodeId", "targetNodeId"):

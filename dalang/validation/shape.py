@@ -59,6 +59,26 @@ _PARTS: Mapping[str, type[BaseModel]] = {
     "loop": LoopSpec,
 }
 _NAMES: Mapping[type[BaseModel], str] = {PlanHead: "a plan", Node: "a node", Edge: "an edge", Port: "a port"}
+_EDGES = "an edge, in the plan's `edges`"
+_ELSEWHERE: Mapping[type[BaseModel], Mapping[str, str]] = {
+    PlanHead: {"id": "`planId`", "steps": "`nodes`", "tasks": "`nodes`", "jobs": "`nodes`", "retries": "`maxRetries`"},
+    Node: {
+        **dict.fromkeys(("dependsOn", "depends_on", "dependencies", "needs", "after", "parents"), _EDGES),
+        **dict.fromkeys(("retries", "retry", "maxRetries", "max_retries"), "`retryPolicy`"),
+        **dict.fromkeys(("params", "parameters", "with", "args", "arguments"), "`inputs`"),
+        **dict.fromkeys(("uses", "kind"), "`type`"),
+        **dict.fromkeys(("when", "if", "condition"), "the `condition` of an edge"),
+        "id": "`nodeId`",
+        "timeout": "`timeouts: {startToClose: ...}`",
+    },
+    Edge: {
+        **dict.fromkeys(("source", "from", "from_"), "`sourceNodeId`"),
+        **dict.fromkeys(("target", "to"), "`targetNodeId`"),
+        "id": "`edgeId`",
+    },
+    RetryPolicy: {"backoff": "`backoffStrategy`", "delay": "`initialDelay`"},
+}
+"""What fields are called here that people know by other names, of other systems."""
 _WANTED = {
     "string_type": "a text",
     "dict_type": "an object",
@@ -282,7 +302,9 @@ def _sentence(details: ErrorDetails, steps: Steps, owner: type[BaseModel], probl
         if word.endswith("Ms") and word[:-2] in fields:
             return "BAD_DURATION", f"{name} is a whole number of milliseconds, 0 or more, not {shown(value)}."
         what = _NAMES.get(owner, f"`{steps[-2]}`" if len(steps) > 1 else "this")
-        return "UNKNOWN_FIELD", f"{name} is no field of {what}{problems.hint(word, fields) or '.'}"
+        meant = _ELSEWHERE.get(owner, {}).get(word)
+        hint = f"; did you mean {meant}?" if meant else problems.hint(word, fields)
+        return "UNKNOWN_FIELD", f"{name} is no field of {what}{hint or '.'}"
     if kind == "value_error":
         text = details["msg"].removeprefix("Value error, ")
         return "BAD_DURATION" if "duration" in text else "BAD_VALUE", f"{name}: {text}, not {shown(value)}."

@@ -369,3 +369,39 @@ def test_a_wfformat_instance_is_recognised_as_one_to_import() -> None:
     """Loading what has to be imported says so."""
     with pytest.raises(InvalidDocument, match="IMPORT_NEEDED"):
         to_plan_document({"name": "x", "workflow": {"specification": {}}})
+
+
+FOREIGN = {
+    "Argo": {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "spec": {}},
+    "Tekton": {"apiVersion": "tekton.dev/v1", "kind": "Pipeline", "spec": {}},
+    "Kubernetes": {"apiVersion": "batch/v1", "kind": "Job"},
+    "Step Functions": {"StartAt": "A", "States": {"A": {"Type": "Succeed"}}},
+    "Serverless": {"document": {"dsl": "1.0.0"}, "do": []},
+    "GitHub": {"name": "CI", "on": ["push"], "jobs": {"build": {"steps": []}}},
+    "Conductor": {"name": "x", "tasks": [{"taskReferenceName": "a", "type": "SIMPLE"}]},
+    "Kestra": {"id": "x", "namespace": "a.b", "tasks": [{"id": "a", "type": "io.kestra.plugin.core.log.Log"}]},
+    "n8n": {"name": "x", "nodes": [{"name": "a", "type": "n8n-nodes-base.set"}], "connections": {}},
+    "Compose": {"services": {"db": {}}},
+    "Airflow": {"my_dag": {"default_args": {}, "tasks": {"a": {"operator": "airflow.operators.bash.BashOperator"}}}},
+}
+
+
+@pytest.mark.parametrize("system", FOREIGN)
+def test_a_document_of_another_system_is_called_by_its_name(system: str) -> None:
+    """Who hands in a workflow of another system is told so, and not which of its fields a plan does not have."""
+    with pytest.raises(InvalidDocument) as caught:
+        to_plan_document(FOREIGN[system])
+    [problem] = caught.value.problems
+    assert problem.code == "FOREIGN_FORMAT"
+    assert system in problem.message
+
+
+def test_what_holds_plans_says_how_they_are_had() -> None:
+    """A collection of agents' plans, the body of a request, and a program are no plans, and near to one."""
+    collection = {"tasks": [{"id": "t", "nodes": [{"nodeId": "a", "name": "do it"}], "edges": []}]}
+    with pytest.raises(InvalidDocument, match="import it as agent-plans"):
+        to_plan_document(collection)
+    with pytest.raises(InvalidDocument, match="give what stands in `plan`"):
+        to_plan_document({"plan": {"name": "x", "nodes": []}, "inputs": {}})
+    with pytest.raises(InvalidDocument, match="let it print"):
+        load_document("plan = PlanBuilder('x')", name="plan.py")

@@ -71,6 +71,43 @@ def test_older_wfformat_names_parents_by_name() -> None:
     assert plan["edges"] == [{"sourceNodeId": "ID1", "targetNodeId": "ID2"}]
 
 
+def test_the_oldest_wfformat_has_jobs_and_kilobytes() -> None:
+    """Schemas 1.0 to 1.2 list workflow.jobs without ids; memory is in kB until 1.4."""
+    jobs = [{"name": "first", "runtime": 2, "memory": 2048.0, "parents": []}, {"name": "then", "parents": ["first"]}]
+    (plan,) = import_plans("wfformat", {"name": "old", "workflow": {"makespan": 9, "jobs": jobs}})
+    assert plan["nodes"][0]["requirements"]["resources"] == {"memoryMb": 1.953}
+    assert plan["edges"] == [{"sourceNodeId": "first", "targetNodeId": "then"}]
+    assert plan["metadata"]["makespanInSeconds"] == 9
+
+
+@pytest.mark.parametrize("before_15", [False, True])
+def test_where_only_files_tell_the_order_they_do(before_15: bool) -> None:
+    """A task comes after the first that wrote what it reads; changing a file in place is no cycle."""
+    files = {"a": ([], ["f"]), "b": (["f"], ["f", "g"]), "c": (["f", "g", "given"], [])}
+    tasks: list[dict[str, Any]] = []
+    for name, (reads, writes) in files.items():
+        links = [{"link": "input", "name": one} for one in reads] + [{"link": "output", "name": one} for one in writes]
+        tasks.append({"id": name, **({"files": links} if before_15 else {"inputFiles": reads, "outputFiles": writes})})
+    (plan,) = import_plans("wfformat", {"workflow": {"tasks": tasks}} if before_15 else wfformat(tasks))
+    found = [(edge["sourceNodeId"], edge["targetNodeId"]) for edge in plan["edges"]]
+    assert found == [("a", "b"), ("a", "c"), ("b", "c")]
+
+
+def test_what_contradicts_itself_in_wfformat_is_told_with_pointers() -> None:
+    """A cycle, a name that several tasks have, records of no task and of one task twice."""
+    base = "/workflow/specification/tasks"
+    circle = [{"id": "a", "parents": ["c"]}, {"id": "b", "parents": ["a"]}, {"id": "c", "parents": ["b"]}]
+    assert problems("wfformat", wfformat(circle)) == [(f"{base}/0", "CYCLE")]
+    tasks = [{"id": "1", "name": "x"}, {"id": "2", "name": "x"}, {"id": "3", "parents": ["x", "3"]}]
+    records = [{"id": "1", "runtimeInSeconds": 1}, {"id": "1", "runtimeInSeconds": 2}, {"id": "4"}]
+    assert problems("wfformat", wfformat(tasks, records)) == [
+        ("/workflow/execution/tasks/1/id", "DUPLICATE_ID"),
+        ("/workflow/execution/tasks/2/id", "UNKNOWN_TASK"),
+        (f"{base}/2/parents/0", "UNKNOWN_TASK"),
+        (f"{base}/2/parents/1", "CYCLE"),
+    ]
+
+
 def test_ids_too_long_for_a_plan_are_shortened_and_stay_different() -> None:
     """Two ids that agree in their first 200 characters remain two nodes, and edges find them."""
     one, two = "x" * 250 + "1", "x" * 250 + "2"

@@ -136,6 +136,8 @@ def test_a_dangling_edge_is_one_problem() -> None:
         (setting("outputs", "x", "${nodes.code-review.outputs.text}"), "write nodes['code-review']"),
         (setting("nodes", 2, "join", "alllive"), "did you mean `allLive`?"),
         (setting("nodes", 0, "retrypolicy", {}), "did you mean `retryPolicy`?"),
+        (setting("nodes", 0, "dependsOn", ["b"]), "did you mean an edge, in the plan's `edges`?"),
+        (setting("edges", 0, "from", "a"), "did you mean `sourceNodeId`?"),
         (setting("edges", 1, "condition", "${true}"), "without ${ }"),
         (setting(*HTTP, "method", "get"), "write GET"),
         (setting("version", 1.0), "quotes"),
