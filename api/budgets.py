@@ -19,7 +19,7 @@ from dalang.canonical import MAX_INTEGER
 from dalang.durations import Duration
 from dalang.errors import NotFound
 from dalang.statuses import RunStatus
-from dalang.store.plans import get_document
+from dalang.store.plans import get_part
 from dalang.store.usage import (
     amounts,
     delete_budget,
@@ -94,7 +94,7 @@ async def get_run_budget(who: Reader, runId: UUID, it: Service) -> RunBudget:
         run = await found_run(conn, who, runId)
         limits = await raised_budget(conn, runId)
         if limits is None:
-            limits = _planned(await get_document(conn, who.tenant_id, run.plan_digest))
+            limits = _planned(await get_part(conn, who.tenant_id, run.plan_digest, "budget"))
         used = await used_by_run(conn, runId)
     passed = None
     if run.started_at is not None:
@@ -152,8 +152,8 @@ async def clear_budgets(who: Admin, it: Service) -> None:
             raise NotFound("The tenant has no budget.")
 
 
-def _planned(document: Any) -> dict[str, Any]:
-    limits = (document or {}).get("budget") or {}
+def _planned(budget: Any) -> dict[str, Any]:
+    limits = budget or {}
     return {**limits, "wallTime": BudgetRequest.model_validate({"wallTime": limits.get("wallTime")}).wall_time}
 
 

@@ -20,7 +20,7 @@ from dalang.api.services import Service, Services
 from dalang.errors import InvalidDocument, Problem
 from dalang.statuses import RUN_ENDS
 from dalang.store.engine import is_connection_error
-from dalang.store.events import Event, list_events
+from dalang.store.events import Event, event_later, list_events
 from dalang.store.runs import Run
 from dalang.wire import EventType
 
@@ -46,33 +46,27 @@ Position = tuple[int, int]
 async def get_events(who: Reader, runId: UUID, query: Annotated[EventQuery, Query()], it: Service) -> EventPage:
     """List the events of a run, the oldest first."""
     position = _position(query.after)
-    found: list[Event] = []
-    more = True
     async with it.transaction(who.tenant_id, seconds=30) as conn:
         await found_run(conn, who, runId)
-        scanned = 0
-        while more and len(found) < query.limit and scanned < SCANNED:
-            chunk = query.limit if not query.type else max(query.limit, CHUNK * 5)
-            events = await list_events(
-                conn,
-                who.tenant_id,
-                runId,
-                after=position,
-                limit=chunk + 1,
-                node_id=query.node_id,
-                bodies=query.bodies,
-                resolved=query.bodies,
-            )
-            more = len(events) > chunk
-            for event in events[:chunk]:
-                if len(found) == query.limit:
-                    more = True
-                    break
-                position = event.epoch, event.seq
-                if not query.type or event.type in query.type:
-                    found.append(event)
-            scanned += chunk
-    following = f"{position[0]}.{position[1]}" if more and position else None
+        until = None
+        if query.type and query.node_id is None:
+            until = await event_later(conn, who.tenant_id, runId, after=position, count=SCANNED)
+        found = await list_events(
+            conn,
+            who.tenant_id,
+            runId,
+            after=position,
+            until=until,
+            limit=query.limit + 1,
+            node_id=query.node_id,
+            types=query.type or (),
+            bodies=query.bodies,
+            resolved=query.bodies,
+        )
+    if len(found) > query.limit:
+        found = found[: query.limit]
+        until = found[-1].epoch, found[-1].seq
+    following = None if until is None else f"{until[0]}.{until[1]}"
     return EventPage(items=[_item(event) for event in found], next=following)
 
 

@@ -67,13 +67,15 @@ async def list_events(
     run_id: UUID,
     *,
     after: tuple[int, int] | None = None,
+    until: tuple[int, int] | None = None,
     limit: int = 500,
     node_id: str | None = None,
+    types: Collection[str] = (),
     superseded: bool = True,
     bodies: bool = False,
     resolved: bool = False,
 ) -> list[Event]:
-    """What happened in a run after the event (epoch, seq), in order?
+    """What happened in a run after the event (epoch, seq), in order? ``types`` are all by default.
 
     ``bodies``: with what users put in; ``resolved``: large values filled in instead of references to them.
     """
@@ -84,8 +86,12 @@ async def list_events(
     query = query.where(_events.tenant_id == tenant_id, _events.run_id == run_id)
     if after is not None:
         query = query.where(tuple_(_events.epoch, _events.seq) > tuple_(*after))
+    if until is not None:
+        query = query.where(tuple_(_events.epoch, _events.seq) <= tuple_(*until))
     if node_id is not None:
         query = query.where(_events.node_id == node_id)
+    if types:
+        query = query.where(_events.type == any_(bindparam("types", list(types), ARRAY(Text))))
     if not superseded:
         query = query.where(~_events.superseded)
     rows = await conn.execute(query.order_by(_events.epoch, _events.seq).limit(limit))
@@ -94,6 +100,18 @@ async def list_events(
         whole = await resolve(conn, tenant_id, [values["body"] for values in found])
         found = [{**values, "body": body} for values, body in zip(found, whole, strict=True)]
     return [Event(**values) for values in found]
+
+
+async def event_later(
+    conn: AsyncConnection, tenant_id: str, run_id: UUID, *, after: tuple[int, int] | None, count: int
+) -> tuple[int, int] | None:
+    """Which is the event of a run so many after that one, by epoch and seq? None: there are no more than so many."""
+    query = select(_events.epoch, _events.seq).where(_events.tenant_id == tenant_id, _events.run_id == run_id)
+    if after is not None:
+        query = query.where(tuple_(_events.epoch, _events.seq) > tuple_(*after))
+    ordered = query.order_by(_events.epoch, _events.seq).offset(count - 1).limit(2)
+    rows = [(row.epoch, row.seq) for row in await conn.execute(ordered)]
+    return rows[0] if len(rows) == 2 else None
 
 
 async def list_events_of_nodes(

@@ -136,6 +136,12 @@ def _read_large(text: str) -> Any:
         return load_large_json(text)
 
 
+async def get_part(conn: AsyncConnection, tenant_id: str, digest: str, name: str) -> Any:
+    """What does a plan say under this name? None: nothing, or it is not stored."""
+    query = select(_documents.document[name]).where(_documents.tenant_id == tenant_id, _documents.digest == digest)
+    return (await conn.execute(query)).scalar_one_or_none()
+
+
 async def get_planned_node(conn: AsyncConnection, tenant_id: str, digest: str, place: int) -> Mapping[str, Any] | None:
     """Which node stands at this place of a plan, its ``finally`` nodes after the others, as the document has it?"""
     nodes = _documents.document["nodes"]
