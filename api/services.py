@@ -68,7 +68,7 @@ class Services:
         self.audit_keys = Keyring.load(settings.audit_keys_path)
         self.system = SystemLog(self.engine, self.audit_keys)
         self.indexes = PlanIndexes()
-        self.provenances, self.near = Provenances(self.launcher.prepared_of), NearProvenance()
+        self.provenances, self.near = Provenances(self.launcher.prepared_in), NearProvenance()
         self.scenes, self.progresses, self.answers = Scenes(), Progresses(), Answers()
         self.listener = Listener(settings.require_database_url(), [CHANNEL, ASSIGNED])
         self.feed = EventFeed(self.listener)

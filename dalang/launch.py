@@ -20,7 +20,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from temporalio.api.workflowservice.v1 import GetClusterInfoRequest
 from temporalio.client import Client
 from temporalio.common import (
@@ -372,6 +372,13 @@ class Launcher:
         """
         async with transaction(self._engine, tenant_id) as conn:
             document = await get_document(conn, tenant_id, digest)
+        return await self._prepared(digest, document)
+
+    async def prepared_in(self, conn: AsyncConnection, tenant_id: str, digest: str) -> Prepared:
+        """Do so in a transaction: who has a connection and waits for another holds up everybody who does the same."""
+        return await self._prepared(digest, await get_document(conn, tenant_id, digest))
+
+    async def _prepared(self, digest: str, document: Mapping[str, Any] | None) -> Prepared:
         if document is None:
             raise NotFound(f"The plan {digest} is not stored.")
         # It was accepted; that this process lacks a module of node types must not end a run of it.

@@ -32,7 +32,7 @@ MAX_VALUE_BYTES = 32 * 1024 * 1024
 MAX_ATTEMPTS = 20_000
 KEPT = 200_000
 """Nodes of the runs that are kept, and executions of them."""
-Prepare = Callable[[str, str], Coroutine[Any, Any, Prepared]]
+Prepare = Callable[[AsyncConnection, str, str], Coroutine[Any, Any, Prepared]]
 
 
 Position = tuple[int, int]
@@ -76,7 +76,7 @@ def began(execution: Execution) -> Position:
 
 
 class Provenances:
-    """Reads the provenance of runs; ``prepare`` compiles a stored plan by tenant and digest."""
+    """Reads the provenance of runs; ``prepare`` compiles a stored plan."""
 
     def __init__(self, prepare: Prepare) -> None:
         self._prepare = prepare
@@ -127,7 +127,7 @@ class Provenances:
             document = parent
             if document is None:
                 try:
-                    document = (await self._prepare(run.tenant_id, digest)).program
+                    document = (await self._prepare(conn, run.tenant_id, digest)).program
                 except NotFound:
                     document = None
             found[digest] = None if document is None else await asyncio.to_thread(Program, document, digest)
