@@ -46,8 +46,12 @@ ASKED = {
     "run": "/orchestrator/runs/{run}",
     "nodes": "/orchestrator/runs/{run}/nodes?limit=100",
     "nodes running": "/orchestrator/runs/{run}/nodes?status=RUNNING&limit=100",
+    "nodes succeeded": "/orchestrator/runs/{run}/nodes?status=SUCCESS&limit=100",
     "node": "/orchestrator/runs/{run}/nodes/{node}",
     "events": "/orchestrator/runs/{run}/events?limit=100",
+    "events of a type": "/orchestrator/runs/{run}/events?type=NODE_FAILED&limit=100",
+    "retries": "/orchestrator/runs/{run}/retries",
+    "budget": "/orchestrator/runs/{run}/budget",
     "page": "/ui/runs/{run}",
     "page: picture": "/ui/runs/{run}/picture",
     "page: state": "/ui/runs/{run}/state",
@@ -58,8 +62,9 @@ ASKED = {
     "events of a node": "/orchestrator/runs/{run}/events?nodeId={node}",
     "provenance of a node": "/orchestrator/runs/{run}/nodes/{node}/provenance?limit=20",
     "provenance": "/orchestrator/runs/{run}/provenance?limit=100",
+    "OpenLineage": "/orchestrator/runs/{run}/provenance/openlineage?limit=100",
 }
-AFTERWARDS = ("provenance", "provenance of a node")
+AFTERWARDS = ("provenance", "provenance of a node", "OpenLineage")
 """Asked for when the run has ended."""
 NOTE = "Layers of 500 nodes with two edges each; a new worker and a new API for every size."
 TIMES, SECONDS = 20, 5
@@ -69,6 +74,8 @@ TYPED = {
     "dalang status": ("status", "{run}"),
     "dalang nodes": ("nodes", "{run}", "--limit", "100"),
     "dalang watch": ("watch", "{run}"),
+    "dalang events": ("events", "{run}"),
+    "dalang provenance": ("provenance", "{run}"),
 }
 """What people type in a terminal, for a run that has ended."""
 
