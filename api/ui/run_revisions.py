@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.api.ui.run_drawing import LiveDrawing
-from dalang.api.ui.run_scenes import Scene, Scenes, document_of, live_picture
+from dalang.api.ui.run_scenes import Scene, Scenes, document_of, live_picture, scene_of
 from dalang.errors import NotFound
 from dalang.graph import find_cycle
 from dalang.plan_diff import counts, plan_diff
@@ -46,23 +46,22 @@ async def compared(scenes: Scenes, conn: AsyncConnection, run: Run, number: int 
     if chosen is None:
         raise NotFound(f"The plan of run {run.run_id} has no revision {number}.")
     before = next((one for one in items if one.revision == chosen.revision - 1), None)
-    after = await document_of(conn, run, chosen.plan_digest)
-    earlier = None if before is None else await document_of(conn, run, before.plan_digest)
-    diff = None if earlier is None else await asyncio.to_thread(plan_diff, earlier, after)
-    left_out = 0
-
-    def make() -> Scene:
-        nonlocal left_out
-        if diff is None or run.elements is not None:
-            plan = sketch(after, elements=run.elements)
-            return Scene.of(plan, LiveDrawing(live_picture(plan)))
-        both, left_out = united(after, diff)
-        plan = sketch(both)
-        return Scene.of(plan, LiveDrawing(live_picture(plan), _changes(diff["nodes"]), _changes(diff["edges"])))
-
-    scene = await asyncio.to_thread(make)
+    left_out, diff = 0, None
+    if before is not None:
+        after = await document_of(conn, run, chosen.plan_digest)
+        diff = await asyncio.to_thread(plan_diff, await document_of(conn, run, before.plan_digest), after)
+    if diff is None or run.elements is not None:
+        scene = await scene_of(scenes, conn, run, chosen.plan_digest)
+    else:
+        scene, left_out = await asyncio.to_thread(_united_scene, after, diff)
     svg = await asyncio.to_thread(scene.drawing.fragment, {})
     return Compared(items, chosen, svg, scene.drawing.summary(), diff, {} if diff is None else counts(diff), left_out)
+
+
+def _united_scene(after: Mapping[str, Any], diff: Diff) -> tuple[Scene, int]:
+    both, left_out = united(after, diff)
+    plan = sketch(both)
+    return Scene.of(plan, LiveDrawing(live_picture(plan), _changes(diff["nodes"]), _changes(diff["edges"]))), left_out
 
 
 def united(after: Mapping[str, Any], diff: Diff) -> tuple[dict[str, Any], int]:

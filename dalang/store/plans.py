@@ -119,10 +119,16 @@ async def find_plan(conn: AsyncConnection, tenant_id: str, name: str, version: s
     return await _one(conn, query, version)
 
 
-async def get_document(conn: AsyncConnection, tenant_id: str, digest: str) -> Mapping[str, Any] | None:
-    """Which plan document has this digest?"""
+async def get_written(conn: AsyncConnection, tenant_id: str, digest: str) -> str | None:
+    """How is the plan document with this digest written, in JSON?"""
     query = select(cast(_documents.document, Text)).where(_documents.tenant_id == tenant_id)
     text: str | None = (await conn.execute(query.where(_documents.digest == digest))).scalar_one_or_none()
+    return text
+
+
+async def get_document(conn: AsyncConnection, tenant_id: str, digest: str) -> Mapping[str, Any] | None:
+    """Which plan document has this digest?"""
+    text = await get_written(conn, tenant_id, digest)
     if text is None:
         return None
     document: Mapping[str, Any]
