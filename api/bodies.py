@@ -88,7 +88,7 @@ def checked(model: type[M], value: Any) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        found = of_model(error.errors(include_url=False, include_context=False, include_input=False))
+        found = of_model(error.errors(include_url=False, include_context=False, include_input=False), model)
         raise InvalidDocument(found, "request") from None
 
 

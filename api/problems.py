@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -211,12 +212,22 @@ def wire(one: Problem) -> dict[str, Any]:
     return one.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def of_model(errors: Sequence[ErrorDetails]) -> list[Problem]:
-    """Return what pydantic found in a body, without the values, each with its JSON Pointer."""
+def of_model(errors: Sequence[ErrorDetails], model: type[BaseModel] | None = None) -> list[Problem]:
+    """Return what pydantic found in a body, without the values, each with its JSON Pointer.
+
+    Who names a field that ``model`` does not have is told those it has.
+    """
     return [
-        Problem(pointer=pointer(*_steps(one["loc"])), code=_code(one["type"]), message=_sentence(one["msg"]))
+        Problem(pointer=pointer(*_steps(one["loc"])), code=_code(one["type"]), message=_told(one, model))
         for one in errors
     ]
+
+
+def _told(one: ErrorDetails, model: type[BaseModel] | None) -> str:
+    if one["type"] == "extra_forbidden" and model is not None and len(one["loc"]) == 1:
+        there = ", ".join(field.alias or name for name, field in model.model_fields.items())
+        return f"There is no field `{one['loc'][0]}`; " + (f"there are {there}." if there else "there is none.")
+    return _sentence(one["msg"])
 
 
 def _parameter(one: Mapping[str, Any]) -> dict[str, Any]:
@@ -230,6 +241,16 @@ def _steps(loc: Sequence[int | str]) -> list[int | str]:
     return [step for step in loc if isinstance(step, int) or "[" not in step]
 
 
+_OURS = {
+    "Extra inputs are not permitted": "There is no such field",
+    "Field required": "This is missing",
+    "Input should be a valid dictionary": "This has to be an object",
+    "Input should be a valid string": "This has to be a text",
+    "Input should be a valid boolean": "This has to be true or false",
+    "Input should be": "This has to be",
+}
+
+
 def _code(kind: str) -> str:
     known = {"extra_forbidden": "UNKNOWN_FIELD", "missing": "MISSING_FIELD"}
     return known.get(kind) or ("WRONG_TYPE" if kind.endswith("_type") else "BAD_VALUE")
@@ -237,6 +258,8 @@ def _code(kind: str) -> str:
 
 def _sentence(text: str) -> str:
     text = text.removeprefix("Value error, ")
+    for theirs, ours in _OURS.items():
+        text = text.replace(theirs, ours)
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 

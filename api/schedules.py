@@ -229,7 +229,7 @@ async def _checked(model: type[M], document: dict[str, Any], who: Principal, it:
     try:
         wanted = model.model_validate(document)
     except ValidationError as error:
-        problems += of_model(error.errors(include_url=False, include_context=False, include_input=False))
+        problems += of_model(error.errors(include_url=False, include_context=False, include_input=False), model)
     plan_id, version, inputs = _plan_of(document)
     if plan_id is not None:
         try:

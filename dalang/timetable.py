@@ -221,7 +221,7 @@ def _zone(name: str) -> str:
     known = zoneinfo.available_timezones()
     if known and name not in known:  # a machine without the database of zones leaves it to Temporal to refuse one
         near = [one for one in known if one.rpartition("/")[2].lower() == name.rpartition("/")[2].lower()]
-        hint = f"; did you mean {min(near, key=len)}?" if near else ", such as Europe/Berlin"
+        hint = f": {min(near, key=len)} is one" if near else ", such as Europe/Berlin"
         raise ValueError(f"{name[:100]!r} is no time zone of the IANA database{hint}")
     return name
 

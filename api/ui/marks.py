@@ -155,7 +155,7 @@ def progress(counts: dict[str, int], total: int) -> Markup:
     return Markup(
         '<span class="progress" title="{}"><svg viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true">'
         '<rect class="track" width="100" height="6"/>{}</svg><span>{}<span class="quiet">/{}</span></span></span>'
-    ).format(told, Markup().join(parts), done, total)
+    ).format(told, Markup().join(parts), number(done), number(total))
 
 
 _PART = Markup('<rect class="part {}" x="{}" width="{}" height="6"/>')

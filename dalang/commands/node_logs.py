@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -48,6 +49,8 @@ def logs(
         if found["next"] is not None:
             session.note(f"... and more (--after {found['next']})")
         elif not found["items"]:
+            if node is not None:
+                session.client.get(f"/runs/{run_id}/nodes/{quote(node, safe='')}")  # which says so where there is none
             session.note("Nothing was logged.")
 
     session.emit({"runId": run_id, **found}, show)

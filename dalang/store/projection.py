@@ -15,6 +15,7 @@ from uuid import UUID
 from dalang.canonical import safe_text
 from dalang.statuses import NODE_ENDS, RUN_ENDS, NodeStatus, RunStatus
 from dalang.store.chain import Transition
+from dalang.wire import EventType
 
 Row = dict[str, Any]
 
@@ -49,9 +50,12 @@ def run_after(run: Row, event: Transition) -> Row:
     parts = _body_parts(event)
     if run["inputs"] is not None:
         parts.pop("inputs", None)  # those the run was asked for with stay; the facts fill in for a row that was lost
+    before = run["status"]
     run = {**run, "status": status, **parts}
     finished = status in RUN_ENDS
     reason = event.data.get("reason")
+    if event.type == EventType.PLAN_REVISED:  # why the plan changed is no reason why the run stands where it does
+        reason = run["reason"] if status == before else None
     if isinstance(reason, str):
         run["reason"] = safe_text(reason)
     elif not finished:

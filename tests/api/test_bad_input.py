@@ -110,6 +110,8 @@ async def test_requests_are_strict(api: Api, name: str) -> None:
     body, code, pointer = BAD_REQUESTS[name]
     answer = problem(await api("POST", EXECUTE, json=body), 422)
     assert (code, pointer) in [(one["code"], one["pointer"]) for one in answer["problems"]], answer
+    if code == "UNKNOWN_FIELD":
+        assert "there are planId, planVersion, plan, inputs" in answer["detail"], "it says what there is instead"
 
 
 async def test_inputs_are_checked_against_the_plan(api: Api) -> None:

@@ -82,6 +82,8 @@ async def test_the_overview_counts_what_ended(look: Looking, many: None) -> None
         counts = [int(one) for one in re.findall(r"\d+", label)]
         assert len(counts) == 3
         assert all(count > 900 for count in counts)
+        newest = page.locator("[data-live=newest] .table")
+        assert await newest.evaluate("one => one.scrollWidth <= one.clientWidth"), "all columns are seen"
         await accessible(page)
         await shot(page, "overview")
 
