@@ -17,7 +17,7 @@ from dalang.api.middleware import Metrics
 from dalang.api.oidc.trusted import Trusted
 from dalang.api.rates import Rates
 from dalang.api.sessions import Sessions
-from dalang.api.ui.run_progress import Answers, Progresses
+from dalang.api.ui.run_progress import Answers, Standings
 from dalang.api.ui.run_scenes import Scenes
 from dalang.artifacts import Artifacts
 from dalang.controls import Controls
@@ -69,7 +69,7 @@ class Services:
         self.system = SystemLog(self.engine, self.audit_keys)
         self.indexes = PlanIndexes()
         self.provenances, self.near = Provenances(self.launcher.prepared_in), NearProvenance()
-        self.scenes, self.progresses, self.answers = Scenes(), Progresses(), Answers()
+        self.scenes, self.standings, self.answers = Scenes(), Standings(), Answers()
         self.listener = Listener(settings.require_database_url(), [CHANNEL, ASSIGNED])
         self.feed = EventFeed(self.listener)
         self.pusher = Pusher(self)

@@ -34,7 +34,7 @@ class Box:
     tooltip: str
     type: str
     level: int
-    nodes: tuple[DrawnNode, ...]
+    nodes: Sequence[DrawnNode]
     final: bool = False
     statuses: tuple[tuple[str, int], ...] = ()
     """How many of the nodes have which status, most first; empty when none is known."""

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
 
-from dalang.graph import critical_path
 from dalang.statuses import NodeStatus
 
 
@@ -70,7 +69,7 @@ _DOING = {
 }
 NOTICEABLE_MS = 20
 """A shorter time between what a node depends on and its start is no waiting: it is what a machine takes."""
-_NEVER_WORKED = (NodeStatus.SKIPPED, NodeStatus.CANCELLED)
+NEVER_WORKED = (NodeStatus.SKIPPED, NodeStatus.CANCELLED)
 
 
 def spans(
@@ -80,21 +79,22 @@ def spans(
     roots: Collection[str],
     sources: Mapping[str, Sequence[str]],
     failed: Mapping[str, Sequence[Failed]],
+    ended: Mapping[str, int] | None = None,
 ) -> dict[str, list[Span]]:
     """Return the life of every node that something happened to, in the order of their beginnings.
 
     ``happened`` comes in order; ``began`` is when the run did, and could the ``roots``; ``sources`` are the nodes that
-    each depends on.
+    each depends on; ``ended`` is when those did that nothing else is told of.
     """
     lives: dict[str, list[Span]] = {}
-    ended: dict[str, int] = {}
+    ended = {} if ended is None else dict(ended)
     for one in happened:
         life = lives.get(one.node_id)
         doing = Doing.OUTSIDE if one.waits else _DOING.get(NodeStatus(one.status))
         if life is None:
             earliest = began if one.node_id in roots else None
             ready = max((ended[node] for node in sources.get(one.node_id, ()) if node in ended), default=earliest)
-            waited = ready is not None and one.at - ready >= NOTICEABLE_MS and one.status not in _NEVER_WORKED
+            waited = ready is not None and one.at - ready >= NOTICEABLE_MS and one.status not in NEVER_WORKED
             lives[one.node_id] = life = [Span(Doing.WAITING, ready, one.at)] if waited and ready is not None else []
         elif life and life[-1].end is None:
             if life[-1].doing is doing:
@@ -128,36 +128,36 @@ def _with_attempts(life: Sequence[Span], failed: Sequence[Failed]) -> list[Span]
     return cut
 
 
-@dataclass(frozen=True, slots=True)
-class Took:
-    """How a node stands: when it began and ended, and how long it is estimated to take."""
+def time_taken(status: str, began: int | None, ended: int | None, estimate: int | None, now: int) -> int:
+    """Return how long a node took, in milliseconds: what decides is what it took.
 
-    status: str
-    began: int | None
-    ended: int | None
-    estimate: int | None
-
-
-def decisive(nodes: Mapping[str, Took], edges: Sequence[tuple[str, str]], now: int) -> tuple[tuple[str, ...], float]:
-    """Return the path that the length of the run hangs on, and its length in milliseconds.
-
-    What a node took counts; of one that has not ended, what it is estimated to take, or has taken if that is more.
-    Where nothing at all is known of anything, the path with the most nodes.
+    Of one that has not ended, what it is estimated to take, or has taken if that is more.
     """
+    if began is None:
+        return 0 if status in NEVER_WORKED else estimate or 0
+    return max(now - began, estimate or 0) if ended is None else max(ended - began, 0)
 
-    def length(node: str) -> float:
-        took = nodes[node]
-        if took.status in _NEVER_WORKED and took.began is None:
-            return 0
-        if took.began is None:
-            return took.estimate or 0
-        if took.ended is None:
-            return max(now - took.began, took.estimate or 0)
-        return max(took.ended - took.began, 0)
 
-    lengths = {node: length(node) for node in nodes}
-    if not any(lengths.values()):
-        return critical_path(nodes, edges, lambda node: 1).path, 0
-    found = critical_path(nodes, edges, lambda node: lengths[node])
-    worked = (node for node in found.path if nodes[node].status not in _NEVER_WORKED or nodes[node].began is not None)
-    return tuple(worked), found.length
+def decisive(lengths: Sequence[int], sources: Sequence[int], targets: Sequence[int]) -> tuple[list[int], int]:
+    """Return the nodes that the length of a run hangs on, and that length; of ways that are equal, the first.
+
+    Nodes go by number. No edge comes before one that begins where it ends: those of the deepest sources come first.
+    Where nothing at all is known of anything, the way with the most nodes.
+    """
+    if not any(lengths):
+        return decisive([1] * len(lengths), sources, targets)[0] if lengths else [], 0
+    longest, following = list(lengths), [-1] * len(lengths)
+    for source, target in zip(sources, targets, strict=True):
+        length = lengths[source] + longest[target]
+        if length > longest[source] or following[source] < 0:
+            longest[source], following[source] = length, target
+    is_target = bytearray(len(lengths))
+    for target in targets:
+        is_target[target] = 1
+    roots = (one for one, is_below in enumerate(is_target) if not is_below)
+    node = max(roots, key=longest.__getitem__)
+    total, path = longest[node], []
+    while node >= 0:
+        path.append(node)
+        node = following[node]
+    return path, total

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from dalang.api.ui import changes, files, inbox, operations, overview, plans, run_data, run_page, run_panels, runs
+from dalang.api.ui import (
+    changes,
+    files,
+    inbox,
+    operations,
+    overview,
+    plans,
+    run_bars,
+    run_data,
+    run_page,
+    run_panels,
+    runs,
+)
 from dalang.api.ui.pages import Looks, PageRoute
 from dalang.errors import NotFound
 
@@ -18,6 +30,6 @@ async def no_page(page: Looks, path: str = "") -> Response:
     raise NotFound("Nothing of Dalang has this address.")
 
 
-_RUN = (run_data.router, run_panels.router, run_page.router)
+_RUN = (run_data.router, run_bars.router, run_panels.router, run_page.router)
 _SHELL = (files.router, changes.router, overview.router, runs.router, inbox.router, plans.router, operations.router)
 ROUTERS = (*_SHELL, *_RUN, _rest)

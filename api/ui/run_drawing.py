@@ -70,12 +70,15 @@ class LiveDrawing(Drawing):
 
     def __init__(self, picture: Picture, nodes: Changes | None = None, edges: Changes | None = None) -> None:
         self.node_changes, self.edge_changes = nodes or {}, edges or {}
-        self.statuses: Mapping[str, str] = {}
         super().__init__(picture)
 
     def fragment(self, statuses: Mapping[str, str]) -> str:
         """Return the picture as an SVG element of a page; a node that is not in ``statuses`` is PENDING."""
-        self.statuses = statuses
+        boxes = self.picture.boxes
+        return self.drawn([Counter(statuses.get(node.node_id, _N.PENDING) for node in box.nodes) for box in boxes])
+
+    def drawn(self, counts: Sequence[Mapping[str, int]]) -> str:
+        """Return the same of boxes of which it is known how many of the nodes have which status."""
         extent = max(self.layout.extent, 20.0)
         width, height = (extent, self.main) if self.down else (self.main, extent)
         width, height = max(width, LEAST_WIDTH) + 2 * MARGIN, max(height, HEIGHT) + 2 * MARGIN
@@ -87,7 +90,7 @@ class LiveDrawing(Drawing):
             f'viewBox="0 0 {num(width)} {num(height)}" width="{num(width)}" height="{num(height)}" '
             f'data-down="{str(self.down).lower()}" aria-label="{xml(self.summary())}">'
         )
-        boxes = (self._box(at) for at in range(len(self.frames)))
+        boxes = (self._live_box(at, counts[at]) for at in range(len(self.frames)))
         return "\n".join([head, '<g class="all">', zone, *self._links(), *boxes, "</g></svg>"])
 
     def summary(self) -> str:
@@ -95,10 +98,6 @@ class LiveDrawing(Drawing):
         nodes = sum(len(box.nodes) for box in self.picture.boxes)
         drawn = f", drawn as {len(self.picture.boxes)} boxes" if self.picture.collapsed else ""
         return f"{self.picture.title}: {nodes} nodes in {self.depth} levels{drawn}"
-
-    def places(self) -> dict[str, int]:
-        """Return in which box, by its index, each node is."""
-        return {node.node_id: at for at, box in enumerate(self.picture.boxes) for node in box.nodes}
 
     def _texts_of(self, box: Box) -> tuple[str, str]:
         return clip(printable(box.title), 28), clip(printable(box.subtitle), 34)
@@ -118,10 +117,9 @@ class LiveDrawing(Drawing):
             f'<path class="tip" d="{self._head(points[-1])}" data-back="{self._head(points[0], -8)}"/></g>'
         )
 
-    def _box(self, at: int) -> str:
+    def _live_box(self, at: int, counts: Mapping[str, int]) -> str:
         box, frame, (title, subtitle) = self.picture.boxes[at], self.frames[at], self.texts[at]
         one = len(box.nodes) == 1
-        counts = Counter(self.statuses.get(node.node_id, _N.PENDING) for node in box.nodes)
         status = summed_up(counts)
         mark = NODE_MARKS[status]
         word = mark.word if one else told(counts)

@@ -18,7 +18,7 @@ from dalang.api.ui.run_data import picture_of
 from dalang.api.ui.run_drawing import looks
 from dalang.api.ui.run_head import head_of
 from dalang.api.ui.run_revisions import compared
-from dalang.api.ui.run_scenes import is_at_hand, scene_of
+from dalang.api.ui.run_scenes import is_large, scene_of
 from dalang.event_types import EventType
 from dalang.statuses import NodeStatus
 
@@ -36,7 +36,7 @@ def mark_of(status: str) -> Mark:
 environment.globals |= {"mark_of": mark_of, "badge_of": node_badge}
 Opened = Annotated[Sequence[str], Query(alias="open", max_length=50)]
 _LATER = {"later": True, "svg": "<p class=quiet>Drawing …</p>", "looks": looks(), "state": {"seq": 0}}
-"""Stands for a picture that takes seconds to draw; the script asks for it when the page is there."""
+"""Stands for the picture of a large plan, which has megabytes; the script asks for it when the page is there."""
 Short = Annotated[str, Query(max_length=1_000)]
 
 
@@ -45,11 +45,11 @@ async def run_page(page: Looks, runId: UUID, opened: Opened = ()) -> Response:
     """Show a run: the picture of its plan, alive."""
     async with page.it.transaction(page.who.tenant_id, seconds=30) as conn:
         head = await head_of(page, conn, runId)
-        if not is_at_hand(page.it.scenes, head.run, opened):
+        if is_large(head.run):
             return await _shown(page, "run_graph.html", head, picture=_LATER, summary="The picture is being drawn")
         scene = await scene_of(page.it.scenes, conn, head.run, opened=opened)
-        nodes = await page.it.progresses.get(conn, head.run)
-    picture = await picture_of(page.it, scene, head.run, nodes, head.revisions)
+        standing = await page.it.standings.get(conn, head.run, scene)
+    picture = {**scene.shown, **await picture_of(page.it, scene, head.run, standing, head.revisions)}
     return await _shown(page, "run_graph.html", head, picture=picture, summary=scene.drawing.summary())
 
 

@@ -17,7 +17,7 @@ from dalang.api.ui.marks import NODE_MARKS
 from dalang.api.ui.pages import Looks, PageRoute, html
 from dalang.api.ui.run_data import Opened
 from dalang.api.ui.run_drawing import BAR
-from dalang.api.ui.run_scenes import scene_of
+from dalang.api.ui.run_scenes import STATUSES, scene_of
 from dalang.api.ui.telling import pretty
 from dalang.errors import NotFound
 from dalang.statuses import IN_FLIGHT, NODE_ENDS, RUN_ENDS, NodeStatus
@@ -117,12 +117,12 @@ async def group_panel(
     async with page.it.transaction(page.who.tenant_id, seconds=30) as conn:
         run = await found_run(conn, page.who, runId)
         scene = await scene_of(page.it.scenes, conn, run, opened=opened)
-        nodes = await page.it.progresses.get(conn, run)
+        standing = await page.it.standings.get(conn, run, scene)
     box = next((one for one in scene.drawing.picture.boxes if one.key == key), None)
     if box is None:
         raise NotFound(f"The picture of run {runId} has no box {key!r}.")
-    untouched = status_without_row(run)
-    members = [(one, nodes[one.node_id].status if one.node_id in nodes else untouched) for one in box.nodes]
+    letters, places = standing.statuses(status_without_row(run)), scene.outline.places
+    members = [(one, STATUSES[letters[places[one.node_id]]]) for one in box.nodes]
     counts = Counter(NodeStatus(one) for _, one in members)
     wanted = [one for one in members if not status or one[1] == status]
     openable = next((one for one in scene.groups() if one["key"] == key and one["open"]), None)

@@ -1,7 +1,7 @@
 """How the nodes of runs stand, and answers made of that, kept between requests.
 
-The page of a run asks every second or two. Of a run with 100,000 nodes, reading how all of them stand takes a second,
-so that is read once; then only nodes that something has happened to since. What takes long to make of it - a
+The page of a run asks every second or two. How all nodes stand is read once, and kept as a letter each; then only nodes
+that something has happened to since, unless that are many. What takes long to make of it - a
 critical path, a timeline - is given again as long as nothing has happened, and while the run goes on for a while more.
 """
 
@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from dalang.api.ui.run_scenes import LETTERS, Scene
+from dalang.recently_used import RecentlyUsed
 from dalang.statuses import RUN_ENDS
 from dalang.store.run_history import Progress, node_progress, nodes_since
 from dalang.store.runs import Run
+from dalang.store.standings import ids_by_status
 
-KEPT_NODES = 250_000
-MOST_NEW = 20_000
+KEPT_NODES = 2_500_000
+MOST_NEW = 1_000
 """With more events than this reading everything is as fast."""
 KEPT_BYTES = 64 * 1024 * 1024
 PATIENCE = 20
@@ -31,45 +33,86 @@ SLOW_SECONDS = 0.05
 
 
 @dataclass
-class _Run:
-    """The nodes of one run, as they stood at event ``seq`` or later."""
+class Standing:
+    """How the nodes of one run stand in a scene, as they stood at event ``seq`` or later."""
 
     epoch: int = -1
     seq: int = 0
-    nodes: Mapping[str, Progress] = field(default_factory=dict)
+    letters: bytearray = field(default_factory=bytearray)
+    """Statuses in plan order; 0 where nothing has happened."""
+    times: dict[int, Progress] = field(default_factory=dict)
+    """Nodes that have a box of their own, by their place."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
+    def statuses(self, untouched: str) -> bytes:
+        """Return a letter for each node; ``untouched`` is the status of those that nothing has happened to."""
+        return bytes(self.letters).translate(bytes.maketrans(b"\0", bytes([LETTERS[untouched]])))
 
-class Progresses:
-    """How nodes stand, by run; the least recently used are dropped."""
+    def take(self, scene: Scene, progress: Mapping[str, Progress]) -> None:
+        """Take how some nodes stand; those that the plan no longer has do not count."""
+        places = scene.outline.places
+        for node_id, one in progress.items():
+            place = places.get(node_id)
+            if place is not None:
+                self.letters[place] = LETTERS[one.status]
+                if place in scene.alone:
+                    self.times[place] = one
+
+
+class Standings:
+    """How nodes stand, by run and scene; the least recently used are dropped."""
 
     def __init__(self) -> None:
-        self._runs: OrderedDict[UUID, _Run] = OrderedDict()
+        self._kept: RecentlyUsed[tuple[UUID, str], Standing] = RecentlyUsed(KEPT_NODES, lambda one: len(one.letters))
 
-    async def get(self, conn: AsyncConnection, run: Run) -> Mapping[str, Progress]:
-        """Return how every node of a run stands that something has happened to; nobody changes the answer."""
-        known = self._runs.setdefault(run.run_id, _Run())
-        self._runs.move_to_end(run.run_id)
+    async def get(self, conn: AsyncConnection, run: Run, scene: Scene) -> Standing:
+        """Return how every node of a run stands; nobody changes the answer."""
+        key = run.run_id, scene.key
+        known = self._kept.get(key) or self._kept.keep(key, Standing())
         async with known.lock:
-            if known.epoch != run.head_epoch or not await self._catch_up(conn, run, known):
-                known.nodes = await node_progress(conn, run.tenant_id, run.run_id)
+            if known.epoch != run.head_epoch or not await _catch_up(conn, run, scene, known):
+                await _read(conn, run, scene, known)
                 known.epoch, known.seq = run.head_epoch, run.head_seq
-        while len(self._runs) > 1 and sum(len(one.nodes) for one in self._runs.values()) > KEPT_NODES:
-            self._runs.popitem(last=False)
-        return known.nodes
+        self._kept.keep(key, known)
+        return known
 
-    async def _catch_up(self, conn: AsyncConnection, run: Run, known: _Run) -> bool:
-        """Read what is new; False when that is too much."""
-        if known.seq >= run.head_seq:
-            return True
-        new = await nodes_since(conn, run.tenant_id, run.run_id, known.epoch, known.seq, limit=MOST_NEW)
-        if len(new) >= MOST_NEW:
-            return False
-        names = {node for _, node in new if node is not None}
-        if names:
-            known.nodes = {**known.nodes, **await node_progress(conn, run.tenant_id, run.run_id, names)}
-        known.seq = new[-1][0] if new else run.head_seq
+
+async def _catch_up(conn: AsyncConnection, run: Run, scene: Scene, known: Standing) -> bool:
+    """Read what is new; False when that is too much."""
+    if known.seq >= run.head_seq:
         return True
+    if run.head_seq - known.seq >= MOST_NEW:
+        return False
+    new = await nodes_since(conn, run.tenant_id, run.run_id, known.epoch, known.seq, limit=MOST_NEW)
+    if len(new) >= MOST_NEW:
+        return False
+    names = {node for _, node in new if node is not None}
+    if names:
+        known.take(scene, await node_progress(conn, run.tenant_id, run.run_id, names))
+    known.seq = new[-1][0] if new else run.head_seq
+    return True
+
+
+async def _read(conn: AsyncConnection, run: Run, scene: Scene, known: Standing) -> None:
+    """Read how all stand; of a large run, when nodes that have no box of their own began and ended is not read."""
+    known.letters, known.times = bytearray(len(scene.ids)), {}
+    if len(scene.alone) == len(scene.ids):
+        known.take(scene, await node_progress(conn, run.tenant_id, run.run_id))
+        return
+    usual = ""
+    if sum(run.node_status_counts.values()) == run.total_nodes == len(scene.ids):
+        # Something has happened to each. Those that stand as most do, as all of a run that went well, are not read.
+        usual = max(run.node_status_counts, key=run.node_status_counts.__getitem__)
+        known.letters = bytearray([LETTERS[usual]]) * len(scene.ids)
+    if run.node_status_counts.get(usual) != len(scene.ids):
+        places = scene.outline.places
+        for status, ids in (await ids_by_status(conn, run.tenant_id, run.run_id, but=usual)).items():
+            letter = LETTERS[status]
+            for place in map(places.get, ids):
+                if place is not None:
+                    known.letters[place] = letter
+    if scene.alone:
+        known.take(scene, await node_progress(conn, run.tenant_id, run.run_id, scene.alone.values()))
 
 
 @dataclass(frozen=True)
@@ -84,8 +127,7 @@ class Answers:
     """Answers about runs by what was asked; the least recently used are dropped."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[UUID, str], _Answer] = OrderedDict()
-        self._bytes = 0
+        self._kept: RecentlyUsed[tuple[UUID, str], _Answer] = RecentlyUsed(KEPT_BYTES, lambda one: len(one.body))
 
     async def get(self, run: Run, what: str, make: Callable[[], Awaitable[bytes]]) -> bytes:
         """Return the answer to ``what``, or let it be made."""
@@ -98,10 +140,5 @@ class Answers:
         if known is None:
             began = time.monotonic()
             body = await make()
-            known = _Answer(position, body, time.monotonic(), time.monotonic() - began)
-            self._bytes += len(body) - len(self._kept[key].body if key in self._kept else b"")
-            self._kept[key] = known
-        self._kept.move_to_end(key)
-        while self._bytes > KEPT_BYTES and len(self._kept) > 1:
-            self._bytes -= len(self._kept.popitem(last=False)[1].body)
+            known = self._kept.keep(key, _Answer(position, body, time.monotonic(), time.monotonic() - began))
         return known.body

@@ -10,11 +10,12 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dalang.api.ui.run_drawing import LiveDrawing
-from dalang.api.ui.run_scenes import Scene, Scenes, document_of, live_picture, scene_of
+from dalang.api.ui.run_scenes import Scene, Scenes, coded, document_of, live_picture, scene_of
 from dalang.errors import NotFound
 from dalang.graph import find_cycle
 from dalang.plan_diff import counts, plan_diff
 from dalang.sketch import sketch
+from dalang.statuses import NodeStatus
 from dalang.store.revisions import RunRevision, first_revision, list_revisions
 from dalang.store.runs import Run
 
@@ -54,7 +55,7 @@ async def compared(scenes: Scenes, conn: AsyncConnection, run: Run, number: int 
         scene = await scene_of(scenes, conn, run, chosen.plan_digest)
     else:
         scene, left_out = await asyncio.to_thread(_united_scene, after, diff)
-    svg = await asyncio.to_thread(scene.drawing.fragment, {})
+    svg = await asyncio.to_thread(scene.svg, coded([NodeStatus.PENDING]).encode() * len(scene.ids))
     return Compared(items, chosen, svg, scene.drawing.summary(), diff, {} if diff is None else counts(diff), left_out)
 
 

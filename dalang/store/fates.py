@@ -54,6 +54,7 @@ FATES: dict[str, Fate] = {
             "plan_documents",
             "plan_graphs",
             "plan_pieces",
+            "plan_outlines",  # with the plan
             "schedules",
             "bodies",  # with the last run that refers to them
             "artifacts",  # and their files: when nobody has used them for as long as runs are kept

@@ -28,6 +28,7 @@ PRIVILEGES = {
     "plan_documents": "SELECT, INSERT",
     "plan_graphs": "SELECT, INSERT",
     "plan_pieces": "SELECT, INSERT",
+    "plan_outlines": "SELECT, INSERT",
     "plans": "SELECT, INSERT",
     "execution_runs": "SELECT, INSERT, UPDATE",
     "node_executions": "SELECT, INSERT, UPDATE, DELETE",

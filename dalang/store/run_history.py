@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, fields
 from datetime import datetime
+from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Text, any_, bindparam, func, select, tuple_
@@ -44,6 +46,17 @@ class Progress:
     completed_at: datetime | None
 
 
+class RowOrder(StrEnum):
+    """How the nodes of a run are listed that something has happened to."""
+
+    START = "start"
+    """As they began."""
+    LENGTH = "length"
+    """Those that took longest first."""
+    NAME = "name"
+    """By their ids."""
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """That a node came to a status."""
@@ -71,6 +84,36 @@ async def node_progress(
         if len(rows) < PAGE:
             return found
         page = page.where(_nodes.node_id > rows[-1][0])
+
+
+async def list_rows(
+    conn: AsyncConnection,
+    tenant_id: str,
+    run_id: UUID,
+    order: RowOrder,
+    *,
+    among: Collection[str] | None = None,
+    first: int = 0,
+    limit: int,
+) -> tuple[list[str], int]:
+    """Which nodes has something happened to, from the one at place ``first``; and how many are there ``among`` these?
+
+    The number is 0 where it is not asked of some among all.
+    """
+    of_run = (_nodes.tenant_id == tenant_id) & (_nodes.run_id == run_id)
+    if among is not None:
+        of_run &= _nodes.node_id == any_(bindparam("nodes", list(among), ARRAY(Text)))
+    took = func.coalesce(_nodes.completed_at, func.now()) - _nodes.started_at
+    by: dict[RowOrder, list[ColumnElement[Any]]] = {
+        RowOrder.START: [_nodes.created_at.asc()],
+        RowOrder.LENGTH: [took.desc().nulls_last()],
+        RowOrder.NAME: [],
+    }
+    query = select(_nodes.node_id).where(of_run).order_by(*by[order], _nodes.node_id).offset(first).limit(limit)
+    found = list((await conn.execute(query)).scalars())
+    if among is None:
+        return found, 0
+    return found, (await conn.execute(select(func.count()).select_from(node_executions).where(of_run))).scalar_one()
 
 
 async def nodes_since(
@@ -116,11 +159,15 @@ async def revision_at(conn: AsyncConnection, tenant_id: str, run_id: UUID, seq: 
     return (await conn.execute(query)).scalar_one() or 1
 
 
-async def status_changes(conn: AsyncConnection, tenant_id: str, run_id: UUID, *, limit: int) -> list[Change]:
-    """When did nodes come to which status, in order?"""
+async def status_changes(
+    conn: AsyncConnection, tenant_id: str, run_id: UUID, *, among: Collection[str] | None = None, limit: int
+) -> list[Change]:
+    """When did nodes, or those ``among`` all, come to which status, in order?"""
     status = _events.data["status"].astext
     query = select(_events.at, _events.type, _events.node_id, status, _events.epoch, _events.seq)
     query = query.where(_of(tenant_id, run_id), _events.node_id.is_not(None), status.is_not(None))
+    if among is not None:
+        query = query.where(_events.node_id == any_(bindparam("nodes", list(among), ARRAY(Text))))
     query = query.order_by(_events.epoch, _events.seq)  # in which their numbers rise, too
     found: list[Change] = []
     last = (-1, 0)

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from dalang.run_times import Doing, Failed, Happened, Span, Took, decisive, spans
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dalang.graph import critical_path, levels
+from dalang.run_times import Doing, Failed, Happened, Span, decisive, spans, time_taken
+
+
+@st.composite
+def dags(draw: st.DrawFn) -> tuple[int, list[tuple[int, int]], list[int]]:
+    """Nodes by number, edges between them, and how long each takes."""
+    count = draw(st.integers(1, 8))
+    ends = [(source, target) for target in range(count) for source in range(target)]
+    edges = draw(st.lists(st.sampled_from(ends), unique=True)) if ends else []
+    return count, edges, draw(st.lists(st.integers(0, 3), min_size=count, max_size=count))
 
 
 def test_a_node_waits_queues_works_waits_for_a_person_and_is_undone() -> None:
@@ -49,14 +62,27 @@ def test_what_never_worked_has_no_life() -> None:
 
 def test_the_length_of_a_run_hangs_on_what_took_longest() -> None:
     """Times that were taken count, then estimates; where nothing is known the longest way does."""
-    edges = [("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")]
-    nodes = {
-        "a": Took("SUCCESS", 0, 10, None),
-        "b": Took("SUCCESS", 10, 20, None),
-        "c": Took("RUNNING", 10, None, 5),
-        "d": Took("PENDING", None, None, 30),
-    }
-    assert decisive(nodes, edges, now=60) == (("a", "c", "d"), 90.0)
-    assert decisive({**nodes, "c": Took("RUNNING", 10, None, 5)}, edges, now=12) == (("a", "b", "d"), 50.0)
-    unknown = {node: Took("PENDING", None, None, None) for node in nodes}
-    assert decisive(unknown, [*edges, ("b", "c")], now=0) == (("a", "b", "c", "d"), 0)
+    a, b, c, d = range(4)
+    sources, targets = [b, c, a, a], [d, d, b, c]
+
+    def path(now: int) -> tuple[list[int], int]:
+        nodes = [("SUCCESS", 0, 10, None), ("SUCCESS", 10, 20, None), ("RUNNING", 10, None, 5)]
+        took = [time_taken(*one, now) for one in (*nodes, ("PENDING", None, None, 30))]
+        return decisive(took, sources, targets)
+
+    assert path(60) == ([a, c, d], 90)
+    assert path(12) == ([a, b, d], 50)
+    assert decisive([0] * 4, [c, b, b, a, a], [d, d, c, b, c]) == ([a, b, c, d], 0)
+    assert decisive([], [], []) == ([], 0)
+    assert time_taken("SKIPPED", None, None, 30, 60) == 0
+
+
+@given(dags())
+def test_the_longest_way_is_the_critical_path_of_the_plan(dag: tuple[int, list[tuple[int, int]], list[int]]) -> None:
+    """In columns it is the one that the graph has by its own rules."""
+    count, edges, lengths = dag
+    found = critical_path(range(count), edges, lambda node: lengths[node] if any(lengths) else 1)
+    depth = {node: at for at, row in enumerate(levels(range(count), edges)) for node in row}
+    edges = sorted(edges, key=lambda one: (-depth[one[0]], one))
+    path, length = decisive(lengths, [one for one, _ in edges], [one for _, one in edges])
+    assert (tuple(path), length) == (found.path, found.length if any(lengths) else 0)

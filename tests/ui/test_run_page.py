@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, expect
 
+from dalang.api.ui.run_scenes import MAX_WIDTH
 from dalang.nodes import NodeContext
 from dalang.nodes import node as handler
+from dalang.recently_used import RecentlyUsed
 from tests.harness import PATIENCE
 from tests.ui.conftest import Looking, Stack, accessible, fits, shot
 
@@ -210,3 +212,37 @@ async def service(answers: list[int]) -> AsyncIterator[str]:
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+
+
+async def test_of_a_large_run_the_same_is_told_from_what_is_stored(
+    stack: Stack, look: Looking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its picture is read from its columns by whoever is asked first, and its bars come by windows."""
+    wide = [noop(f"n{at:02}") for at in range(MAX_WIDTH + 2)]
+    last = {**noop("last"), "name": "The <last>"}
+    plan = {"nodes": [*wide, last], "finally": [noop("z")], "edges": [edge(one["nodeId"], "last") for one in wide]}
+    run = await stack.execute({"name": "wide", **plan})
+    address = f"/ui/runs/{run}"
+    await stack.until(f"/orchestrator/runs/{run}", lambda found: found["status"] == "COMPLETED")
+
+    async def asked(what: str) -> Any:
+        found = (await stack("GET", f"{address}/{what}")).json()
+        found.pop("now", None)
+        return found
+
+    small = [await asked(what) for what in ("picture", "critical-path", "bars")]
+    monkeypatch.setattr("dalang.api.ui.run_scenes.LARGE_NODES", 0)
+    monkeypatch.setattr("dalang.api.ui.run_bars.WINDOW", 10)
+    monkeypatch.setattr(RecentlyUsed, "get", lambda kept, key: None)  # as in a process that has just begun
+    for how in ("drawn", "read"):
+        assert [await asked(what) for what in ("picture", "critical-path")] == small[:2], how
+    windows = [await asked(f"bars?first={first}") for first in range(0, len(wide) + 2, 10)]
+    rows = [row for window in windows for row in window["rows"]]
+    assert sorted(rows) == sorted(small[2]["rows"])
+    assert {window["total"] for window in windows} == {len(rows)}
+    named = await asked("bars?order=name&q=LAST")
+    assert [row[:2] for row in named["rows"]] == [["last", "The <last>"]]
+    async with look(f"{address}/timeline") as page:
+        await page.locator("#gantt-order").select_option("name")
+        await page.locator("#gantt-rows").evaluate("one => { one.scrollTop = 1e6 }")
+        await expect(page.locator('[data-node="z"]')).to_be_attached()

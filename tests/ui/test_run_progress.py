@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
@@ -9,7 +10,10 @@ from uuid import UUID, uuid4
 import pytest
 
 from dalang.api.ui import run_progress
-from dalang.api.ui.run_progress import Answers, Progresses
+from dalang.api.ui.run_drawing import LiveDrawing
+from dalang.api.ui.run_progress import Answers, Standings
+from dalang.api.ui.run_scenes import MAX_WIDTH, Scene, coded, live_picture
+from dalang.sketch import sketch
 from dalang.statuses import RunStatus
 from dalang.store.run_history import Progress
 
@@ -26,6 +30,12 @@ class Stored:
     statuses: dict[str, str] = field(default_factory=dict)
     events: list[str | None] = field(default_factory=list)
     read: list[Any] = field(default_factory=list)
+    total_nodes: int = 0
+
+    @property
+    def node_status_counts(self) -> dict[str, int]:
+        """How many have which status."""
+        return Counter(self.statuses.values())
 
     def happens(self, node: str | None, status: str = "RUNNING") -> None:
         """Store an event."""
@@ -44,6 +54,15 @@ class Stored:
         """Stand for ``nodes_since``."""
         return [(at + 1, node) for at, node in enumerate(self.events)][seq : seq + limit]
 
+    async def by_status(self, conn: Any, tenant: str, run: UUID, but: str = "") -> dict[str, list[str]]:
+        """Stand for ``ids_by_status``."""
+        self.read.append(f"all but {but}")
+        found: dict[str, list[str]] = {}
+        for node, status in self.statuses.items():
+            if status != but:
+                found.setdefault(status, []).append(node)
+        return found
+
 
 @pytest.fixture
 def stored(monkeypatch: pytest.MonkeyPatch) -> Stored:
@@ -51,42 +70,69 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> Stored:
     run = Stored()
     monkeypatch.setattr(run_progress, "node_progress", run.progress)
     monkeypatch.setattr(run_progress, "nodes_since", run.since)
+    monkeypatch.setattr(run_progress, "ids_by_status", run.by_status)
     run.happens(None)
     run.happens("a")
     return run
 
 
-async def test_only_nodes_that_something_happened_to_are_read_again(stored: Any) -> None:
-    """A page that asks every second does not read 100,000 nodes each time."""
-    kept = Progresses()
-    assert set(await kept.get(None, stored)) == {"a"}  # type: ignore[arg-type]
-    await kept.get(None, stored)  # type: ignore[arg-type]
+def scene(*ids: str) -> Scene:
+    """Return the scene of a plan of nodes without edges."""
+    plan = sketch({"nodes": [{"nodeId": one, "type": "noop"} for one in ids]})
+    return Scene.of(plan, LiveDrawing(live_picture(plan)))
+
+
+async def told(kept: Standings, stored: Any, of: Scene) -> str:
+    """Return how all nodes stand."""
+    return (await kept.get(None, stored, of)).statuses("PENDING").decode()  # type: ignore[arg-type]
+
+
+TWO = scene("a", "b")
+
+
+async def test_only_what_is_new_is_read(stored: Any) -> None:
+    """A page that asks every second does not read all nodes each time."""
+    kept = Standings()
+    assert await told(kept, stored, TWO) == coded(["RUNNING", "PENDING"])
+    await told(kept, stored, TWO)
     assert stored.read == [None]
     stored.happens(None)
     stored.happens("b")
     stored.happens("b", "SUCCESS")
-    found = await kept.get(None, stored)  # type: ignore[arg-type]
-    assert {name: one.status for name, one in found.items()} == {"a": "RUNNING", "b": "SUCCESS"}
-    assert stored.read == [None, {"b"}]
+    stored.happens("gone")
+    assert await told(kept, stored, TWO) == coded(["RUNNING", "SUCCESS"])
+    assert stored.read == [None, {"b", "gone"}]
 
 
 async def test_after_a_reset_everything_is_read_anew(stored: Any) -> None:
     """What happened in the epoch before counts no longer."""
-    kept = Progresses()
-    await kept.get(None, stored)  # type: ignore[arg-type]
+    kept = Standings()
+    await told(kept, stored, TWO)
     stored.head_epoch, stored.statuses = 1, {"b": "RUNNING"}
-    assert set(await kept.get(None, stored)) == {"b"}  # type: ignore[arg-type]
+    assert await told(kept, stored, TWO) == coded(["PENDING", "RUNNING"])
 
 
 async def test_too_much_news_is_read_as_everything(stored: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page that was closed for an hour does not read the hour."""
     monkeypatch.setattr(run_progress, "MOST_NEW", 3)
-    kept = Progresses()
-    await kept.get(None, stored)  # type: ignore[arg-type]
+    kept = Standings()
+    await told(kept, stored, TWO)
     for _ in range(3):
         stored.happens("b")
-    assert set(await kept.get(None, stored)) == {"a", "b"}  # type: ignore[arg-type]
+    assert await told(kept, stored, TWO) == coded(["RUNNING", "RUNNING"])
     assert stored.read == [None, None]
+
+
+async def test_of_a_wide_run_only_what_is_unusual_is_read(stored: Any) -> None:
+    """Where all went well nothing is read, and where most did, the others; a node without a row is as it was."""
+    ids = [f"n{at}" for at in range(MAX_WIDTH + 1)]
+    wide, stored.total_nodes, stored.statuses = scene(*ids), len(ids), {"n1": "SUCCESS"}
+    assert await told(Standings(), stored, wide) == coded(["PENDING", "SUCCESS", *["PENDING"] * (len(ids) - 2)])
+    stored.statuses = dict.fromkeys(ids, "SUCCESS")
+    assert await told(Standings(), stored, wide) == coded(["SUCCESS"] * len(ids))
+    stored.statuses["n2"] = "FAILED"
+    assert await told(Standings(), stored, wide) == coded([stored.statuses[one] for one in ids])
+    assert stored.read == ["all but ", "all but SUCCESS"]
 
 
 async def test_an_answer_is_made_again_when_something_happened(stored: Any, monkeypatch: pytest.MonkeyPatch) -> None:

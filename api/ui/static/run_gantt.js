@@ -15,15 +15,47 @@ const now = () => data.end ?? Date.now() - data.start + offset;
 const length = () => Math.max(now(), 1);
 const room = () => Math.max(rows.clientWidth - names() - 24, 100);
 
+// Of a large run the server tells a window of its rows, in the order that is looked at, and how many there are in all.
+const windowed = () => data?.total !== undefined;
+const seen = () => [Math.max(0, Math.floor((rows.scrollTop - AXIS) / ROW) - AROUND), Math.min(shown.length, Math.ceil((rows.scrollTop + rows.clientHeight) / ROW) + AROUND)];
+let asked = 0, awaited = null;
+
+async function read(first) {
+  const query = new URLSearchParams({ first, order: document.getElementById("gantt-order").value, q: document.getElementById("gantt-find").value.trim() });
+  const answer = await fetch(`${root.dataset.bars}?${query}`).catch(() => null);
+  return answer?.ok ? answer.json() : null;
+}
+
 async function ask() {
-  const answer = await fetch(root.dataset.bars).catch(() => null);
-  if (!answer?.ok) { if (!data) rows.innerHTML = '<p class="note bad">The bars could not be read. Load the page again.</p>'; return; }
-  data = await answer.json();
+  const number = (asked += 1);
+  const fresh = await read(windowed() ? Math.floor(seen()[0] / data.part) * data.part : 0);
+  if (number !== asked) return;
+  if (!fresh) { if (!data) rows.innerHTML = '<p class="note bad">The bars could not be read. Load the page again.</p>'; return; }
+  data = fresh;
   offset = data.start + data.now - Date.now();
   choose();
 }
 
+/** Ask for rows that are seen and not there yet; what was asked for before everything was asked anew is of no use. */
+async function more(first) {
+  const [number, part] = [asked, Math.floor(first / data.part) * data.part];
+  if (awaited !== null) return;
+  awaited = part;
+  const fresh = await read(part);
+  awaited = null;
+  if (!fresh) return;
+  if (number === asked) fresh.rows.forEach((row, at) => { shown[part + at] = row; });
+  if (number === asked && !fresh.rows.length) return;
+  draw();
+}
+
 function choose() {
+  if (windowed()) {
+    shown = new Array(data.total);
+    data.rows.forEach((row, at) => { shown[data.first + at] = row; });
+    frame();
+    return tell();
+  }
   const text = document.getElementById("gantt-find").value.trim().toLowerCase();
   shown = data.rows.filter(([id, name]) => !text || id.toLowerCase().includes(text) || name.toLowerCase().includes(text));
   const order = document.getElementById("gantt-order").value;
@@ -31,6 +63,10 @@ function choose() {
   if (order === "length") shown.sort((a, b) => lasts(b) - lasts(a));
   if (order === "name") shown.sort((a, b) => a[1].localeCompare(b[1], undefined, { numeric: true }));
   frame();
+  tell();
+}
+
+function tell() {
   draw();
   const foot = [`${shown.length.toLocaleString()} nodes`];
   if (data.untouched) foot.push(`${data.untouched.toLocaleString()} that nothing has happened to`);
@@ -80,8 +116,7 @@ function step() {
 function draw() {
   if (!space) return;
   const width = space.clientWidth - names(), left = rows.scrollLeft, right = left + rows.clientWidth;
-  const first = Math.max(0, Math.floor((rows.scrollTop - AXIS) / ROW) - AROUND);
-  const last = Math.min(shown.length, Math.ceil((rows.scrollTop + rows.clientHeight) / ROW) + AROUND);
+  const [first, last] = seen();
   const top = first * ROW;
   axis.setAttribute("width", space.clientWidth);
   const ticks = [], lines = [];
@@ -98,7 +133,9 @@ function draw() {
   bars.setAttribute("height", (last - first) * ROW);
   const drawn = [...lines];
   const buttons = [];
+  let missing = null;
   for (let row = first; row < last; row++) {
+    if (!shown[row]) { missing ??= row; continue; }
     const [id, name, kind, letter, spans, failed] = shown[row];
     const look = data.looks[letter.charCodeAt(0) - 65];
     const y = (row - first) * ROW;
@@ -116,6 +153,7 @@ function draw() {
   if (data.end === null) drawn.push(made("line", { class: "present", x1: now() * perMs, x2: now() * perMs, y1: 0, y2: (last - first) * ROW }));
   bars.replaceChildren(...drawn);
   labels.replaceChildren(...buttons);
+  if (missing !== null) more(missing);
 }
 
 function bar(doing, start, end, y, look, name, lastSpan) {
@@ -153,23 +191,23 @@ rows.addEventListener("wheel", (event) => {
 rows.addEventListener("click", (event) => { const button = event.target.closest("[data-node]"); if (button) open_(button.dataset.node); });
 rows.addEventListener("keydown", (event) => {
   if (!shown.length) return;
-  if (event.key === "Enter" && at >= 0) return open_(shown[at][0]);
+  if (event.key === "Enter" && shown[at]) return open_(shown[at][0]);
   const by = { ArrowDown: 1, ArrowUp: -1, PageDown: 12, PageUp: -12 }[event.key];
   if (!by) return;
   event.preventDefault();
   at = Math.min(shown.length - 1, Math.max(0, at + by));
   const y = AXIS + at * ROW;
   if (y - AXIS < rows.scrollTop || y + ROW > rows.scrollTop + rows.clientHeight) rows.scrollTop = y - rows.clientHeight / 2;
-  rows.setAttribute("aria-description", shown[at][1]);
+  if (shown[at]) rows.setAttribute("aria-description", shown[at][1]);
   draw();
 });
 function open_(id) { location.assign(`/ui/runs/${document.body.dataset.run}#node=${encodeURIComponent(id)}`); }
-document.getElementById("gantt-find").addEventListener("input", () => data && choose());
-document.getElementById("gantt-order").addEventListener("change", () => data && choose());
+const askTyped = atMost(300, () => { rows.scrollTop = 0; ask(); });
+for (const [id, event] of [["gantt-find", "input"], ["gantt-order", "change"]]) document.getElementById(id).addEventListener(event, () => data && (windowed() ? askTyped() : choose()));
 new ResizeObserver(() => { if (data) { frame(); draw(); } }).observe(rows);
 
 const askSoon = atMost(2500, ask), askLater = atMost(12_000, ask);
-document.addEventListener("run:event", () => ((data?.rows.length ?? 0) > 2000 ? askLater() : askSoon()));
+document.addEventListener("run:event", () => ((data?.rows.length ?? 0) > 2000 || windowed() ? askLater() : askSoon()));
 document.addEventListener("run:head", (event) => { if (["COMPLETED", "FAILED", "CANCELLED"].includes(event.detail)) askSoon(); });
 if (!over) setInterval(() => { if (data && data.end === null && !document.hidden) { frame(); draw(); } }, 1000);
 ask();
