@@ -28,6 +28,7 @@ from dalang.metrics import exposition
 from dalang.settings import Settings, SettingsError
 from dalang.store.engine import system_transaction
 from dalang.store.measures import Gauge, gauges
+from dalang.trust import trusted
 
 FRESH_SECONDS = 10.0
 """So long what was measured is told again: many may read, and each count costs the database."""
@@ -46,7 +47,7 @@ class SdkMetrics:
 
     def __init__(self) -> None:
         self.runtime, self._url = _runtime()
-        self._client = httpx.AsyncClient(trust_env=False, timeout=CHECK_SECONDS)
+        self._client = httpx.AsyncClient(trust_env=False, timeout=CHECK_SECONDS, verify=trusted())
 
     async def text(self) -> bytes:
         """Return them in Prometheus' text format; nothing while they cannot be had."""

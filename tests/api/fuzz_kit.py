@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import httpx
-import uvicorn
 from fastapi import FastAPI
 
-from dalang.api.app import create_app
-from dalang.settings import Settings
-from dalang.stack.ports import free_port
-from dalang.stack.postgres import drop_database
-from dalang.store.engine import create_engine, system_transaction
-from dalang.store.tokens import ensure_token
-from dalang.worker import worker
-from tests.api import world
+from tests.api.site import site
 from tests.api.world import Api, chain
 from tests.harness import Servers
 
@@ -42,35 +33,12 @@ class Fuzzed:
 @contextlib.asynccontextmanager
 async def attacked(servers: Servers, superuser: asyncpg.Connection, home: Path) -> AsyncIterator[Fuzzed]:
     """Serve an API with a worker, and put runs, tasks, agents, pools ... into it."""
-    database = await servers.create_database(superuser)
-    port = free_port()
-    settings = Settings(
-        home=home,
-        database_url=database.url,
-        temporal_address=servers.temporal_address,
-        task_queue=f"fuzz-{uuid.uuid4().hex[:8]}",
-        artifacts=str(home / "files"),
-        public_url=f"http://127.0.0.1:{port}",
-        egress_allow=("127.0.0.1",),
-    )
-    engine = create_engine(settings.database_url, pooled=False)
-    async with system_transaction(engine) as conn:
-        for (tenant, role), token in world.TOKENS.items():
-            await ensure_token(conn, token, tenant, f"{role}@{tenant}", [role])
-    await engine.dispose()
-    app = create_app(settings)
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, access_log=False))
-    running = asyncio.create_task(server.serve())
-    async with worker(settings):
-        while not server.started:
-            await asyncio.sleep(0.02)
+    files = {"artifacts": str(home / "files"), "egress_allow": ("127.0.0.1",)}
+    async with site(servers, superuser, home, "fuzz", **files) as (settings, app):
         made = Fuzzed(settings.public_url, app)
         async with httpx.AsyncClient(base_url=made.url, timeout=60) as client:
             await _fill(Api(client), made)
         yield made
-        server.should_exit = True
-        await running
-    await drop_database(superuser, database.name)
 
 
 async def _fill(api: Api, made: Fuzzed) -> None:

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import uvicorn
@@ -25,9 +26,12 @@ from tests.harness import LOOPBACK_ALLOWED, Servers
 
 @asynccontextmanager
 async def site(
-    servers: Servers, superuser: asyncpg.Connection, home: Path, name: str
+    servers: Servers, superuser: asyncpg.Connection, home: Path, name: str, **more: Any
 ) -> AsyncIterator[tuple[Settings, FastAPI]]:
-    """Run it for the length of the block, with tokens for every tenant and role of ``world.TOKENS``."""
+    """Run it for the length of the block, with tokens for every tenant and role of ``world.TOKENS``.
+
+    ``more`` are settings of it.
+    """
     database = await servers.create_database(superuser)
     port = free_port()
     settings = Settings(
@@ -36,7 +40,7 @@ async def site(
         temporal_address=servers.temporal_address,
         task_queue=f"{name}-{uuid.uuid4().hex[:8]}",
         public_url=f"http://127.0.0.1:{port}",
-        egress_allow=LOOPBACK_ALLOWED,
+        **{"egress_allow": LOOPBACK_ALLOWED, **more},
     )
     engine = create_engine(settings.database_url, pooled=False)
     async with system_transaction(engine) as conn:

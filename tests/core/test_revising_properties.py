@@ -220,7 +220,7 @@ def test_a_revised_run_can_be_restored_at_any_moment(rnd: Random) -> None:
 def test_many_seeds() -> None:
     """The same over plain seeds; and revisions are both accepted and refused often enough to mean something."""
     accepted = refused = 0
-    for seed in range(tries(120)):
+    for seed in range(tries(80)):
         try:
             one, other = check_revisions(Random(seed))
             check_restore(Random(seed))

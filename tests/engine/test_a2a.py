@@ -16,6 +16,7 @@ from dalang.stack.ports import free_port
 from dalang.store.agents import AgentKind, NewAgent, register_agent
 from dalang.store.engine import transaction
 from dalang.store.pools import limited_names
+from dalang.trust import trusted
 from tests.engine.kit import TENANT, Engine, Started, body_of, node_events
 from tests.harness import PATIENCE, ROOT
 
@@ -50,7 +51,7 @@ class Doer:
 
     async def seen(self, about: str | None = None) -> list[dict[str, Any]]:
         """Return the messages (and cancels) that it got; of one run only, by its context."""
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(trust_env=False, verify=trusted()) as client:
             found: list[dict[str, Any]] = (await client.get(f"{self.address}/seen")).json()
         if about is None:
             return found
