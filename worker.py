@@ -67,7 +67,7 @@ from dalang.store.listening import Listener
 from dalang.tallying import Tallying
 from dalang.temporal import connect, ensure_search_attributes
 from dalang.vitals import SdkMetrics, Vitals, serving
-from dalang.worker_memory import give_buffers_back, spare_the_collector, tidy_for_ever
+from dalang.worker_memory import SHARE_OF_LARGE, Tidying, give_buffers_back, spare_the_collector, tidy_for_ever
 from dalang.worker_versions import deployment_config
 from dalang.workflows.interceptor import GuardInterceptor
 from dalang.workflows.plan_run import PlanRun
@@ -98,7 +98,8 @@ async def _worker(settings: Settings) -> AsyncIterator[Worker]:
     engine = create_engine(settings)
     sdk = SdkMetrics() if settings.worker_metrics_ports else None
     runtime = None if sdk is None else sdk.runtime
-    client = await connect(settings, storage_driver=PostgresBlobDriver(engine), runtime=runtime)
+    tidying = Tidying(SHARE_OF_LARGE)
+    client = await connect(settings, storage_driver=PostgresBlobDriver(engine, on_large=tidying.step), runtime=runtime)
     await check_keys(settings, engine, client, keys)
     await _register_search_attributes(client)
     identity = f"{socket.gethostname()}-{os.getpid()}"

@@ -37,6 +37,7 @@ from dalang.program_columns import (
     Grouped,
     Kinds,
     NodeColumns,
+    named,
 )
 from dalang.templates import Template, compile_template
 
@@ -83,10 +84,9 @@ class Program:
         self.timeout_ms: int | None = document["timeout"]
         self.planner: dict[str, Any] | None = document.get("planner")
         self.first_finally: int = document["finally"] if self.repeat is None else self.repeat
-        self.ids: Sequence[str] = nodes.ids
+        self.ids, self.index = named(nodes.ids)
         kinds: Sequence[dict[str, Any]] = nodes.kinds.values
         self.types: Sequence[str] = Column([kind["type"] for kind in kinds], nodes.kinds.of)
-        self.index: dict[str, int] = {node_id: number for number, node_id in enumerate(self.ids)}
         self._index_edges(edges)
         self.joins: Sequence[str] = Column([kind.get("join", "allLive") for kind in kinds], nodes.kinds.of)
         self.ranks = self._remaining_work()

@@ -17,6 +17,8 @@ _M_MMAP_THRESHOLD, _LARGE_BUFFER = -3, 256 * 1024
 TIDY_SECONDS = 3.0
 SHARE = 100
 """Tidying takes at most so small a part of the time."""
+SHARE_OF_LARGE = 20
+"""The same, before a large payload is read: that of an execution's program, whose one before has just ended."""
 
 
 def spare_the_collector() -> None:
@@ -40,20 +42,34 @@ def give_buffers_back() -> None:
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BUFFER)
 
 
-async def tidy_for_ever() -> None:
-    """While a large program is held, free now and then what executions left that have ended.
+class Tidying:
+    """Frees what executions left that have ended, while a large program is held, in a small part of the time.
 
     Each is a circle of objects with its program's payload and its state; Python by itself may leave it there until it
     has made half a million others. The program itself is few objects to look at: nothing is set aside from the search
     (``gc.freeze``), as that keeps for ever whatever is there at that moment, such as the execution that brought it.
     """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    pause = TIDY_SECONDS
+
+    def __init__(self, share: int = SHARE) -> None:
+        self._share = share
+        self._not_before = 0.0
+        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+
+    def step(self) -> None:
+        """Do it, if it is time."""
+        began = time.monotonic()
+        if began < self._not_before or not holds_large():
+            return
+        gc.collect()
+        if self._trim is not None:
+            self._trim(0)
+        now = time.monotonic()
+        self._not_before = now + self._share * (now - began)
+
+
+async def tidy_for_ever() -> None:
+    """Tidy now and then, until cancelled."""
+    tidying = Tidying()
     while True:
-        await asyncio.sleep(pause)
-        if holds_large():
-            began = time.monotonic()
-            gc.collect()
-            if trim is not None:
-                trim(0)
-            pause = max(TIDY_SECONDS, SHARE * (time.monotonic() - began))
+        await asyncio.sleep(TIDY_SECONDS)
+        tidying.step()

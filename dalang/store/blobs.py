@@ -40,6 +40,7 @@ from dalang.store.tables import execution_runs, payload_blobs
 DRIVER_NAME = "dalang-postgres"
 """Stands in every reference in Temporal's histories: never renamed."""
 MAX_BLOB_BYTES = 256 * 1024 * 1024
+LARGE_BYTES = 1024 * 1024
 _KEY = "digest"
 _INLINE_WORK_BYTES = 128 * 1024
 """Up to this size compressing takes about as long as handing it to a thread."""
@@ -122,7 +123,8 @@ class PostgresBlobDriver(StorageDriver):
     heartbeats when in an activity. The SDK calls it on the event loop of the worker or client; calls from another loop
     (a client in a thread) open connections of their own, since those of ``engine`` belong to the loop that made them.
 
-    Payloads up to ``cache_bytes`` in all are kept, so that replays and repeated stores need no database.
+    Payloads up to ``cache_bytes`` in all are kept, as they are stored, so that replays and repeated stores need no
+    database. ``on_large`` is called before one of :data:`LARGE_BYTES` is retrieved.
     """
 
     def __init__(
@@ -132,11 +134,13 @@ class PostgresBlobDriver(StorageDriver):
         wait_seconds: float = 120,
         cache_bytes: int = 64 * 1024 * 1024,
         on_wait: Callable[[], None] | None = None,
+        on_large: Callable[[], object] | None = None,
     ) -> None:
         self._engine = engine
         self._wait_seconds = wait_seconds
         self._on_wait = on_wait or _heartbeat
-        self._contents: _Recent[bytes] = _Recent(cache_bytes)
+        self._on_large = on_large
+        self._blobs: _Recent[Blob] = _Recent(cache_bytes)
         self._stored: _Recent[float] = _Recent(100_000)
         self._home: weakref.ref[asyncio.AbstractEventLoop] | None = None
         self._lock = Lock()
@@ -167,9 +171,9 @@ class PostgresBlobDriver(StorageDriver):
                 await put_blobs(conn, blobs)
 
             await self._patiently(put)
-        for digest, content in new.items():
-            self._stored.put(digest, time.monotonic(), 1)
-            self._contents.put(digest, content, len(content))
+            for blob in blobs:
+                self._stored.put(blob.digest, time.monotonic(), 1)
+                self._blobs.put(blob.digest, blob, len(blob.data))
         return [StorageDriverClaim({_KEY: digest}) for digest in digests]
 
     async def retrieve(
@@ -177,20 +181,22 @@ class PostgresBlobDriver(StorageDriver):
     ) -> list[Payload]:
         """Return the payloads of ``claims``; raises :class:`NotFound` when one was deleted."""
         digests = [claim.claim_data[_KEY] for claim in claims]
-        found = {digest: content for digest in digests if (content := self._contents.get(digest)) is not None}
-        missing = sorted(set(digests) - found.keys())
+        blobs = {digest: blob for digest in digests if (blob := self._blobs.get(digest)) is not None}
+        missing = sorted(set(digests) - blobs.keys())
         if missing:
 
             async def get(conn: AsyncConnection) -> dict[str, Blob]:
                 return await get_blobs(conn, missing)
 
             for digest, blob in (await self._patiently(get)).items():
-                found[digest] = await _work(blob.size, blob.content)
-                self._contents.put(digest, found[digest], blob.size)
+                blobs[digest] = blob
+                self._blobs.put(digest, blob, len(blob.data))
         for digest in missing:
-            if digest not in found:
+            if digest not in blobs:
                 raise NotFound(f"The payload {digest} is not in the database: it was deleted, or this is another one.")
-        return [Payload.FromString(found[digest]) for digest in digests]
+        if self._on_large is not None and any(blob.size >= LARGE_BYTES for blob in blobs.values()):
+            self._on_large()
+        return [Payload.FromString(await _work(blobs[digest].size, blobs[digest].content)) for digest in digests]
 
     async def _patiently(self, query: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Run ``query`` in a transaction; while the database is away, wait and try again."""

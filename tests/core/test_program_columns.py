@@ -7,11 +7,13 @@ from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dalang.compilation import compile_plan
 from dalang.plan import Plan
 from dalang.program import Program
-from dalang.program_columns import NodeColumns, packed, read_in_columns
+from dalang.program_columns import Names, NodeColumns, Numbers, named, packed, read_in_columns
 from tests.core.random_runs import random_plan
 
 EDGES = ("sources", "ports", "targets", "target_ports", "mappings", "conditions")
@@ -79,3 +81,18 @@ def test_what_nodes_have_in_common_is_there_once() -> None:
     nodes = NodeColumns.of([{"id": "a", **same}, {"id": "b", **same}, {"id": "c", **same, "inputs": {"x": True}}])
     assert nodes.definitions[0] is nodes.definitions[1]
     assert nodes.definitions[2]["inputs"]["x"] is True
+
+
+@given(names=st.lists(st.text(max_size=3), unique=True, max_size=30), other=st.text(max_size=3))
+def test_many_names_are_kept_in_little(names: list[str], other: str) -> None:
+    """They, and their numbers, are as a list and a dict have them; any other name has none."""
+    kept, (known, numbers) = Names(names), named(names)
+    found = Numbers(kept)
+    assert list(kept) == [kept[at] for at in range(len(names))] == list(known) == names
+    assert dict(found) == numbers
+    assert found.get(other) == numbers.get(other)
+    assert found.get(None) is None  # type: ignore[call-overload]
+    if names:
+        assert kept[-1] == names[-1]
+    with pytest.raises(IndexError):
+        kept[len(names)]

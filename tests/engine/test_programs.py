@@ -73,3 +73,10 @@ async def test_what_executions_left_is_freed_while_a_large_program_is_held(monke
         await asyncio.sleep(0.02)
     await asyncio.wait_for(collected.wait(), 30)
     tidying.cancel()
+    collected.clear()
+    seldom = worker_memory.Tidying(1 << 40)
+    seldom.step()
+    assert collected.is_set()
+    collected.clear()
+    seldom.step()
+    assert not collected.is_set()  # that would be more than its share of the time

@@ -70,6 +70,20 @@ async def test_what_is_known_needs_no_database(database: Database) -> None:
     assert is_connection_error(caught.value)
 
 
+async def test_before_a_large_payload_is_read_the_worker_is_told(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that it can make room; of small ones it is not."""
+    told = list[bool]()
+    driver = PostgresBlobDriver(engine, on_large=lambda: told.append(True))
+    small, large = await store(driver, payload(b"x" * 500), payload(b"x" * 1_500))
+    monkeypatch.setattr("dalang.store.blobs.LARGE_BYTES", 1_000)
+    assert await retrieve(driver, [small]) == [payload(b"x" * 500)]
+    assert not told
+    assert await retrieve(driver, [small, large]) == [payload(b"x" * 500), payload(b"x" * 1_500)]
+    assert told
+
+
 async def test_an_outage_is_waited_out(database: Database) -> None:
     """Stores and retrievals begun while the database is away end when it is back; pooled connections were cut."""
     relay = Relay(database.url)
