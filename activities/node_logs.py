@@ -37,8 +37,8 @@ from dalang.wire import NodeTask
 logger = logging.getLogger("dalang.node_logs")
 
 PAUSE_SECONDS = 0.5
-"""Between two batches."""
-MAX_WAITING = 20_000
+"""Between two batches; none after a full one."""
+MAX_WAITING = 50_000
 """Lines that wait to be written; the oldest are dropped for newer ones."""
 BATCH = 1_000
 MESSAGE_CHARACTERS = 4_000
@@ -82,6 +82,7 @@ class NodeLogs(logging.Handler):
         self._engine = engine
         self._most = most
         self._waiting: deque[_Waiting] = deque(maxlen=MAX_WAITING)
+        self._dropped = 0
         self._lock_of_attempts = threading.Lock()
 
     @contextlib.contextmanager
@@ -105,6 +106,7 @@ class NodeLogs(logging.Handler):
             self.handleError(record)
             return
         if line is not None:
+            self._dropped += len(self._waiting) == MAX_WAITING
             self._waiting.append(_Waiting(attempt.tenant_id, line, time.monotonic()))
 
     def _line(self, attempt: _Attempt, record: logging.LogRecord) -> LogLine | None:
@@ -156,11 +158,15 @@ class NodeLogs(logging.Handler):
         while not ending.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(ending.wait(), pause)
-            is_stuck = self._waiting and not await self._keep()
-            pause = PAUSE_SECONDS + (_BETWEEN_TRIES if is_stuck else 0)
+            written = await self._keep()
+            is_stuck = self._waiting and not written
+            pause = PAUSE_SECONDS + (_BETWEEN_TRIES if is_stuck else 0) if written < BATCH else 0
+            if self._dropped:
+                logger.warning("%d lines of nodes are not kept: more came than could be written", self._dropped)
+                self._dropped = 0
 
-    async def _keep(self) -> bool:
-        """Write a batch; False when nothing could be written now, and its lines wait again."""
+    async def _keep(self) -> int:
+        """Write a batch and return how many of its lines need not wait any longer; the others wait again."""
         batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH))]
         again = list[_Waiting]()
         for tenant_id in sorted({one.tenant_id for one in batch}):
@@ -178,4 +184,5 @@ class NodeLogs(logging.Handler):
         young = [one for one in again if now - one.since < RUN_COMES_SECONDS]
         room = max(MAX_WAITING - len(self._waiting), 0)  # a full deque would drop the newest for these
         self._waiting.extendleft(reversed(young[len(young) - min(room, len(young)) :]))
-        return len(again) < len(batch)
+        self._dropped += max(len(young) - room, 0)
+        return len(batch) - len(again)

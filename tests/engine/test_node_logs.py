@@ -170,9 +170,9 @@ async def test_a_line_holds_up_no_other(shared_engine: Engine, monkeypatch: pyte
 
 
 async def test_the_oldest_lines_are_dropped_for_newer_ones(
-    shared_engine: Engine, monkeypatch: pytest.MonkeyPatch
+    shared_engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Also while those that could not be written come back."""
+    """Also while those that could not be written come back; how many they were is told."""
     kept = NodeLogs(shared_engine.db, most=10)
     monkeypatch.setattr(node_logs, "MAX_WAITING", 3)
     kept._waiting = deque(maxlen=3)
@@ -184,13 +184,19 @@ async def test_the_oldest_lines_are_dropped_for_newer_ones(
                 kept.handle(logging.makeLogRecord({"msg": f"{number}", "levelname": "INFO"}))
 
     async def away(*_: Any) -> list[LogLine]:
-        say(3, 4)
+        if not kept._dropped:
+            say(3, 4)
         raise OSError("away")
 
     monkeypatch.setattr(node_logs, "keep_lines", away)
     say(0, 1, 2)
     assert not await kept._keep()
     assert [one.line.message for one in kept._waiting] == ["2", "3", "4"]
+    say(5)
+    monkeypatch.setattr(node_logs, "PAUSE_SECONDS", 0)
+    async with kept.keeping(), asyncio.timeout(PATIENCE):
+        while "3 lines of nodes are not kept" not in caplog.text:
+            await asyncio.sleep(0.01)
 
 
 async def test_the_batch_at_hand_is_written_before_the_worker_ends(
