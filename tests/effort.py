@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 EFFORT = int(os.environ.get("PYTEST_EFFORT", "1"))
 
@@ -10,3 +12,13 @@ EFFORT = int(os.environ.get("PYTEST_EFFORT", "1"))
 def tries(count: int) -> int:
     """Return how many examples or seeds a property is held against, ``count`` of them in an ordinary run."""
     return count * EFFORT
+
+
+@contextlib.contextmanager
+def noted(what: str) -> Iterator[None]:
+    """Say with an exception which of many tries it was."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(what)
+        raise

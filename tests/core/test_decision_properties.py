@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -168,14 +169,18 @@ def test_decisions_replay_and_survive_a_snapshot(rnd: Random) -> None:
     """The same events give the same facts, also when the run was taken down and restored in the middle."""
     game = Operator(rnd)
     game.play()
-    cut = rnd.randint(0, len(game.script))
-    first = Run(game.program, {}, ABOUT)
-    _replay(first, game.script[:cut], 0)
-    second = Run.restore(game.program, {}, json.loads(json.dumps(first.snapshot())))
+    check_restore(game.run, game.script, rnd.randint(0, len(game.script)), lambda at: game.program)
+
+
+def check_restore(played: Run, script: list[Event | None], cut: int, program_at: Callable[[int], Program]) -> None:
+    """``script`` gives the facts of ``played`` again, also if it is restored at ``cut``, with its program then."""
+    first = Run(program_at(0), {}, ABOUT)
+    _replay(first, script[:cut], 0)
+    second = Run.restore(program_at(cut), {}, json.loads(json.dumps(first.snapshot())))
     seen = len(first.facts)
-    _replay(first, game.script[cut:], cut)
-    _replay(second, game.script[cut:], cut)
-    assert json.dumps(first.facts) == json.dumps(game.run.facts)
+    _replay(first, script[cut:], cut)
+    _replay(second, script[cut:], cut)
+    assert json.dumps(first.facts) == json.dumps(played.facts)
     assert json.dumps(second.facts) == json.dumps(first.facts[seen:])
 
 

@@ -13,8 +13,8 @@ from dalang.run import Run
 from dalang.statuses import NODE_ENDS, RUN_ENDS
 from tests.core.random_runs import chance, random_plan
 from tests.core.test_revising_properties import RevisedGame
-from tests.core.test_run_properties import ABOUT, INPUTS, Game, bytes_of, ordinary, randoms, replay
-from tests.effort import tries
+from tests.core.test_run_properties import ABOUT, INPUTS, Game, bytes_of, check_restore, ordinary, randoms, replay
+from tests.effort import noted, tries
 
 
 def interruptible(rnd: Random) -> Plan:
@@ -71,20 +71,6 @@ def check(rnd: Random) -> Counter[str]:
     return Counter(fact["type"] for fact in run.facts)
 
 
-def check_restore(rnd: Random) -> None:
-    game = InterruptedGame(rnd)
-    game.play(checks=False)
-    first = game.new_run()
-    cut = rnd.randint(0, len(game.script))
-    replay(first, game.script[:cut])
-    seen = len(first.facts)
-    snapshot = json.loads(json.dumps(first.snapshot()))
-    second = Run.restore(game.program, INPUTS, snapshot, game.slots)
-    assert bytes_of(second.snapshot()) == bytes_of(snapshot)
-    assert replay(second, game.script, cut) == replay(first, game.script, cut)
-    assert bytes_of(second.facts) == bytes_of(first.facts[seen:])
-
-
 def check_revised(rnd: Random) -> None:
     game = RevisedInterruptedGame(rnd)
     game.play()
@@ -105,7 +91,7 @@ def test_an_interrupted_run_agrees_with_the_naive_model(rnd: Random) -> None:
 @randoms
 def test_a_snapshot_can_be_taken_while_nodes_are_being_interrupted(rnd: Random) -> None:
     """Continue-as-new while paused changes nothing."""
-    check_restore(rnd)
+    check_restore(rnd, InterruptedGame)
 
 
 @settings(ordinary, max_examples=tries(30))
@@ -119,11 +105,8 @@ def test_many_seeds() -> None:
     """The same over plain seeds, in which nodes are interrupted often enough to mean something."""
     seen: Counter[str] = Counter()
     for seed in range(tries(120)):
-        try:
+        with noted(f"seed {seed}"):
             seen += check(Random(seed))
-            check_restore(Random(seed))
+            check_restore(Random(seed), InterruptedGame)
             check_revised(Random(seed))
-        except Exception as error:
-            error.add_note(f"seed {seed}")
-            raise
     assert seen["NODE_INTERRUPTED"] > 50

@@ -31,7 +31,7 @@ from dalang.plan import Plan, with_derived_ids
 from dalang.program import Program
 from dalang.run import Run
 from dalang.statuses import NODE_ENDS, RUN_ENDS, RunStatus
-from tests.core.test_decision_properties import ABOUT, indexes, random_plan
+from tests.core.test_decision_properties import ABOUT, check_restore, indexes, random_plan
 from tests.effort import tries
 
 
@@ -176,21 +176,8 @@ def test_it_replays_and_survives_a_snapshot(rnd: Random) -> None:
     """The same events give the same facts, also when the run was taken down and restored in the middle."""
     game = Director(rnd)
     game.play()
-    cut = rnd.randint(0, len(game.script))
-    first = Run(game.programs[0][1], {}, ABOUT)
-    _replay(first, game.script[:cut], 0)
-    program = [one for begin, one in game.programs if begin <= cut][-1]
-    second = Run.restore(program, {}, json.loads(json.dumps(first.snapshot())))
-    seen = len(first.facts)
-    _replay(first, game.script[cut:], cut)
-    _replay(second, game.script[cut:], cut)
-    assert json.dumps(first.facts) == json.dumps(game.run.facts)
-    assert json.dumps(second.facts) == json.dumps(first.facts[seen:])
 
+    def program_at(cut: int) -> Program:
+        return [one for begin, one in game.programs if begin <= cut][-1]
 
-def _replay(run: Run, script: list[Event | None], begin: int) -> None:
-    for number, event in enumerate(script, begin + 1):
-        if event is None:
-            run.due(number)
-        else:
-            run.apply(event, number)
+    check_restore(game.run, game.script, rnd.randint(0, len(game.script)), program_at)

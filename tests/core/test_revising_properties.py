@@ -22,7 +22,7 @@ from dalang.statuses import NODE_ENDS, RUN_ENDS, ImpossibleMove, NodeStatus
 from tests.core.naive_model import NaiveRun
 from tests.core.random_runs import _edge, _node, chance
 from tests.core.test_run_properties import ABOUT, INPUTS, Game, bytes_of, ordinary, replay
-from tests.effort import tries
+from tests.effort import noted, tries
 
 
 def is_sound(plan: Plan) -> bool:
@@ -221,12 +221,9 @@ def test_many_seeds() -> None:
     """The same over plain seeds; and revisions are both accepted and refused often enough to mean something."""
     accepted = refused = 0
     for seed in range(tries(80)):
-        try:
+        with noted(f"seed {seed}"):
             one, other = check_revisions(Random(seed))
             check_restore(Random(seed))
-        except Exception as error:
-            error.add_note(f"seed {seed}")
-            raise
         accepted, refused = accepted + one, refused + other
     assert accepted > 50
     assert refused > 50

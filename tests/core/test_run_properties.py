@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -34,7 +35,7 @@ from dalang.run import START, Run
 from dalang.statuses import IN_FLIGHT, NODE_ENDS, RUN_ENDS, ImpossibleMove, NodeStatus, RunStatus
 from tests.core.naive_model import NaiveRun
 from tests.core.random_runs import any_event, chance, random_event, random_plan
-from tests.effort import tries
+from tests.effort import noted, tries
 
 ordinary = settings(
     max_examples=tries(60),
@@ -299,8 +300,8 @@ def check_replay(rnd: Random) -> None:
     assert bytes_of(other.facts) == bytes_of(game.run.facts)
 
 
-def check_restore(rnd: Random) -> None:
-    game = Game(rnd)
+def check_restore(rnd: Random, play: Callable[[Random], Game] = Game) -> None:
+    game = play(rnd)
     game.play(checks=False)
     first = game.new_run()
     cut = rnd.randint(0, len(game.script))
@@ -361,8 +362,5 @@ def test_very_many_seeds(name: str) -> None:
 
 
 def _seed(name: str, seed: int) -> None:
-    try:
+    with noted(f"{name}, seed {seed}"):
         CHECKS[name](Random(seed))
-    except Exception as error:
-        error.add_note(f"{name}, seed {seed}")
-        raise

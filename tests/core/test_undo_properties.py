@@ -41,7 +41,7 @@ from dalang.plan import Plan
 from dalang.program import Program
 from dalang.run import Run
 from dalang.statuses import NODE_ENDS, RUN_ENDS, NodeStatus, RunStatus
-from tests.effort import tries
+from tests.effort import noted, tries
 
 ABOUT = {"id": "r"}
 SECOND = 1_000
@@ -383,8 +383,5 @@ def test_very_many_seeds(name: str) -> None:
 
 
 def _seed(name: str, seed: int) -> None:
-    try:
+    with noted(f"{name}, seed {seed}"):
         CHECKS[name](Random(seed))
-    except Exception as error:
-        error.add_note(f"{name}, seed {seed}")
-        raise
