@@ -64,6 +64,7 @@ async def test_the_picture_lives(stack: Stack, look: Looking, monkeypatch: pytes
         await expect(node(page, "ask").locator(".word")).to_have_text("Waits for a person")
         await expect(node(page, "b")).to_have_attribute("data-status", "PENDING")
         await expect(page.locator(".note.ask a")).to_have_text("Go on?")
+        assert await page.locator("#seq").evaluate("one => one.max !== '0' && one.value === one.max")
         await page.evaluate("window.here = true")
         await approve(stack, run)
         await expect(node(page, "b")).to_have_attribute("data-status", "SUCCESS")

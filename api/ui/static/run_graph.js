@@ -13,7 +13,9 @@ if (later) {  // that of a large plan takes seconds to draw
   const answer = await fetch(`${address}/picture${location.search}`);
   if (!answer.ok) canvas.textContent = "The picture could not be drawn; reload the page to try again.";
   data = await answer.json();
-  document.getElementById("seq").max = document.getElementById("seq").value = data.state.seq;
+  const slider = document.getElementById("seq");
+  slider.max = data.state.seq;  // first: a value beyond it would be cut
+  slider.value = data.state.seq;
 }
 const picture = new Picture(canvas, data);
 let opened = new URLSearchParams(location.search).getAll("open");
