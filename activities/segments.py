@@ -73,6 +73,7 @@ class _Segment:
                 self._ahead.leave(start.node)
             else:
                 break
+        self._result["alone"] += self._ahead.unmade
         return self._result
 
     async def _work(self, start: Start) -> SegmentNode | None:

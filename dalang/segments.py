@@ -2,7 +2,8 @@
 
 It is the same machine, so that joins, conditions and inputs mean the same; only what it does not know ends here. A node
 that fails, or whose inputs cannot be made, is *left*: what depends on it is not decided, and the run itself goes on
-from there. One node is at work at a time.
+from there. Of inputs that cannot be made only the run itself tells, so such a node is to go alone (``unmade``): in the
+next segment it would be left again, and so on for ever. One node is at work at a time.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class Ahead(Run):
             "finally": len(nodes.ids),
         }
         self._left: set[int] = set()
+        self.unmade: list[str] = []
         super().__init__(Program(document), part["inputs"], part["about"], 1)
         count: int = part["count"]
         self.engine = part["engine"]
@@ -88,6 +90,7 @@ class Ahead(Run):
         return bytearray([ACTIVITY]) * len(self.program.ids)
 
     def _fail(self, node: int, error: Mapping[str, Any], notes: Mapping[str, Any] | None = None) -> None:
+        self.unmade.append(self.program.ids[node])
         self.leave(node)
 
     def _close(self) -> None:

@@ -75,6 +75,27 @@ async def test_a_node_that_fails_goes_on_by_itself(shared_engine: Engine) -> Non
     assert set(await _activities(started)) == {"segment", "t-flaky"}
 
 
+async def test_inputs_that_cannot_be_made_fail_their_node(shared_engine: Engine) -> None:
+    """The worker leaves it to the run, which gave it out again and again, and never ended."""
+    plan = {
+        "execution": "local",
+        "failurePolicy": "continue",
+        "nodes": [
+            {"nodeId": "a", "type": "noop", "inputs": {"text": "x"}},
+            {"nodeId": "bad", "type": "noop", "inputs": {"number": "${int(nodes.a.outputs.text)}"}},
+            {"nodeId": "root", "type": "noop", "inputs": {"number": "${int('x')}"}},
+            {"nodeId": "z", "type": "noop"},
+        ],
+        "edges": [_edge("a", "bad"), _edge("bad", "z")],
+    }
+    end = await (await shared_engine.start(plan)).end()
+    assert end["run"]["status"] == "FAILED"
+    for name in ("bad", "root"):
+        assert end["nodes"][name]["status"] == "FAILED"
+        assert body_of(end, "NODE_FAILED", name)["error"]["type"] == "VALIDATION_ERROR"
+    assert end["nodes"]["z"]["status"] == "SKIPPED"
+
+
 async def test_a_question_takes_a_node_out_of_its_segment(shared_engine: Engine) -> None:
     """It is asked as by any other node."""
     plan = {
