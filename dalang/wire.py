@@ -211,7 +211,8 @@ class PackedFacts(TypedDict):
 class RecordInput(TypedDict):
     """Input of the ``record`` activity: a batch of facts that follows ``head``.
 
-    ``status`` and ``counts`` are the run's after the last fact; the newest wins in the read model.
+    ``status`` and ``counts`` are the run's when the batch was made, which may be after its last fact; the newest wins
+    in the read model, but that the run has ended is told by the fact that says so, or the ``final`` batch.
     ``packed`` has the facts where ``facts`` has none.
     ``final`` says that no more will follow. ``identity`` comes with the first batch of a run below a node.
     """

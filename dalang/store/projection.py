@@ -67,9 +67,14 @@ def run_after(run: Row, event: Transition) -> Row:
     return run
 
 
-def settled(run: Row, status: str, at: datetime | None) -> Row:
-    """Return the columns with the status the workflow reported, which wins over what the facts say."""
+def settled(run: Row, status: str, at: datetime | None, *, final: bool) -> Row:
+    """Return the columns with the status the workflow reported, which wins over what the facts say.
+
+    That a run has ended is not said before its last facts are there: whoever waits for the end reads its nodes next.
+    """
     if status not in _RUN_STATUSES or run["status"] == status or at is None:
+        return run
+    if status in RUN_ENDS and not final:
         return run
     return {**run, "status": status, "completed_at": at if status in RUN_ENDS else None}
 

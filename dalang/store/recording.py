@@ -159,7 +159,7 @@ class _Flush:
         self.signature: str | None = None
         self.over: dict[str, Any] | None = None
         self._reported = {**identity, "node_status_counts": request["counts"]}
-        self._status, self._signed = request["status"], signed
+        self._status, self._final, self._signed = request["status"], request["final"], signed
         self._is_new = not head["seq"]
         self._nodes: dict[str, Row] = {}
         self._tasks: Tasks = {}
@@ -191,7 +191,7 @@ class _Flush:
         head: Head = {"epoch": epoch, "seq": seq, "hash": hashes[-1]}
         signature = self._signed(head)
         row = {
-            **projection.settled(run, self._status, last_at or run["started_at"]),
+            **projection.settled(run, self._status, last_at or run["started_at"], final=self._final),
             **self._reported,
             "retry_count": retries,
             "head_epoch": epoch,

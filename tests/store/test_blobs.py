@@ -24,7 +24,7 @@ from dalang.store.blobs import PostgresBlobDriver, delete_unused_blobs, make_blo
 from dalang.store.engine import create_engine, is_connection_error, system_transaction
 from tests.harness import PATIENCE, Database
 from tests.store.outage import Relay
-from tests.store.world import World, begun, tamper
+from tests.store.world import World, begun, ended, tamper
 
 STORE, RETRIEVE = StorageDriverStoreContext(), StorageDriverRetrieveContext()
 
@@ -158,7 +158,7 @@ async def test_blobs_go_when_no_history_can_refer_to_them(
     await tamper(intruder, "UPDATE payload_blobs SET touched_at = now() - interval '30 days'")
     await tamper(intruder, "UPDATE execution_runs SET created_at = now() - interval '40 days'")
     assert await delete() == 0, "an open run may refer to it"
-    await world.flush(run, begun(), status="FAILED")
+    await world.flush(run, ended(), await world.flush(run, begun()), status="FAILED")
     await tamper(intruder, "UPDATE execution_runs SET completed_at = now() - interval '2 hours'")
     assert await delete() == 0, "Temporal still has the history of a run that ended lately"
     await tamper(intruder, "UPDATE execution_runs SET completed_at = now() - interval '2 days'")

@@ -19,7 +19,7 @@ from dalang.plan import Node, Plan, derived_plan_id
 from dalang.store import events, nodes, plans, references, retention, tokens
 from dalang.store.engine import system_transaction, transaction
 from dalang.store.tables import run_events
-from tests.store.world import START, TENANT, World, begun, fact, other_run, tamper
+from tests.store.world import START, TENANT, World, begun, ended, fact, other_run, tamper
 
 
 def plan(version: str = "1.0.0", name: str = "deploy", **changes: Any) -> Plan:
@@ -174,6 +174,18 @@ async def test_a_second_generation_starts_from_nothing(world: World) -> None:
     assert node.created_at < node.started_at
     assert node.completed_at is None
     assert (await world.get(run)).status == "RUNNING", "the status the workflow reports wins"
+
+
+async def test_a_run_has_not_ended_before_its_last_facts_are_there(world: World) -> None:
+    """Who waits for the end reads nodes next; a batch made after the end may still be of facts from before it."""
+    run = await world.run()
+    head = await world.flush(run, begun(), status="FAILED", counts={"SUCCESS": 1, "FAILED": 1, "SKIPPED": 1})
+    early = await world.get(run)
+    assert (early.status, early.completed_at) == ("RUNNING", None)
+    await world.flush(run, ended(), head, status="FAILED")
+    late = await world.get(run)
+    assert late.status == "FAILED"
+    assert late.completed_at is not None
 
 
 async def test_events_are_read_on_from_where_one_was(world: World) -> None:
