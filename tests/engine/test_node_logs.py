@@ -143,6 +143,7 @@ async def test_a_line_holds_up_no_other(shared_engine: Engine, monkeypatch: pyte
     kept = NodeLogs(shared_engine.db, most=10)
     task: Any = {"tenantId": TENANT, "runId": run_id, "nodeId": "a", "generation": 0}
     own = logging.getLogger("tests.handlers.odd")
+    monkeypatch.setattr(own, "propagate", False)  # xdist ends with what cannot be written as UTF-8 and pytest has heard
     secrets = MaskedLogs()
     secrets._install = lambda: None  # type: ignore[method-assign]
     secrets.add(["a-password-of-peers"])
