@@ -77,9 +77,15 @@ def apply_ports(ports: list[list[Any]] | None, values: dict[str, Any], what: str
 
 
 def render_inputs(
-    program: Program, node: int, context: Mapping[str, Any], carried: list[dict[str, Any]]
+    program: Program,
+    node: int,
+    context: Mapping[str, Any],
+    carried: list[dict[str, Any]],
+    replaced: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the inputs of ``node``: its own, then what its live edges carry, then the ports' defaults.
+
+    ``replaced`` are inputs that somebody has given in place of its own, which are not evaluated then.
 
     Raises:
         ExpressionError: an expression of its own inputs cannot be evaluated.
@@ -87,7 +93,8 @@ def render_inputs(
     """
     own = program.nodes[node].get("inputs")
     template = program.inputs_template(node)
-    values: dict[str, Any] = dict(template.render(context)) if template is not None else dict(own or {})
+    values: dict[str, Any] = dict(template.render(context, replaced or ())) if template is not None else dict(own or {})
     for value in carried:
         values.update(value)
+    values.update(replaced or {})
     return apply_ports(program.nodes[node].get("ports"), values, "input")

@@ -347,7 +347,8 @@ class Run(Segmenting):
             if self.edges[edge] == LIVE
         ]
         context = {**self._context(program.input_references.get(node, ())), "inputs": self._own_inputs(node)}
-        return self._with_items(node, render_inputs(program, node, context, carried), context)
+        replaced = self.overrides.get(node) if self.engine > 8 else None
+        return self._with_items(node, render_inputs(program, node, context, carried, replaced), context)
 
     def _carried_error(self, edge: int) -> Mapping[str, Any] | None:
         return self.errors.get(self.program.sources[edge]) if self.program.is_error_port(edge) else None

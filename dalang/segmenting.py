@@ -252,6 +252,10 @@ class Segmenting(Budgeting):
         self._claimed.difference_update(claim.nodes)
         if self.ending:
             self._cancel_unstarted_of(claim.nodes)
+        if self.engine > 8 and not alone and all(self.statuses[node] is PENDING for node in claim.nodes):
+            for node in claim.nodes:  # what brought nothing may bring nothing again, and so on for ever
+                if self._readied[node]:
+                    self._go_alone(node)
         for node in claim.nodes:
             if self.statuses[node] is PENDING and self._readied[node]:
                 self._make_ready(node)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,9 +49,15 @@ class Template:
     """(JSON Pointer of the string, expression) in the order of the tree."""
     _root: Any
 
-    def render(self, context: Mapping[str, Any]) -> Any:
-        """Return the tree with its expressions evaluated; raises ExpressionError with ``pointer``."""
-        return _render(self._root, context)
+    def render(self, context: Mapping[str, Any], without: Collection[str] = ()) -> Any:
+        """Return the tree with its expressions evaluated, of an object without some keys.
+
+        Raises ExpressionError with ``pointer``.
+        """
+        root = self._root
+        if without and isinstance(root, _Object):
+            root = _Object(tuple((key, item) for key, item in root.items if key not in without))
+        return _render(root, context)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any, NotRequired, TypedDict
 from dalang.canonical import MAX_INTEGER
 from dalang.event_types import EventType as EventType
 
-ENGINE_VERSION = 8
+ENGINE_VERSION = 9
 """Stands in the input of every run: the meaning a history was made with.
 
 1: a handler that wants a person holds the whole run; skipping with outputs takes them as they are.
@@ -24,8 +24,9 @@ ENGINE_VERSION = 8
 6: a small segment of nodes that end within two seconds is worked on within the workflow task.
 7: while nodes end quickly, it stores its events in larger steps.
 8: one that was kept waiting for its first task keeps its first events for longer.
+9: inputs that somebody replaced are not evaluated; the nodes of a segment that brought nothing go alone.
 """
-ENGINE_VERSIONS = (1, 2, 3, 4, 5, 6, 7, 8)
+ENGINE_VERSIONS = (1, 2, 3, 4, 5, 6, 7, 8, 9)
 """Those that this version of Dalang goes on with."""
 
 PLAN_RUN = "PlanRun"

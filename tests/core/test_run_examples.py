@@ -10,6 +10,7 @@ import pytest
 from dalang.events import (
     Event,
     NodeSucceeded,
+    RetryRequested,
     SkipRequested,
 )
 from tests.core.driven import TOOL_ERROR, Driven, edge, node
@@ -369,3 +370,15 @@ def test_plan_outputs() -> None:
     run.ok("a", x=[1]).ok("b").ok("c")
     assert run.fact("PLAN_COMPLETED")["body"] == {"outputs": {"r": [1]}}
     assert run.run.outputs == {0: {"x": [1]}}
+
+
+@pytest.mark.parametrize(("engine", "inputs"), [(8, None), (9, {"i": 5, "j": 1, "x": 1})])
+def test_an_input_that_was_replaced_is_not_evaluated(engine: int, inputs: dict[str, Any] | None) -> None:
+    """It was replaced because it cannot be; a run that began when it was evaluated all the same still does that."""
+    broken = node("b", inputs={"i": "${nodes.a.outputs.missing}", "j": "${nodes.a.outputs.x}"})
+    run = Driven([node("a"), broken], [edge("a", "b")], failurePolicy="pause")
+    run.run.engine = engine
+    run.ok("a", x=1)
+    assert "b" not in run.started
+    run.do(RetryRequested("b", {"i": 5}))
+    assert run.started.get("b") == inputs
