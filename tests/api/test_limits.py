@@ -143,7 +143,7 @@ async def test_what_others_hold_is_told_as_an_amount(api: Api) -> None:
         ({"rate": 0}, "greater than 0"),
         ({"size": "many"}, "number"),
         ({"size": 1e300}, "less than or equal"),
-        ({"sise": 1}, "not permitted"),
+        ({"sise": 1}, "no field"),
     ],
 )
 async def test_pools_that_are_none(api: Api, body: dict[str, Any], words: str) -> None:
