@@ -31,7 +31,7 @@ from temporalio.client import Client
 from temporalio.common import RetryPolicy
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from benchmarks.results import TASK_TIMEOUT, Row, Spread, arguments, computed, pids, ratio, row, save, settled
+from benchmarks.results import TASK_TIMEOUT, Row, Spread, arguments, computed, pids, ratio, row, save, turns
 
 with workflow.unsafe.imports_passed_through():
     from dalang.activities.catalogue import node_activities
@@ -213,7 +213,6 @@ async def _measured(work: Callable[[], Awaitable[None]], processes: Mapping[str,
     with computed(processes) as spent:
         await work()
         wall = time.perf_counter() - begin
-    await settled()
     return {"wall": wall, "all CPU": spent.total, **spent}
 
 
@@ -234,10 +233,10 @@ async def compare(
         }
         taken: dict[str, list[Costs]] = {way: [] for way in [BY_HAND, *chosen]}
         for number in range(rounds + 1):
-            for way, costs in taken.items():
+            for way in turns(taken, number):
                 cost = await _measured(works[way], processes)
                 if number:  # the first round warms up
-                    costs.append(cost)
+                    taken[way].append(cost)
         for way, costs in taken.items():
             print(_line(name, way, graph[0], costs, taken[BY_HAND]), flush=True)
             rows += _rows(name, way, graph[0], costs, taken[BY_HAND])

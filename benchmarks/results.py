@@ -15,12 +15,12 @@ A time of a busy machine says little; what its processes computed says more (:fu
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import importlib.metadata
 import json
 import os
 import platform
+import random
 import re
 import statistics
 import subprocess
@@ -28,7 +28,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired, Self, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, Self, TypedDict, TypeVar
 
 import psutil
 
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 RESULTS = Path(__file__).resolve().parent / "results"
 TASK_TIMEOUT = timedelta(seconds=5)
 """Of the workflow tasks of all that is compared: what Dalang gives its runs."""
-_TIMERS_SECONDS = TASK_TIMEOUT.total_seconds() + 1
+
+T = TypeVar("T")
 _LOAD_BEFORE = os.getloadavg()[0]
 
 
@@ -195,13 +196,16 @@ class Computed(dict[str, float]):
         return sum(self.values())
 
 
-async def settled() -> None:
-    """Return when Temporal has nothing left to do for what was measured before.
+def turns(ways: Iterable[T], number: int) -> list[T]:
+    """Return the ways in the order of this round, another one in each, the same in every run of the benchmark.
 
-    It keeps a timer for each task's timeout and each heartbeat, five seconds here, also of tasks that ended long ago,
-    and computes when that is due: in the time of whoever is measured then.
+    Temporal keeps a timer for each task's timeout and each heartbeat, also of tasks that ended long ago, and computes
+    when that is due: seconds later, in the time of whoever is measured then. Nobody should be that always. (To wait
+    until all are due makes it worse: a process that has slept for seconds is slow at first.)
     """
-    await asyncio.sleep(_TIMERS_SECONDS)
+    order = list(ways)
+    random.Random(number).shuffle(order)
+    return order
 
 
 @contextlib.contextmanager

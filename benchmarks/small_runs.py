@@ -30,7 +30,7 @@ from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from benchmarks.interpreter import HandWritten
-from benchmarks.results import TASK_TIMEOUT, arguments, computed, percentile, pids, ratio, row, save, settled
+from benchmarks.results import TASK_TIMEOUT, arguments, computed, percentile, pids, ratio, row, save, turns
 from dalang.activities.catalogue import node_activities
 from dalang.activities.execution import HandlerLoop
 from dalang.activities.http import Http
@@ -263,11 +263,10 @@ async def measure(way: dict[str, One], roots: dict[str, int], rounds: int, only:
         count = max(round(most * share), at_once)
         measured = Measured(at_once)
         for number in range(rounds + 1):
-            for name, one in way.items():
+            for name, one in turns(way.items(), number):
                 with computed(roots) as spent:
                     seconds, times = await together(one, count if number else at_once, at_once)
                     await asyncio.sleep(0.3)  # what is still written behind belongs to these runs
-                await settled()
                 if number:  # the first round warms up
                     measured.speed[name].append(count / seconds)
                     measured.times[name] += times
