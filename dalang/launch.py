@@ -24,8 +24,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from temporalio.api.workflowservice.v1 import GetClusterInfoRequest
 from temporalio.client import Client
 from temporalio.common import (
-    SearchAttributePair,
-    TypedSearchAttributes,
     WorkflowIDConflictPolicy,
     WorkflowIDReusePolicy,
 )
@@ -42,6 +40,7 @@ from dalang.nesting import embedded_plans, names_stored_plans
 from dalang.nodes import registry
 from dalang.plan import Plan
 from dalang.program import Program
+from dalang.run_attributes import details, search_attributes, summary
 from dalang.seeding import redrive_seed
 from dalang.settings import Settings, SettingsError
 from dalang.signing import Keyring
@@ -334,9 +333,9 @@ class Launcher:
                 task_timeout=task_timeout(prepared.nodes),
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                search_attributes=_search_attributes(run),
-                static_summary=_inline_code(f"{run.plan_name} {run.plan_version}", 200),
-                static_details=_details(run, self._settings),
+                search_attributes=search_attributes(run),
+                static_summary=summary(run),
+                static_details=details(run, self._settings.public_url),
                 priority=temporal_priority(run.priority, run.tenant_id),
                 rpc_timeout=timedelta(seconds=START_SECONDS),
             )
@@ -479,29 +478,3 @@ def policy_subject(new: NewRun, roles: Iterable[str]) -> dict[str, Any]:
         "requester": new.created_by,
         "roles": sorted(roles),
     }
-
-
-def _search_attributes(run: Run) -> TypedSearchAttributes:
-    return TypedSearchAttributes(
-        [
-            SearchAttributePair(temporal.RUN_STATUS, str(RunStatus.RUNNING)),
-            SearchAttributePair(temporal.PLAN, run.plan_name),
-            SearchAttributePair(temporal.PLAN_VERSION, run.plan_version),
-            SearchAttributePair(temporal.TENANT, run.tenant_id),
-            SearchAttributePair(temporal.PRIORITY, run.priority),
-        ]
-    )
-
-
-def _details(run: Run, settings: Settings) -> str:
-    """What the Web UI shows of a run, in Markdown."""
-    address = f"{settings.public_url}/ui/runs/{run.run_id}"
-    return (
-        f"Plan {_inline_code(run.plan_name, 500)} version {_inline_code(run.plan_version, 100)}, "
-        f"requested by {_inline_code(run.created_by, 200)}\n\n[{address}]({address})"
-    )
-
-
-def _inline_code(text: str, limit: int) -> str:
-    """Return ``text`` so that Markdown shows it as it is: names come from whoever wrote the plan."""
-    return "`" + " ".join(text.replace("`", "'").split())[:limit] + "`"
