@@ -300,3 +300,15 @@ def test_what_was_not_its_turn_is_recorded_and_ignored() -> None:
     assert [start.node_id for start in run.due(5) if isinstance(start, Start)] == ["a", "c"]
     with pytest.raises(ImpossibleMove, match="segment 1"):
         run.apply(SegmentEnded(step.number), 6)
+
+
+@pytest.mark.parametrize(("engine", "again"), [(8, RunSegment), (9, Start)])
+def test_nodes_of_a_segment_that_brought_nothing_go_alone(engine: int, again: type[Step]) -> None:
+    """Given out in the next one, they might be left again, and so on for ever; a run that began before does that."""
+    run = whole([node("a"), node("b")], [edge("a", "b")])
+    run.engine = engine
+    (step,) = run.due(0)
+    assert isinstance(step, RunSegment)
+    run.apply(SegmentEnded(step.number), 1)
+    (then,) = run.due(1)
+    assert isinstance(then, again)
